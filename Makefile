@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all of their own set-up; `make` alone lists the commands.
+#
+# An active environment (venv or conda, but not conda's base) is used as it is. Otherwise, or when PYTHON is given, .venv is
+# made with PYTHON (default: python3, or another of Python 3.11 to 3.13 that is found).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-optional clean
+
+PYTHON ?=
+ifneq ($(CONDA_DEFAULT_ENV),base)
+CONDA := $(CONDA_PREFIX)
+endif
+ACTIVE := $(filter-out $(CURDIR)/.venv,$(or $(VIRTUAL_ENV),$(CONDA)))
+ENV := $(if $(PYTHON),.venv,$(or $(ACTIVE),.venv))
+RUN := $(ENV)/bin/python
+
+# Set before torch starts: idle threads that spin make every process beside them many times slower.
+export OMP_WAIT_POLICY ?= passive
+export ENV PYTHON
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup:  ## make or update the environment (.venv, or the active one); PYTHON=python3.12 chooses the interpreter
+	@.ci/setup requirements.txt
+	@echo "Environment: $(ENV)"
+
+setup-dev: setup
+	@.ci/setup requirements-dev.txt
+
+demo: setup  ## the whole method on built-in data, with a table and a picture at the end
+	$(RUN) demo.py
+
+test: setup-dev  ## ruff, mypy and pytest
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	OMP_NUM_THREADS=1 $(RUN) -m pytest
+
+test-optional: setup-dev  ## build requirements-optional.txt (some minutes) and run the tests that need it
+	$(RUN) -m pip install --quiet setuptools setuptools-scm wheel
+	$(RUN) -m pip install --quiet --no-build-isolation -r requirements-optional.txt
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m optional
+
+clean:  ## remove caches and .venv (data, weights and results stay)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

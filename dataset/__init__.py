@@ -1,0 +1,14 @@
+"""Readers of the data sets, by the name under which a preset asks for them."""
+
+from dataset.base import SegmentationDataset
+from dataset.camvid import CamVid
+from dataset.cityscapes import Cityscapes
+from dataset.gta5 import GTA5
+from dataset.synthia import Synthia
+
+READERS: dict[str, type[SegmentationDataset]] = {
+    "gta5": GTA5,
+    "synthia": Synthia,
+    "cityscapes": Cityscapes,
+    "camvid": CamVid,
+}

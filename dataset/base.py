@@ -1,0 +1,391 @@
+"""What all readers share: lists, checks, reading, resizing, augmentation, and the endless sampler.
+
+A data set is a small subclass: where its files lie, and how its label ids map to train ids.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+from torch.utils.data import Dataset, Sampler
+
+from dataset.classes import IGNORE, ClassTable, LabelMap, train_id_lookup
+from utils.errors import UserError
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PAD_COLOUR = (123, 117, 104)
+"""Mean RGB colour, which the networks' normalisation takes to about zero."""
+
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
+)
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image as 8-bit RGB, whatever its mode. Raises UserError when it is corrupt or has over 8 bits."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _EIGHT_BIT_MODES:
+                raise UserError(f"{path}: image of mode {image.mode}; expected 8 bits a channel: convert it")
+            return image.convert("RGB")
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path}: corrupt or unreadable image ({error}); replace the file or remove it from the list"
+        ) from error
+
+
+def read_ids(path: Path) -> LabelMap:
+    """The ids [H, W] of a grey or palette label file. Raises UserError when it is corrupt or has colours."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                raise UserError(
+                    f"{path}: label of mode {image.mode}; expected a grey or palette PNG with one id a pixel"
+                )
+            return np.array(image, dtype=np.uint8)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path}: corrupt or unreadable label ({error}); replace the file or remove it from the list"
+        ) from error
+
+
+def read_list(path: str | Path) -> list[str]:
+    """The relative names of a list file, one a line, blank lines skipped.
+
+    Raises UserError when the file is missing or empty, or a line leaves the data folder or stands twice.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: unreadable list ({error}); expected one relative name a line") from error
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"{path}, line {number}: {name!r}; expected a name below the data folder")
+        if name in first_line:
+            raise UserError(f"{path}, line {number}: {name!r} is in line {first_line[name]} too; remove one")
+        first_line[name] = number
+    if not first_line:
+        raise UserError(f"{path}: the list is empty; expected one relative name a line")
+    return list(first_line)
+
+
+def image_names(folder: Path) -> list[str]:
+    """Sorted names, relative to `folder` and with forward slashes, of the images anywhere below it."""
+    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path.relative_to(folder).as_posix() for path in images)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Which random changes a training sample gets (our choice; the released readers mirror at most).
+
+    mirror: flip left and right, probability 1/2. scale: resize by a factor of 0.5 to 1.5, then crop or pad
+    back to the size at a random place; the image is padded with the mean colour, the label with the ignore
+    label. jitter: brightness, contrast and saturation of the image, each by a factor of 0.5 to 1.5.
+    """
+
+    mirror: bool = False
+    scale: bool = False
+    jitter: bool = False
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One sample's random numbers; all are always drawn, so that switching one change leaves the others."""
+
+    flip: bool
+    factor: float
+    place: tuple[float, float]
+    jitter: tuple[float, float, float]
+
+    @classmethod
+    def make(cls, augment: Augment, seed: int, number: int) -> _Draw:
+        rng = np.random.default_rng([seed, number])
+        flip = bool(rng.random() < 0.5)
+        factor = float(rng.uniform(0.5, 1.5))
+        x, y = (float(v) for v in rng.random(2))
+        brightness, contrast, saturation = (float(v) for v in rng.uniform(0.5, 1.5, 3))
+        return cls(
+            flip=flip and augment.mirror,
+            factor=factor if augment.scale else 1.0,
+            place=(x, y),
+            jitter=(brightness, contrast, saturation) if augment.jitter else (1.0, 1.0, 1.0),
+        )
+
+    def geometry(self, image: Image.Image, size: Size, resample: Image.Resampling, fill: Any) -> Image.Image:
+        """Resize once, from native to the scaled size, then crop or pad to `size`, then flip."""
+        width, height = (max(1, round(side * self.factor)) for side in size)
+        if image.size != (width, height):
+            image = image.resize((width, height), resample)
+        if image.size != size:
+            left, top = (round(self.place[axis] * (size[axis] - image.size[axis])) for axis in (0, 1))
+            window = Image.new(image.mode, size, fill)
+            window.paste(image, (left, top))
+            image = window
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+
+    def colour(self, image: Image.Image) -> Image.Image:
+        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for enhancer, factor in zip(enhancers, self.jitter, strict=True):
+            if factor != 1.0:
+                image = enhancer(image).enhance(factor)
+        return image
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Images, and where wanted their labels, as uint8 tensors.
+
+    Args:
+        root: the data set's folder.
+        list_file: relative names, one a line; without it the names are found in the tree, sorted.
+        split: part of the data set, where its folders are split.
+        size: width and height to which images are resized (bicubic); None leaves them as they are.
+        labels: False never touches a label file, and samples have no "label".
+        label_size: "input" resizes labels as the images (nearest); "native" leaves them, for evaluation.
+        table: the classes; train ids beyond them become the ignore label. Default: the data set's own.
+        ignore_label: the value of pixels without a class, at most 255.
+        augment: random changes; needs `label_size="input"`.
+        seed: of the augmentation, with the sample's running number.
+        pseudo_label_dir: labels are read from `<pseudo_label_dir>/<key>.png`, train ids of any size.
+        id_map: lookup [256] from label id to train id instead of the data set's own (see `load_info_json`).
+
+    Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
+    gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
+    "size", the image's native (width, height).
+
+    Raises UserError: at construction for a missing folder, list, image or label file, an empty list, or two
+    names with the same key; at indexing for a file that cannot be read, or a label and an image of different
+    sizes.
+    """
+
+    table: ClassTable
+    id_map: LabelMap
+    layout: str
+    """The tree below the root in words, for messages."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        list_file: str | Path | None = None,
+        split: str = "train",
+        size: Size | None = None,
+        labels: bool = True,
+        label_size: Literal["input", "native"] = "input",
+        table: ClassTable | None = None,
+        ignore_label: int = IGNORE,
+        augment: Augment | None = None,
+        seed: int = 0,
+        pseudo_label_dir: str | Path | None = None,
+        id_map: LabelMap | None = None,
+    ) -> None:
+        if label_size not in ("input", "native"):
+            raise ValueError(f"label_size: {label_size!r} given, expected 'input' or 'native'")
+        if augment is not None and label_size == "native":
+            raise ValueError("augmentation moves image and label alike: it needs label_size='input'")
+        if pseudo_label_dir is not None and not labels:
+            raise ValueError("pseudo_label_dir needs labels=True")
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise UserError(f"image size: {size} given, expected width and height, both positive")
+        self.root = Path(root)
+        self.split = split
+        self.size = size
+        self.labels = labels
+        self.label_size = label_size
+        self.table = table or self.table
+        self.ignore_label = ignore_label
+        self.augment = augment or Augment()
+        self.seed = seed
+        self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
+        id_map = self.id_map if id_map is None else id_map
+        self._lookup = train_id_lookup(id_map, self.table.num_classes, ignore_label)
+        self.names = self._find_all(list_file)
+        self._check_files()
+
+    # What a subclass gives.
+
+    def find_names(self, split: str) -> list[str]:
+        """Sorted relative names of all images of `split`."""
+        raise NotImplementedError
+
+    def image_path(self, name: str) -> Path:
+        raise NotImplementedError
+
+    def label_path(self, name: str) -> Path:
+        raise NotImplementedError
+
+    @staticmethod
+    def read_label(path: Path) -> LabelMap:
+        """The label ids [H, W] of a file, before the id map."""
+        return read_ids(path)
+
+    @classmethod
+    def label_key(cls, path: Path) -> str | None:
+        """The key of the image to which a label file belongs; None where the file is no label."""
+        return path.stem
+
+    # What a user of the reader calls.
+
+    @staticmethod
+    def key(name: str) -> str:
+        """File stem under which a mask of the image `name` is saved."""
+        path = PurePosixPath(name)
+        return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+    @classmethod
+    def ground_truth(cls, folder: str | Path) -> dict[str, Path]:
+        """Key -> label file, sorted, for every label file anywhere below `folder`.
+
+        Raises UserError when the folder is missing, holds no label, or two labels of the same key.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: folder of labels not found; expected {cls.layout}")
+        found: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*.png")):
+            key = cls.label_key(path)
+            if key is None:
+                continue
+            if key in found:
+                raise UserError(f"{path}: {found[key]} is a label of {key} too; give a folder without it")
+            found[key] = path
+        if not found:
+            raise UserError(f"{folder}: no label files found; expected {cls.layout}")
+        return found
+
+    @classmethod
+    def load_label(
+        cls,
+        path: str | Path,
+        ignore_label: int = IGNORE,
+        table: ClassTable | None = None,
+        id_map: LabelMap | None = None,
+    ) -> LabelMap:
+        """The train ids uint8 [H, W] of a label file. Raises UserError when it cannot be read."""
+        id_map = cls.id_map if id_map is None else id_map
+        lookup = train_id_lookup(id_map, (table or cls.table).num_classes, ignore_label)
+        return lookup[cls.read_label(Path(path))]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
+        name = self.names[position]
+        image = read_image(self.image_path(name))
+        native = image.size
+        size = self.size or native
+        draw = _Draw.make(self.augment, self.seed, number)
+        sample: dict[str, Any] = {"name": name, "size": native}
+        if self.labels:
+            label = Image.fromarray(self._train_ids(name, native))
+            if self.label_size == "input":
+                label = draw.geometry(label, size, Image.Resampling.NEAREST, self.ignore_label)
+            sample["label"] = torch.from_numpy(np.array(label))
+        image = draw.geometry(draw.colour(image), size, Image.Resampling.BICUBIC, PAD_COLOUR)
+        sample["image"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return sample
+
+    def _train_ids(self, name: str, native: Size) -> LabelMap:
+        path = self._label_file(name)
+        if self.pseudo_label_dir is not None:
+            label = read_ids(path)
+            known = (label < self.table.num_classes) | (label == self.ignore_label)
+            if not known.all():
+                raise UserError(
+                    f"{path}: pseudo-label with id {label[~known][0]}; expected train ids below "
+                    f"{self.table.num_classes} or {self.ignore_label}: generate the pseudo-labels anew"
+                )
+            return label
+        label = self._lookup[self.read_label(path)]
+        if label.shape != native[::-1]:
+            raise UserError(
+                f"{path}: label of {label.shape[1]}x{label.shape[0]} pixels, but its image "
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same size: replace "
+                "one of them or remove the line from the list"
+            )
+        return label
+
+    def _label_file(self, name: str) -> Path:
+        if self.pseudo_label_dir is not None:
+            return self.pseudo_label_dir / f"{self.key(name)}.png"
+        return self.label_path(name)
+
+    def _find_all(self, list_file: str | Path | None) -> list[str]:
+        if not self.root.is_dir():
+            raise UserError(f"{self.root}: data folder not found; expected {self.layout} in it")
+        if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
+            raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
+        names = read_list(list_file) if list_file is not None else self.find_names(self.split)
+        if not names:
+            raise UserError(f"{self.root}: no images of split {self.split!r} found; expected {self.layout}")
+        by_key: dict[str, str] = {}
+        for name in names:
+            other = by_key.setdefault(self.key(name), name)
+            if other != name:
+                raise UserError(
+                    f"{self.root}: {other} and {name} have the same file name, under which their masks would "
+                    "be saved; rename one"
+                )
+        return names
+
+    def _check_files(self) -> None:
+        remedy = f"expected {self.layout}: add the file or remove its line from the list"
+        self._refuse_missing("image", (self.image_path(name) for name in self.names), remedy)
+        if self.pseudo_label_dir is not None:
+            remedy = "generate the pseudo-labels over this very list of images"
+            self._refuse_missing("pseudo-label", (self._label_file(name) for name in self.names), remedy)
+        elif self.labels:
+            self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)
+
+    def _refuse_missing(self, kind: str, paths: Iterable[Path], remedy: str) -> None:
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            count = f"{len(missing)} of {len(self.names)} missing"
+            raise UserError(f"{missing[0]}: {kind} not found ({count}); {remedy}")
+
+
+class EndlessSampler(Sampler[list[tuple[int, int]]]):
+    """Endless batches of `(index, draw)`, `draw` being the running number of the sample.
+
+    Epoch e is the permutation of `default_rng([seed, e])`, so that every image comes once an epoch. Nothing
+    is remembered between samples: with `start`, the number of samples drawn before, a run goes on exactly.
+    Use it as a DataLoader's `batch_sampler`. A batch may span two epochs.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, start: int = 0) -> None:
+        if length < 1 or batch_size < 1 or start < 0:
+            raise ValueError(f"length {length}, batch_size {batch_size}, start {start}: below 1, 1, 0")
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        samples = self._samples()
+        while True:
+            yield [next(samples) for _ in range(self.batch_size)]
+
+    def _samples(self) -> Iterator[tuple[int, int]]:
+        epoch, position = divmod(self.start, self.length)
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            for place in range(position, self.length):
+                yield int(order[place]), epoch * self.length + place
+            epoch, position = epoch + 1, 0

@@ -1,0 +1,65 @@
+"""`python -m dataset.builtin --root data/builtin`: writes the built-in benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from utils.errors import UserError
+
+from .write import Parameters, write_benchmark
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected W,H, for example 256,128") from None
+    return width, height
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Parameters()
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.builtin",
+        description="Draw two domains of street scenes (a game and a camera) with the 19 Cityscapes classes, "
+        "and write them in the folder layouts and label ids of GTA5 and Cityscapes. "
+        "The same options give the same pictures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--root", default="data/builtin", help="folder to write gta5_deeplab/ and Cityscapes/ into"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="other seeds give other streets")
+    parser.add_argument("--source", type=int, default=default.source, help="labelled images of the game")
+    parser.add_argument(
+        "--target-train", type=int, default=default.target_train, help="images of the camera to adapt to"
+    )
+    parser.add_argument(
+        "--target-val", type=int, default=default.target_val, help="images of the camera to evaluate on"
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default="{},{}".format(*default.size),
+        metavar="W,H",
+        help="pixels; objects scale with W",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0, or 2 on bad input)."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        write_benchmark(**vars(options))
+    except UserError as error:
+        logging.getLogger("bafft").error("error: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

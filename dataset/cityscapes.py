@@ -1,0 +1,41 @@
+"""Cityscapes (Cordts et al. 2016), the official tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset.base import SegmentationDataset
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from utils.errors import UserError
+
+_IMAGE_END = "_leftImg8bit.png"
+_LABEL_END = "_gtFine_labelIds.png"
+
+
+class Cityscapes(SegmentationDataset):
+    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
+
+    Names are `CITY/NAME_leftImg8bit.png`, for example `aachen/aachen_000000_000019_leftImg8bit.png`.
+    """
+
+    table = CITYSCAPES
+    id_map = CITYSCAPES_IDS
+    layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END} and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
+
+    def find_names(self, split: str) -> list[str]:
+        folder = self.root / "leftImg8bit" / split
+        return sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{_IMAGE_END}"))
+
+    def image_path(self, name: str) -> Path:
+        return self.root / "leftImg8bit" / self.split / name
+
+    def label_path(self, name: str) -> Path:
+        if not name.endswith(_IMAGE_END):
+            raise UserError(f"{self.root}: name {name!r} in the list; expected CITY/NAME{_IMAGE_END}")
+        return self.root / "gtFine" / self.split / (name.removesuffix(_IMAGE_END) + _LABEL_END)
+
+    @classmethod
+    def label_key(cls, path: Path) -> str | None:
+        if not path.name.endswith(_LABEL_END):
+            return None
+        return path.name.removesuffix(_LABEL_END) + _IMAGE_END.removesuffix(".png")

@@ -1,0 +1,25 @@
+"""GTA5 (Richter et al. 2016): images, and labels with Cityscapes ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset.base import SegmentationDataset, image_names
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+
+
+class GTA5(SegmentationDataset):
+    """`images/00001.png` with `labels/00001.png`, a grey or palette PNG of label ids; names `00001.png`."""
+
+    table = CITYSCAPES
+    id_map = CITYSCAPES_IDS
+    layout = "images/00001.png and labels/00001.png"
+
+    def find_names(self, split: str) -> list[str]:
+        return image_names(self.root / "images")
+
+    def image_path(self, name: str) -> Path:
+        return self.root / "images" / name
+
+    def label_path(self, name: str) -> Path:
+        return (self.root / "labels" / name).with_suffix(".png")

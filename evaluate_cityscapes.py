@@ -1,0 +1,37 @@
+"""Predict a labelled set with a checkpoint, save the masks, print the IoU of every class and their means.
+
+Works for every preset, not only for Cityscapes.
+
+Examples:
+  python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
+  python evaluate_cityscapes.py --preset builtin --json scores.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils import build, checkpoint, config, logs
+from utils.evaluation import evaluate
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options, given, _ = config.parse("evaluate", argv, description=__doc__)
+    logs.setup()
+    classes = build.classes(options)
+    images = build.test_data(options, classes)
+    segmenter = build.segmenter(options, given, classes)
+    folder = None if options.save in (None, "none") else Path(str(options.save))
+    scores = evaluate(segmenter, images, amp=options.amp, num_workers=options.num_workers, save=folder)
+    print(f"IoU in percent of {options.restore_from} on {len(images)} images of {options.data_dir_target}")
+    print(scores.table(classes))
+    if folder is not None:
+        print(f"masks in {folder}")
+    if options.json:
+        result = {"checkpoint": options.restore_from, "images": len(images), **scores.as_dict(classes)}
+        checkpoint.write_json(Path(options.json), result)
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,201 @@
+"""One iteration of either stage: which losses, with which weights, in which order.
+
+Source:  cross-entropy                                                       -> backward; memory update
+Target:  adversarial + stuff matching + AIM instances + ISIA (+ pseudo-labels) -> backward
+Then the discriminators, on the detached maps of both domains                 -> backward
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.adversarial import discriminator_loss, segmenter_loss
+from model.aim import aim_weights
+from model.batchnorm import statistics_kept
+from model.deeplab import DeepLab
+from model.isia import isia, released_gap, released_same
+from model.matching import instance_matching, nearest_distance, stuff_matching
+from model.memory import SourceMemory, recognised
+from model.regions import Regions, pool_regions
+
+Batch = dict[str, Tensor]
+Losses = dict[str, Tensor]
+Backward = Callable[[Tensor, str], None]  # (loss, "segmenter" or "discriminator")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights and forms of the target terms. A weight of 0 switches its term off, computation included."""
+
+    segmentation: float = 1.0
+    adversarial: float = 0.001
+    feature_adversarial: float = 0.001
+    stuff: float = 0.01
+    instance: float = 0.01
+    isia: float = 0.01
+    same: float = 0.0
+    pseudo_label: float = 0.0
+    aim_form: str = "paper"
+    aim_beta: float = 1.0
+    isia_form: str = "paper"
+    absent_stuff: bool = False  # released: an absent class, pooled to zeros, may be matched on the classifier's bias
+    bn: str = "shared"
+    ignore_label: int = 255
+
+    @property
+    def matching(self) -> bool:
+        """Is any term on that needs the source memory?"""
+        return any((self.stuff, self.instance, self.isia))
+
+
+class Adaptation:
+    """Computes the losses of one iteration and sends each player's through `backward`.
+
+    segmenter: images -> (features [B, D, h, w], logits [B, C, h, w]). discriminators: any of "output", "feature";
+    their parameters are frozen while the segmenter learns. memory: None without category and instance terms.
+    """
+
+    def __init__(
+        self,
+        segmenter: DeepLab,
+        discriminators: nn.ModuleDict,
+        memory: SourceMemory | None,
+        terms: Terms,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.discriminators = discriminators
+        self.memory = memory
+        self.terms = terms
+        self.amp_dtype = amp_dtype
+
+    def iteration(self, source: Batch, target: Batch | None, backward: Backward, *, matching: bool = True) -> Losses:
+        """Forward and backward of one (sub-)iteration; gradients accumulate, no optimiser steps.
+
+        source: "image" [B, 3, H, W], "label" [B, H, W]; target the same at its own size, "label" only where
+        pseudo-labels are used; None for source only. `matching=False` (first iteration of a run) fills the memory but
+        leaves the terms out that read it. Returns every term, unweighted and detached, by name.
+        """
+        terms = self.terms
+        with self._autocast(source["image"].device):
+            with statistics_kept(self.segmenter, terms.bn == "target" and target is not None):
+                features_s, logits_s = self.segmenter(source["image"])
+            up_s = upsample(logits_s, source["image"].shape[2:])
+            loss = segmentation_loss(up_s, source["label"], terms.ignore_label)
+        losses = {"seg": loss.detach()}
+        loss = terms.segmentation * loss
+        together = terms.same > 0 and target is not None  # a term with gradient through both domains: one backward
+        if not together:
+            backward(loss, "segmenter")
+        if target is None:
+            return losses
+        if self.memory is not None:
+            self.memory.update(features_s.detach(), logits_s.detach(), source["label"], self.segmenter.classify)
+
+        self.discriminators.requires_grad_(False)
+        with self._autocast(target["image"].device):
+            with statistics_kept(self.segmenter, terms.bn == "source"):
+                features_t, logits_t = self.segmenter(target["image"])
+            up_t = upsample(logits_t, target["image"].shape[2:])
+            target_losses, total = self._target_losses(features_t, logits_t, up_t, target, matching)
+            if together:
+                pairs = zip(logits_s, logits_t, strict=True)
+                same = torch.stack([released_same(s, t, features_t.shape[1]) for s, t in pairs]).mean()
+                target_losses["same"] = same.detach()
+                total = total + terms.same * same + loss
+        losses |= target_losses
+        backward(total, "segmenter")
+        self.discriminators.requires_grad_(True)
+        losses |= self._discriminator_losses(up_s, features_s, up_t, features_t, backward)
+        return losses
+
+    def _target_losses(
+        self, features: Tensor, logits: Tensor, up: Tensor, target: Batch, matching: bool
+    ) -> tuple[Losses, Tensor]:
+        terms = self.terms
+        weighted: dict[str, tuple[float, Tensor]] = {}
+        if "output" in self.discriminators:
+            scores = self.discriminators["output"](up.softmax(1))
+            weighted["adv"] = (terms.adversarial, segmenter_loss(scores))
+        if "feature" in self.discriminators:
+            scores = self.discriminators["feature"](features)
+            weighted["adv_feat"] = (terms.feature_adversarial, segmenter_loss(scores))
+        if terms.pseudo_label:
+            weighted["pseudo"] = (terms.pseudo_label, segmentation_loss(up, target["label"], terms.ignore_label))
+        if self.memory is not None and matching and terms.matching:
+            images = pool_regions(features, logits.argmax(1), self.memory.split)
+            with torch.autocast(features.device.type, enabled=False):
+                per_image = [category_terms(image, self.memory, self.segmenter.classify, terms) for image in images]
+            for name, weight in (("cls", terms.stuff), ("ins", terms.instance), ("isia", terms.isia)):
+                weighted[name] = (weight, torch.stack([losses[name] for losses in per_image]).mean())
+        total = up.new_zeros((), dtype=torch.float32)
+        for weight, loss in weighted.values():
+            total = total + weight * loss
+        # Keeps a graph under `total` when every term is off, so that backward is always allowed.
+        total = total + 0 * logits.sum().float()
+        return {name: loss.detach() for name, (_, loss) in weighted.items()}, total
+
+    def _discriminator_losses(
+        self, up_s: Tensor, features_s: Tensor, up_t: Tensor, features_t: Tensor, backward: Backward
+    ) -> Losses:
+        inputs = {
+            "output": lambda: (up_s.detach().softmax(1), up_t.detach().softmax(1)),
+            "feature": lambda: (features_s.detach(), features_t.detach()),
+        }
+        losses = {}
+        for name, discriminator in self.discriminators.items():
+            with self._autocast(up_s.device):
+                source, target = inputs[name]()
+                loss = discriminator_loss(discriminator(source), discriminator(target))
+            backward(loss, "discriminator")
+            losses[f"D_{name}"] = loss.detach()
+        return losses
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+
+def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Logits [B, C, h, w] to [B, C, H, W]: bilinear, align_corners=True."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
+    """Cross-entropy per image, over its valid pixels, then the mean over images; an image without one gives 0.
+
+    logits: [B, C, H, W]; labels: [B, H, W] integer train ids or `ignore_label`.
+    """
+    per_image = []
+    for scores, label in zip(logits, labels.long(), strict=True):
+        total = F.cross_entropy(scores[None].float(), label[None], ignore_index=ignore_label, reduction="sum")
+        per_image.append(total / (label != ignore_label).sum().clamp_min(1))
+    return torch.stack(per_image).mean()
+
+
+def category_terms(image: Regions, memory: SourceMemory, classify: Callable[[Tensor], Tensor], terms: Terms) -> Losses:
+    """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 where no class takes part."""
+    stuff = image.centroids[memory.stuff_ids]
+    stuff_matched = recognised(stuff[:, None], memory.stuff_ids, classify)[:, 0] & memory.stuff.ready
+    if not terms.absent_stuff:
+        stuff_matched = stuff_matched & image.present[memory.stuff_ids]
+    things_matched = image.is_instance & memory.things.ready[:, None]
+
+    stuff_distance = nearest_distance(stuff[:, None], memory.stuff.entries)[:, 0]
+    things_distance = nearest_distance(image.instances, memory.things.entries)
+    stuff_weight, things_weight = aim_weights(
+        stuff_distance, stuff_matched, things_distance, things_matched, terms.aim_form, terms.aim_beta
+    )
+    if terms.isia_form == "paper":
+        category = isia(image.centroids, image.present, *memory.centroids())
+    else:
+        category = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
+    return {
+        "cls": stuff_matching(stuff_distance, stuff_matched, stuff_weight),
+        "ins": instance_matching(things_distance, things_matched, things_weight),
+        "isia": category,
+    }

@@ -1,0 +1,125 @@
+"""The source memory: what the classes of the labelled domain look like in feature space (ALGORITHM: banks).
+
+Stuff classes keep centroids of whole images, thing classes keep single instances, each in a ring buffer. Only
+source pixels that the segmenter gets right count, and only means that its own classifier recognises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.regions import MAX_INSTANCES, ClassSplit, pool_regions
+
+Classify = Callable[[Tensor], Tensor]
+
+
+class RingBuffers:
+    """One ring buffer of `size` float32 vectors for each of `number` classes, all of them in one tensor.
+
+    entries: [number, size, D]; count: [number] int64, writes since the start. A buffer is ready once it has
+    wrapped, that is after more than `size` writes (as released).
+    """
+
+    def __init__(self, number: int, size: int, feature_dim: int, device: torch.device | str = "cpu") -> None:
+        # One slot more than `size`: rejected vectors are written there, so that no write needs to ask the device.
+        self._slots = torch.zeros(number, size + 1, feature_dim, device=device)
+        self.count = torch.zeros(number, dtype=torch.int64, device=device)
+        self.size = size
+
+    @property
+    def entries(self) -> Tensor:
+        return self._slots[:, : self.size]
+
+    @property
+    def ready(self) -> Tensor:
+        """[number] bool."""
+        return self.count > self.size
+
+    def mean(self) -> Tensor:
+        """[number, D]: mean of each buffer; meaningful where it is ready."""
+        return self.entries.mean(1)
+
+    @torch.no_grad()
+    def write(self, vectors: Tensor, accepted: Tensor) -> None:
+        """Append to every buffer those of its `vectors` [number, M, D] that are `accepted` [number, M], in order."""
+        rank = accepted.cumsum(1) - 1
+        total = accepted.sum(1)
+        # Of more vectors than slots only the last ones survive, as if written one by one.
+        survives = accepted & (rank >= (total - self.size)[:, None])
+        slot = torch.where(survives, (self.count[:, None] + rank) % self.size, self.size)
+        row = torch.arange(len(slot), device=slot.device)[:, None].expand_as(slot)
+        self._slots[row, slot] = vectors.detach().to(self._slots.dtype)
+        self.count += total
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"entries": self.entries.clone(), "count": self.count.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Raises ValueError when the shapes differ (another class table, `--num-prototype` or backbone)."""
+        if state["entries"].shape != self.entries.shape:
+            raise ValueError(f"memory of shape {tuple(state['entries'].shape)}, expected {tuple(self.entries.shape)}")
+        self.entries.copy_(state["entries"])
+        self.count.copy_(state["count"])
+
+
+class SourceMemory:
+    """Ring buffers of `num_prototype` centroids a stuff class and `10 * num_prototype` instances a thing class."""
+
+    def __init__(
+        self, split: ClassSplit, feature_dim: int, num_prototype: int = 50, device: torch.device | str = "cpu"
+    ) -> None:
+        self.split = split
+        self.num_prototype = num_prototype
+        # Index tensors live on the device: indexing with a Python list would copy it there, and wait, every time.
+        self.stuff_ids = torch.tensor(split.stuff, dtype=torch.int64, device=device)
+        self.thing_ids = torch.tensor(split.things, dtype=torch.int64, device=device)
+        self.stuff = RingBuffers(len(split.stuff), num_prototype, feature_dim, device)
+        self.things = RingBuffers(len(split.things), MAX_INSTANCES * num_prototype, feature_dim, device)
+
+    @torch.no_grad()
+    def update(self, features: Tensor, logits: Tensor, labels: Tensor, classify: Classify) -> None:
+        """Write what a source batch teaches, image by image.
+
+        features: [B, D, h, w]; logits: [B, C, h, w]; labels: [B, H, W] train ids at image size; classify: means
+        [N, D] -> logits [N, C].
+        """
+        images = pool_regions(features, correct_labels(logits, labels), self.split)
+        stuff = torch.stack([image.centroids[self.stuff_ids] for image in images], 1)
+        present = torch.stack([image.present[self.stuff_ids] for image in images], 1)
+        things = torch.cat([image.instances for image in images], 1)
+        is_instance = torch.cat([image.is_instance for image in images], 1)
+        self.stuff.write(stuff, present & recognised(stuff, self.stuff_ids, classify))
+        self.things.write(things, is_instance & recognised(things, self.thing_ids, classify))
+
+    def centroids(self) -> tuple[Tensor, Tensor]:
+        """Source centroid of every class of the table: ([C, D] mean of its buffer, [C] bool is ready)."""
+        ids = torch.cat([self.stuff_ids, self.thing_ids])
+        feature_dim = self.stuff.entries.shape[2]
+        means = torch.zeros(self.split.num_classes, feature_dim, device=self.stuff.count.device)
+        ready = torch.zeros(self.split.num_classes, dtype=torch.bool, device=means.device)
+        means[ids] = torch.cat([self.stuff.mean(), self.things.mean()])
+        ready[ids] = torch.cat([self.stuff.ready, self.things.ready])
+        return means, ready
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        return {"stuff": self.stuff.state_dict(), "things": self.things.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self.stuff.load_state_dict(state["stuff"])
+        self.things.load_state_dict(state["things"])
+
+
+def correct_labels(logits: Tensor, labels: Tensor) -> Tensor:
+    """Labels [B, H, W] at feature size [B, h, w], 255 where the prediction argmax(logits [B, C, h, w]) differs."""
+    small = F.interpolate(labels[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0].long()
+    return small.where(small == logits.argmax(1), 255)
+
+
+def recognised(vectors: Tensor, ids: Tensor, classify: Classify) -> Tensor:
+    """Acceptance test: does the classifier give the means [N, M, D] of class `ids[n]` that class? [N, M] bool."""
+    with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
+        return classify(vectors.detach().flatten(0, 1)).argmax(1).view(vectors.shape[:2]) == ids[:, None]

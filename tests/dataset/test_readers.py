@@ -1,0 +1,204 @@
+"""Each data set's paths, names and label ids, on small files."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset import GTA5, READERS, CamVid, Cityscapes, Synthia
+from utils.errors import UserError
+
+LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
+TRAIN_IDS = [[0, 1, 255], [18, 13, 255]]
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def image() -> np.ndarray:
+    return np.full((2, 3, 3), (1, 2, 3), np.uint8)
+
+
+def test_names_of_the_readers():
+    readers = {"gta5": GTA5, "synthia": Synthia, "cityscapes": Cityscapes, "camvid": CamVid}
+    assert readers == READERS
+
+
+# GTA5
+
+
+def test_gta5_palette_indices_are_the_ids(tmp_path):
+    save(tmp_path / "images" / "00001.png", image())
+    label = Image.fromarray(LABEL)
+    label.putpalette([255 - i // 3 for i in range(768)])
+    (tmp_path / "labels").mkdir()
+    label.save(tmp_path / "labels" / "00001.png")
+    with Image.open(tmp_path / "labels" / "00001.png") as saved:
+        assert saved.mode == "P"
+    assert GTA5(tmp_path)[0]["label"].tolist() == TRAIN_IDS
+    assert GTA5.ground_truth(tmp_path / "labels") == {"00001": tmp_path / "labels" / "00001.png"}
+    assert GTA5.load_label(tmp_path / "labels" / "00001.png", 200)[0].tolist() == [0, 1, 200]
+
+
+def test_gta5_jpeg_images_have_png_labels(tmp_path):
+    save(tmp_path / "images" / "00002.jpg", image())
+    save(tmp_path / "labels" / "00002.png", LABEL)
+    dataset = GTA5(tmp_path)
+    assert dataset.names == ["00002.jpg"]
+    assert dataset.key("00002.jpg") == "00002"
+    assert dataset[0]["label"].tolist() == TRAIN_IDS
+
+
+# SYNTHIA
+
+
+def save_synthia(root: Path, red: np.ndarray) -> Path:
+    """A label as published: class in red, instance in green, 16 bits."""
+    path = root / "GT" / "LABELS" / "0000000.png"
+    path.parent.mkdir(parents=True)
+    bgr = np.zeros((*red.shape, 3), np.uint16)
+    bgr[:, :, 1] = 1000
+    bgr[:, :, 2] = red
+    assert cv2.imwrite(str(path), bgr)
+    save(root / "RGB" / "0000000.png", image())
+    return path
+
+
+def test_synthia_sixteen_bit_labels(tmp_path):
+    path = save_synthia(tmp_path, np.array([[3, 4, 22], [21, 0, 300]]))
+    dataset = Synthia(tmp_path)
+    assert dataset.names == ["0000000.png"]
+    assert dataset[0]["label"].tolist() == [[0, 1, 255], [3, 255, 255]]
+    with Image.open(path) as through_pillow:
+        assert np.asarray(through_pillow.convert("RGB"))[:, :, 0].max() <= 1, "Pillow keeps the high byte alone"
+    assert Synthia.ground_truth(tmp_path / "GT") == {"0000000": path}
+    assert Synthia.load_label(path).tolist() == [[0, 1, 255], [3, 255, 255]]
+
+
+def test_synthia_every_id(tmp_path):
+    path = save_synthia(tmp_path, np.arange(24).reshape(4, 6))
+    assert Synthia.load_label(path).tolist() == [
+        [255, 10, 2, 0, 1, 4],
+        [8, 5, 13, 7, 11, 18],
+        [17, 255, 255, 6, 9, 12],
+        [14, 15, 16, 3, 255, 255],
+    ]
+
+
+def test_synthia_refuses_eight_bits(tmp_path):
+    path = save_synthia(tmp_path, np.zeros((2, 3)))
+    save(path, image())
+    with pytest.raises(UserError, match=r"LABELS/0000000\.png: SYNTHIA label holds uint8 of shape \(2, 3"):
+        Synthia(tmp_path)[0]
+
+
+def test_synthia_refuses_a_corrupt_label(tmp_path):
+    path = save_synthia(tmp_path, np.arange(10000).reshape(100, 100))
+    data = path.read_bytes()
+    for part in (data[: len(data) // 2], data[:-8], b"", b"text"):
+        path.write_bytes(part)
+        with pytest.raises(UserError, match=r"LABELS/0000000\.png: corrupt or unreadable label"):
+            Synthia.load_label(path)
+
+
+# Cityscapes
+
+AACHEN = "aachen/aachen_000000_000019_leftImg8bit.png"
+BOCHUM = "bochum/bochum_000001_000019_leftImg8bit.png"
+ULM = "ulm/ulm_000002_000019_leftImg8bit.png"
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    for split, name in (("train", BOCHUM), ("train", AACHEN), ("val", ULM)):
+        save(tmp_path / "leftImg8bit" / split / name, image())
+        stem = tmp_path / "gtFine" / split / name.removesuffix("_leftImg8bit.png")
+        save(Path(f"{stem}_gtFine_labelIds.png"), LABEL)
+        save(Path(f"{stem}_gtFine_color.png"), image())
+    return tmp_path
+
+
+def test_cityscapes_official_tree(cityscapes):
+    train = Cityscapes(cityscapes)
+    assert train.names == [AACHEN, BOCHUM]
+    assert train[0]["label"].tolist() == TRAIN_IDS
+    assert train.key(AACHEN) == "aachen_000000_000019_leftImg8bit"
+    assert Cityscapes(cityscapes, split="val").names == [ULM]
+    (cityscapes / "list.txt").write_text(f"{BOCHUM}\n")
+    assert Cityscapes(cityscapes, cityscapes / "list.txt")[0]["name"] == BOCHUM
+
+
+def test_cityscapes_ground_truth(cityscapes):
+    found = Cityscapes.ground_truth(cityscapes)
+    assert list(found) == [Cityscapes.key(name) for name in (AACHEN, BOCHUM, ULM)]
+    assert found["aachen_000000_000019_leftImg8bit"] == Cityscapes(cityscapes).label_path(AACHEN)
+    assert list(Cityscapes.ground_truth(cityscapes / "gtFine" / "val")) == [Cityscapes.key(ULM)]
+
+
+def test_cityscapes_refuses(cityscapes):
+    save(cityscapes / "leftImg8bit" / "train" / "aachen" / "a.png", image())
+    (cityscapes / "list.txt").write_text("aachen/a.png\n")
+    with pytest.raises(UserError, match=r"name 'aachen/a\.png' in the list; expected CITY/NAME_leftImg8bit"):
+        Cityscapes(cityscapes, cityscapes / "list.txt")
+    with pytest.raises(UserError, match="no images of split 'tset' found"):
+        Cityscapes(cityscapes, split="tset")
+
+
+def test_ground_truth_refuses(cityscapes):
+    with pytest.raises(UserError, match="nowhere: folder of labels not found"):
+        Cityscapes.ground_truth(cityscapes / "nowhere")
+    with pytest.raises(UserError, match="leftImg8bit: no label files found; expected"):
+        Cityscapes.ground_truth(cityscapes / "leftImg8bit")
+    save(cityscapes / "a" / "1.png", LABEL)
+    save(cityscapes / "b" / "1.png", LABEL)
+    with pytest.raises(UserError, match=r"b/1\.png: .*a/1\.png is a label of 1 too"):
+        GTA5.ground_truth(cityscapes)
+
+
+# CamVid
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    for split, name, suffix in (("train", "b", "jpg"), ("train", "a", "png"), ("val", "c", "jpg")):
+        save(tmp_path / split / f"{name}.{suffix}", image())
+        save(tmp_path / f"{split}annot" / f"{name}.png", np.array([[0, 1, 11], [10, 5, 12]], np.uint8))
+    return tmp_path
+
+
+def test_camvid(camvid):
+    train = CamVid(camvid)
+    assert train.names == ["train/a", "train/b"]
+    assert train[1]["label"].tolist() == [[0, 1, 255], [10, 5, 255]]
+    assert train.key("train/b") == "b"
+    (camvid / "list.txt").write_text("val/c\ntrain/a\n")
+    assert CamVid(camvid, camvid / "list.txt")[0]["name"] == "val/c"
+    assert CamVid.ground_truth(camvid / "valannot") == {"c": camvid / "valannot" / "c.png"}
+
+
+def test_camvid_refuses(camvid):
+    (camvid / "list.txt").write_text("train/z\n")
+    with pytest.raises(UserError, match=r"train/z\.jpg: image not found .*SPLIT/NAME\.jpg \(or \.png\)"):
+        CamVid(camvid, camvid / "list.txt")
+    save(camvid / "a.jpg", image())
+    (camvid / "list.txt").write_text("a\n")
+    with pytest.raises(UserError, match="name 'a' in the list; expected SPLIT/NAME"):
+        CamVid(camvid, camvid / "list.txt")
+
+
+@pytest.mark.skipif("BAFFT_CAMVID" not in os.environ, reason="BAFFT_CAMVID names no CamVid folder")
+def test_camvid_itself():
+    root = Path(os.environ["BAFFT_CAMVID"])
+    day, dusk = (CamVid(root, root / f"train_{part}.txt", size=(240, 180)) for part in ("day", "dusk"))
+    assert (len(day), len(dusk), len(CamVid(root)), len(CamVid(root, split="val"))) == (305, 62, 367, 101)
+    for dataset in (day, dusk):
+        sample = dataset[len(dataset) // 2]
+        assert sample["size"] == (480, 360)
+        assert sample["image"].shape == (3, 180, 240)
+        assert set(sample["label"].unique().tolist()) <= {*range(11), 255}
+    assert day[0]["image"].float().mean() > dusk[0]["image"].float().mean()

@@ -1,0 +1,34 @@
+"""Stage 1: adversarial, category and instance alignment of a source-trained segmenter with the target.
+
+Examples:
+  python train_step1.py                                        # GTA5 -> Cityscapes, as in the paper
+  python train_step1.py --preset synthia_to_cityscapes --amp bf16
+  python train_step1.py --source-only                          # the baseline that never sees a target image
+  python train_step1.py --method released                      # what the published code computes
+  python train_step1.py --continue-train                       # resume from last.pth
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils import build, config, logs
+from utils.engine import Data, Trainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options, given, _ = config.parse("step1", argv, description=__doc__)
+    logs.setup()
+    build.seed_everything(options.random_seed)
+    classes = build.classes(options)
+    data = Data(
+        source=build.source_data(options, classes),
+        target=None if options.source_only else build.target_data(options, classes),
+        test=build.test_data_if_any(options, classes),
+    )
+    segmenter = build.segmenter(options, given, classes)
+    Trainer(options, "step1", segmenter, data).run()
+
+
+if __name__ == "__main__":
+    config.run(main)

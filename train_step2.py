@@ -1,0 +1,33 @@
+"""Stage 2: self-training on pseudo-labels, from the weights of stage 1, beside the terms of stage 1.
+
+Examples:
+  python train_step2.py                                        # after train_step1.py and Generate_Pseudo_Label.py
+  python train_step2.py --restore-from snapshots/gta5_to_cityscapes/step1/last.pth --ssl-target-dir target_ssl_gt
+  python train_step2.py --method released                      # what the published code computes
+  python train_step2.py --continue-train                       # resume from last.pth
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils import build, config, logs
+from utils.engine import Data, Trainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options, given, _ = config.parse("step2", argv, description=__doc__)
+    logs.setup()
+    build.seed_everything(options.random_seed)
+    classes = build.classes(options)
+    data = Data(
+        source=build.source_data(options, classes),
+        target=build.target_data(options, classes, pseudo_labels=True),
+        test=build.test_data_if_any(options, classes),
+    )
+    segmenter = build.segmenter(options, given, classes)
+    Trainer(options, "step2", segmenter, data).run()
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,182 @@
+"""From resolved options to data sets, networks and the terms of a stage."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataset import READERS
+from dataset.base import Augment, SegmentationDataset
+from dataset.classes import ClassTable
+from model.adaptation import Terms
+from model.deeplab import DeepLab, build_segmenter
+from utils.config import Options, flag
+from utils.errors import UserError
+from utils.logs import logger
+from utils.weights import describe_file, load_weights
+
+ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization")
+
+
+def device(options: Options) -> torch.device:
+    """The GPU, if there is one and `--cpu` is not given."""
+    chosen = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    if chosen.type == "cpu" and options.amp == "fp16":
+        raise UserError("--amp fp16: found no GPU; expected one: use --amp off")
+    return chosen
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def classes(options: Options) -> ClassTable:
+    """The class table of the target, cut to `--num-classes`."""
+    table = READERS[options.target].table
+    table = table if options.num_classes is None else table.first(options.num_classes)
+    if options.ignore_label < table.num_classes:
+        raise UserError(
+            f"--ignore-label: found {options.ignore_label}, expected at least {table.num_classes}, which is no class"
+        )
+    return table
+
+
+def source_data(options: Options, table: ClassTable) -> SegmentationDataset:
+    """Labelled training images."""
+    return READERS[options.source](
+        options.data_dir,
+        _list(options.data_list, options.data_dir),
+        size=options.input_size,
+        table=table,
+        ignore_label=options.ignore_label,
+        augment=_augment(options),
+        seed=options.random_seed,
+    )
+
+
+def target_data(
+    options: Options, table: ClassTable, *, pseudo_labels: bool = False, augmented: bool = True
+) -> SegmentationDataset:
+    """Training images of the target; their own labels are never touched."""
+    return READERS[options.target](
+        options.data_dir_target,
+        _list(options.data_list_target, options.data_dir_target),
+        size=options.input_size_target,
+        labels=pseudo_labels,
+        table=table,
+        ignore_label=options.ignore_label,
+        augment=_augment(options) if augmented else None,
+        seed=options.random_seed + 1,
+        pseudo_label_dir=options.ssl_target_dir if pseudo_labels else None,
+    )
+
+
+def test_data(options: Options, table: ClassTable) -> SegmentationDataset:
+    """Labelled target images to score on, labels at their native size."""
+    return _test_data(options, table, labels=True)
+
+
+def _test_data(options: Options, table: ClassTable, *, labels: bool) -> SegmentationDataset:
+    return READERS[options.target](
+        options.data_dir_target,
+        _list(options.data_list_target_test, options.data_dir_target),
+        split=options.set,
+        size=options.input_size_target,
+        labels=labels,
+        label_size="native",
+        table=table,
+        ignore_label=options.ignore_label,
+    )
+
+
+def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
+    """`test_data`, or None, with a log line, where the target has no labels."""
+    try:
+        images = _test_data(options, table, labels=False)
+    except UserError as error:
+        if options.data_list_target_test is not None:
+            raise
+        logger.info("no scores while training: %s", error)
+        return None
+    if not any(images.label_path(name).exists() for name in images.names):
+        logger.info("no scores while training: no labels for the images of the target's %r split", options.set)
+        return None
+    return test_data(options, table)
+
+
+def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> DeepLab:
+    """The network with the weights of `--restore-from`, or random ones for 'none'.
+
+    What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
+    this project brings its whole architecture, and an option that contradicts it is an error.
+    """
+    wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
+    path = options.restore_from
+    if path == "none":
+        fitting = {"stride_style": "caffe", "normalization": "caffe"}
+    else:
+        _check_exists(path)
+        info = describe_file(path)
+        fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+        for name, value in (info.architecture or {}).items():
+            if name not in ARCHITECTURE_OPTIONS:
+                continue
+            if name in given and wanted[name] not in ("auto", value):
+                raise UserError(
+                    f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
+                )
+            wanted[name] = value
+    for name, value in fitting.items():
+        wanted[name] = value if wanted[name] == "auto" else wanted[name]
+    try:
+        network = build_segmenter(num_classes=table.num_classes, **wanted)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if path == "none":
+        logger.info("weights: random (--restore-from none)")
+    else:
+        load_weights(network, path, not_restore_last=options.not_restore_last)
+    return network.to(device(options))
+
+
+def terms(options: Options, stage: str) -> Terms:
+    return Terms(
+        segmentation=options.lambda_seg,
+        adversarial=options.lambda_adv_target,
+        feature_adversarial=options.lambda_adv_feat,
+        stuff=options.lambda_adv_cls,
+        instance=options.lambda_adv_ins,
+        isia=options.lambda_adv_cate,
+        same=options.lambda_same if stage == "step2" else 0.0,
+        pseudo_label=options.lambda_pseudo if stage == "step2" else 0.0,
+        aim_form=options.aim,
+        aim_beta=options.aim_beta,
+        isia_form=options.isia,
+        absent_stuff=options.absent_stuff,
+        bn=options.bn,
+        ignore_label=options.ignore_label,
+    )
+
+
+def _augment(options: Options) -> Augment:
+    return Augment(mirror=options.random_mirror, scale=options.random_scale, jitter=options.random_jitter)
+
+
+def _list(name: str | None, root: str) -> Path | None:
+    """A list file, as given or inside the data folder."""
+    if name is None:
+        return None
+    return next((path for path in (Path(name), Path(root) / name) if path.is_file()), Path(name))
+
+
+def _check_exists(path: str) -> None:
+    if not Path(path).exists():
+        raise UserError(
+            f"--restore-from: {path} does not exist; expected the checkpoint of the stage before, or pretrained "
+            f"weights (pretrained/README.md says where to get them), or 'none' for random weights"
+        )

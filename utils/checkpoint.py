@@ -1,0 +1,115 @@
+"""Files written whole or not at all, and checkpoints, read without running code from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from utils.errors import UserError
+
+FORMAT = "bafft"
+State = dict[str, Any]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Have `write` fill a temporary file beside `path`, then rename it: `path` is the old file or the new one, whole.
+
+    Raises UserError when the disk is full or the folder cannot be written; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+
+    def write(file: IO[bytes]) -> None:
+        file.write(text.encode())
+
+    write_atomically(path, write)
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """As PNG."""
+    write_atomically(path, lambda file: image.save(file, "PNG"))
+
+
+def save(path: Path, state: State) -> None:
+    """Write a training state (tensors and plain values)."""
+    write_atomically(path, lambda file: torch.save({"format": FORMAT, "version": 1, **state}, file))
+
+
+def read(path: str | Path) -> Any:
+    """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes, it is the file that is wrong
+        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+        if "eights only load failed" in reason:
+            reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
+        raise UserError(f"{path}: cannot be read as weights ({reason}); give a file saved by torch.save") from error
+
+
+def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
+    """A full training state of `stage` ("step1", "step2") for a network of `architecture`.
+
+    Raises UserError when the file is no checkpoint of this project, or of another stage or network.
+    """
+    state = read(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
+        raise UserError(f"{path}: no training state in it; --continue-train wants a checkpoint of these scripts")
+    if state["stage"] != stage:
+        raise UserError(
+            f"{path}: a checkpoint of {state['stage']}, expected one of {stage}; give that stage's last.pth"
+        )
+    for key, value in architecture.items():
+        if state["architecture"].get(key) != value:
+            raise UserError(
+                f"{path}: its network has {key} {state['architecture'].get(key)}, expected {value}; "
+                f"give the options that it was trained with"
+            )
+    return dict(state)
+
+
+def rng_state() -> State:
+    """States of all random generators, in types that load safely."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: State) -> None:
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,296 @@
+"""Options of all scripts: flag, default, help and check in one place.
+
+A value comes from, the later the stronger: the field's default, the stage, the preset, `--method`, the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from model.aim import AIM_FORMS
+from model.batchnorm import BN_MODES
+from model.isia import ISIA_FORMS
+from utils.checkpoint import write_json
+from utils.errors import UserError
+from utils.presets import METHODS, PRESETS, STAGES
+
+TRAIN = ("step1", "step2")
+NETWORK = (*TRAIN, "pseudo", "evaluate")
+ALL = (*NETWORK, "iou")
+
+BACKBONES = ("resnet101", "resnet50", "resnet34", "resnet18", "vgg16", "mobilenet_v2", "tiny")
+READER_NAMES = ("gta5", "synthia", "cityscapes", "camvid")
+Check = Callable[[Any], str | None]  # value -> what was expected, or None when it is fine
+
+
+def _at_least(low: float) -> Check:
+    return lambda value: None if value >= low else f"a number of at least {low}"
+
+
+def _above(low: float) -> Check:
+    return lambda value: None if value > low else f"a number above {low}"
+
+
+def _fraction(value: float) -> str | None:
+    return None if 0 <= value < 1 else "a number of at least 0 and below 1"
+
+
+def _size(value: tuple[int, int]) -> str | None:
+    return None if min(value) >= 32 else "WIDTH,HEIGHT of at least 32 pixels each"
+
+
+def option(
+    default: Any,
+    help: str,
+    on: Sequence[str] = ALL,
+    *,
+    check: Check | None = None,
+    choices: Sequence[str] = (),
+    **extra: Any,
+) -> Any:
+    """A field of `Options`: its help and check, and the scripts that take its flag."""
+    metadata = {"help": help, "on": tuple(on), "check": check, "choices": tuple(choices), **extra}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Options:
+    """Resolved options. The flag of `input_size` is `--input-size`, and so on."""
+
+    # Task and data
+    preset: str = option("gta5_to_cityscapes", "task; fills in every default", choices=tuple(PRESETS))
+    method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
+    source: str = option("gta5", "reader of the labelled domain", TRAIN, choices=READER_NAMES)
+    target: str = option("cityscapes", "reader of the unlabelled domain", choices=READER_NAMES)
+    data_dir: str = option("data/gta5_deeplab", "root of the source data", TRAIN)
+    data_dir_target: str = option("data/Cityscapes", "root of the target data", NETWORK)
+    data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", TRAIN)
+    data_list_target: str | None = option(None, "list of target training images", (*TRAIN, "pseudo"))
+    data_list_target_test: str | None = option(None, "list of labelled target images to score", (*TRAIN, "evaluate"))
+    set: str = option("val", "split of the target data that is scored", (*TRAIN, "evaluate"))
+    input_size: tuple[int, int] = option((1280, 720), "source W,H", TRAIN, check=_size)
+    input_size_target: tuple[int, int] = option((1024, 512), "target W,H", NETWORK, check=_size)
+    num_classes: int | None = option(
+        None, "use only the first N classes of the table (default: all)", check=_at_least(2)
+    )
+    ignore_label: int = option(255, "label value that is left out", check=_at_least(0))
+    random_mirror: bool = option(False, "mirror images at random", TRAIN)
+    random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
+    random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
+    num_workers: int = option(4, "processes that read images; 0 reads in the main one", NETWORK, check=_at_least(0))
+
+    # Network
+    backbone: str = option("resnet101", "backbone of DeepLab-v2", NETWORK, choices=BACKBONES)
+    output_stride: int = option(
+        8, "8; mobilenet_v2 also 16", NETWORK, check=lambda v: None if v in (8, 16) else "8 or 16"
+    )
+    aspp_branches: int = option(
+        2,
+        "classifier branches summed: 2 as published, 4 as in ADVENT",
+        NETWORK,
+        check=lambda v: None if v in (2, 4) else "2 or 4",
+    )
+    stride_style: str = option(
+        "auto",
+        "where a ResNet bottleneck strides; auto follows the weights",
+        NETWORK,
+        choices=("auto", "caffe", "torchvision"),
+    )
+    normalization: str = option(
+        "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", "caffe", "imagenet")
+    )
+    restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
+    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
+    bn: str = option("shared", "whose batches feed BatchNorm's running statistics", TRAIN, choices=BN_MODES)
+
+    # Terms
+    source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
+    lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
+    lambda_adv_target: float = option(0.001, "weight of the output-space adversarial term", TRAIN, check=_at_least(0))
+    lambda_adv_feat: float = option(0.001, "weight of the feature-space adversarial term", TRAIN, check=_at_least(0))
+    lambda_adv_cls: float = option(0.01, "weight of stuff matching", TRAIN, check=_at_least(0))
+    lambda_adv_ins: float = option(0.01, "weight of instance matching", TRAIN, check=_at_least(0))
+    lambda_adv_cate: float = option(0.01, "weight of ISIA", TRAIN, check=_at_least(0))
+    lambda_same: float = option(0.0, "weight of an earlier release's 'same' term", ("step2",), check=_at_least(0))
+    lambda_pseudo: float = option(1.0, "weight of the pseudo-label cross-entropy", ("step2",), check=_at_least(0))
+    aim: str = option("paper", "form of the AIM weights", TRAIN, choices=AIM_FORMS)
+    aim_beta: float = option(1.0, "factor of instances under --aim released", TRAIN, check=_above(0))
+    isia: str = option("paper", "form of ISIA; 'released' is step 2's gap term", TRAIN, choices=ISIA_FORMS)
+    absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
+    num_prototype: int = option(
+        50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_at_least(1)
+    )
+
+    # Schedule
+    batch_size: int = option(1, "images of each domain a pass", NETWORK, check=_at_least(1))
+    iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
+    num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
+    num_steps_stop: int | None = option(None, "step to stop at (default: --num-steps)", TRAIN, check=_at_least(1))
+    learning_rate: float = option(
+        2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAIN, check=_above(0)
+    )
+    learning_rate_D: float = option(1e-4, "of the discriminators", TRAIN, check=_above(0))
+    backbone_lr_mult: float = option(
+        1.0, "factor on the backbone's rate (published code: about 3)", TRAIN, check=_above(0)
+    )
+    momentum: float = option(0.9, "of SGD", TRAIN, check=_fraction)
+    weight_decay: float = option(5e-4, "of SGD", TRAIN, check=_at_least(0))
+    power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
+    warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
+    random_seed: int = option(1234, "seed of everything random", TRAIN, check=_at_least(0))
+    amp: str = option("off", "mixed precision", NETWORK, choices=("off", "bf16", "fp16"))
+    cpu: bool = option(False, "do not use a GPU", NETWORK)
+
+    # Files
+    continue_train: str | None = option(
+        None,
+        "resume everything from CHECKPOINT, else from last.pth",
+        TRAIN,
+        metavar="CHECKPOINT",
+        nargs="?",
+        const="last",
+    )
+    snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAIN)
+    overwrite: bool = option(False, "replace the run that is in --snapshot-dir", TRAIN)
+    save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAIN, check=_at_least(1))
+    select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
+    log_every: int = option(100, "steps between log lines", TRAIN, check=_at_least(1))
+    log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAIN)
+    tensorboard: bool = option(False, "write TensorBoard files", TRAIN)
+    ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
+    save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
+    json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as saved beside the checkpoints."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def flag(name: str) -> str:
+    """`learning_rate_D` -> `--learning-rate-D`."""
+    return "--" + name.replace("_", "-")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d+,\d+", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTH,HEIGHT such as 1280,720")
+    width, height = text.split(",")
+    return int(width), int(height)
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "tuple[int, int]": _pair}
+
+
+def _add(parser: argparse.ArgumentParser, item: Field[Any]) -> None:
+    meta = item.metadata
+    kind = str(item.type).removesuffix(" | None")
+    if kind == "bool":
+        parser.add_argument(
+            flag(item.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meta["help"]
+        )
+        return
+    extra = {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
+    if meta["choices"]:
+        extra["choices"] = meta["choices"]
+    help = f"{meta['help']} [{item.default}]".replace("%", "%%")
+    parser.add_argument(flag(item.name), type=_TYPES[kind], default=argparse.SUPPRESS, help=help, **extra)
+
+
+def parse(
+    script: str, argv: Sequence[str] | None = None, *, description: str | None = None, positional: Sequence[str] = ()
+) -> tuple[Options, frozenset[str], argparse.Namespace]:
+    """Options of one script from its command line.
+
+    script: "step1", "step2", "pseudo", "evaluate" or "iou". Returns the resolved options, the names that the user
+    gave, and the positional arguments. UserError for an unknown flag, preset or choice, or a value out of range.
+    """
+    first_line, _, rest = (description or "").partition("\n")
+    parser = _Parser(
+        description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in positional:
+        parser.add_argument(name)
+    for item in fields(Options):
+        if script in item.metadata["on"]:
+            _add(parser, item)
+    namespace = parser.parse_args(argv)
+    arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
+    given = vars(namespace)
+    return resolve(script, given), frozenset(given), arguments
+
+
+def resolve(script: str, given: dict[str, Any]) -> Options:
+    """Fill in what the user left open, from method, preset, stage and defaults; check every value."""
+    arm = "source_only" if given.get("source_only") else script
+    preset = PRESETS[given.get("preset", "gta5_to_cityscapes")]
+    layers = [STAGES.get(script, {}), {k: v for k, v in preset.items() if not isinstance(v, dict)}]
+    # The restore_from of a preset is where stage 1 starts from; later scripts start from the stage before.
+    if script != "step1":
+        layers[1].pop("restore_from", None)
+    layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
+    if "method" in given:
+        layers.append(METHODS[given["method"]].get(script, {}))
+    values: dict[str, Any] = {}
+    for layer in [*layers, given]:
+        values |= layer
+    options = Options(**values)
+    names = {"preset": options.preset, "arm": arm, "snapshots": f"snapshots/{options.preset}"}
+    for item in fields(Options):
+        value = getattr(options, item.name)
+        if isinstance(value, str) and item.name not in given:
+            setattr(options, item.name, value.format(**names, snapshot_dir=options.snapshot_dir.format(**names)))
+    _check(options, script)
+    return options
+
+
+def _check(options: Options, script: str) -> None:
+    for item in fields(Options):
+        value, check = getattr(options, item.name), item.metadata["check"]
+        expected = check(value) if check and value is not None else None
+        if expected and script in item.metadata["on"]:
+            raise UserError(f"{flag(item.name)}: found {value}, expected {expected}")
+    if script in TRAIN:
+        options.num_steps_stop = min(options.num_steps_stop or options.num_steps, options.num_steps)
+    if options.ignore_label > 255:
+        raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
+    if options.amp == "fp16" and options.cpu:
+        raise UserError("--amp fp16 needs a GPU: leave --cpu out, or choose --amp off")
+
+
+def describe(options: Options, script: str) -> str:
+    """The options of a script, a line each."""
+    shown = [f for f in fields(options) if script in f.metadata["on"]]
+    return "\n".join(f"  {flag(f.name):26s} {getattr(options, f.name)}" for f in shown)
+
+
+def save(options: Options, folder: Path) -> None:
+    """Write the resolved options to `folder`/config.json."""
+    write_json(folder / "config.json", options.as_dict())
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C in one line and 130."""
+    try:
+        main()
+    except UserError as error:
+        logging.getLogger("bafft").debug("bad input", exc_info=True)
+        # An error of a loader process comes wrapped in its traceback; the message is the last line.
+        line = str(error).strip().splitlines()[-1].removeprefix("utils.errors.UserError: ")
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

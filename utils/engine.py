@@ -1,0 +1,300 @@
+"""The training loop of both stages: schedule, optimisers, log, checkpoints, scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dataset.base import EndlessSampler, SegmentationDataset
+from model.adaptation import Adaptation, Batch
+from model.batchnorm import set_training_mode
+from model.deeplab import DeepLab
+from model.discriminator import FeatureDiscriminator, OutputDiscriminator
+from model.memory import SourceMemory
+from model.regions import ClassSplit
+from model.transfer import to_host
+from utils import build, checkpoint, config
+from utils.config import Options
+from utils.errors import UserError
+from utils.evaluation import AMP_DTYPES, evaluate
+from utils.logs import JsonLines, logger, revision
+
+
+def poly(step: int, options: Options) -> float:
+    """Factor on every learning rate: (1 - i/N)^power, rising linearly over the first `--warmup-steps`."""
+    factor = (1 - step / options.num_steps) ** options.power
+    return factor * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else factor
+
+
+@dataclass
+class Data:
+    """source: labelled; target: unlabelled or with pseudo-labels, None for source only; test: for scores, if any."""
+
+    source: SegmentationDataset
+    target: SegmentationDataset | None = None
+    test: SegmentationDataset | None = None
+
+
+class Trainer:
+    """Everything that a stage's training state consists of, and the loop over it."""
+
+    def __init__(self, options: Options, stage: str, segmenter: DeepLab, data: Data) -> None:
+        self.options, self.stage, self.segmenter, self.data = options, stage, segmenter, data
+        self.device = next(segmenter.parameters()).device
+        self.folder = Path(options.snapshot_dir)
+        self.step = 0
+        self.best = -1.0
+        terms = build.terms(options, stage)
+        table = data.source.table
+        backbone, classifier = segmenter.parameter_groups()
+        self.optimizer = torch.optim.SGD(
+            [
+                {"params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
+                {"params": classifier, "base_lr": options.learning_rate * 10},
+            ],
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"segmenter": self.optimizer}
+        self.discriminators = nn.ModuleDict()
+        self.memory: SourceMemory | None = None
+        if data.target is not None:
+            if terms.adversarial:
+                self.discriminators["output"] = OutputDiscriminator(table.num_classes)
+            if terms.feature_adversarial:
+                self.discriminators["feature"] = FeatureDiscriminator(segmenter.feature_dim)
+            self.discriminators.to(self.device)
+            if terms.matching:
+                split = ClassSplit(table.num_classes, table.stuff, table.things)
+                self.memory = SourceMemory(split, segmenter.feature_dim, options.num_prototype, self.device)
+        if len(self.discriminators):
+            self.optimizers["discriminator"] = torch.optim.Adam(
+                [{"params": list(self.discriminators.parameters()), "base_lr": options.learning_rate_D}],
+                lr=options.learning_rate_D,
+                betas=(0.9, 0.99),
+            )
+        fp16 = options.amp == "fp16"
+        self.scalers = {player: torch.amp.GradScaler(self.device.type, enabled=fp16) for player in self.optimizers}
+        self.adaptation = Adaptation(
+            segmenter, self.discriminators, self.memory, terms, amp_dtype=AMP_DTYPES[options.amp]
+        )
+
+    def run(self) -> None:
+        """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped."""
+        options = self.options
+        self._open_folder()
+        log = JsonLines(self.folder / "log.jsonl", append=self.step > 0)
+        board = _tensorboard(options)
+        batches = self._batches()
+        meter = Meter(self.step)
+        set_training_mode(self.segmenter, options.bn)
+        bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=None, leave=False)
+        for step in bar:
+            meter.add(self._iterate(step, batches))
+            self.step = step + 1
+            done = self.step == options.num_steps_stop
+            if self.step % options.log_every == 0 or done:
+                record = self._record(meter)
+                log.write(record)
+                logger.info("%s", self._line(record))
+                _to_board(board, record)
+            if self.step % options.save_pred_every == 0 or done:
+                self._save(log, board)
+        logger.info("%s done: %s", self.stage, self.folder / "last.pth")
+
+    def _iterate(self, step: int, batches: Iterator[tuple[Batch, Batch | None]]) -> dict[str, Tensor]:
+        factor = poly(step, self.options)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+        total: dict[str, Tensor] = {}
+        for _ in range(self.options.iter_size):
+            source, target = next(batches)
+            losses = self.adaptation.iteration(source, target, self._backward, matching=step > 0)
+            for name, value in losses.items():
+                total[name] = total.get(name, 0) + value / self.options.iter_size
+        for player, optimizer in self.optimizers.items():
+            self.scalers[player].step(optimizer)
+            self.scalers[player].update()
+        return total
+
+    def _backward(self, loss: Tensor, player: str) -> None:
+        self.scalers[player].scale(loss / self.options.iter_size).backward()
+
+    def _batches(self) -> Iterator[tuple[Batch, Batch | None]]:
+        source = self._endless(self.data.source, self.options.random_seed)
+        if self.data.target is None:
+            return ((batch, None) for batch in source)
+        return zip(source, self._endless(self.data.target, self.options.random_seed + 1), strict=True)
+
+    def _endless(self, dataset: SegmentationDataset, seed: int) -> Iterator[Batch]:
+        options = self.options
+        drawn = self.step * options.iter_size * options.batch_size
+        loader = DataLoader(
+            dataset,
+            batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn),
+            num_workers=options.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            yield {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label") if key in batch}
+
+    def _record(self, meter: Meter) -> dict[str, Any]:
+        """What is logged: means of every term since the last line, rates, and how many classes are ready."""
+        losses, rate = meter.flush(self.step)
+        record: dict[str, Any] = {"step": self.step, **losses}
+        bad = [name for name, value in losses.items() if not torch.isfinite(torch.tensor(value))]
+        if bad:
+            raise UserError(
+                f"step {self.step}: {', '.join(bad)} not finite; expected a number: lower --learning-rate or use "
+                f"--amp off; the last good checkpoint is {self.folder / 'last.pth'}"
+            )
+        for player, optimizer in self.optimizers.items():
+            record[f"lr_{player}"] = optimizer.param_groups[0]["lr"]
+        if self.memory is not None:
+            ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
+            record |= {"ready_stuff": int(ready[0]), "ready_things": int(ready[1])}
+        return record | {"iterations_per_s": round(rate, 3)}
+
+    def _line(self, record: dict[str, Any]) -> str:
+        stop = self.options.num_steps_stop or 0
+        rate = record["iterations_per_s"]
+        left = timedelta(seconds=round((stop - self.step) / max(rate, 1e-9)))
+        skipped = ("step", "iterations_per_s", "ready_stuff", "ready_things")
+        terms = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in skipped and not k.startswith("lr_"))
+        ready = ""
+        if self.memory is not None:
+            split = self.memory.split
+            ready = (
+                f"  ready {record['ready_stuff']}/{len(split.stuff)} stuff"
+                f" {record['ready_things']}/{len(split.things)} things"
+            )
+        return f"{self.stage} {self.step}/{stop}  {terms}{ready}  {rate:.2f} it/s  {left} left"
+
+    def _save(self, log: JsonLines, board: Any) -> None:
+        """Write last.pth, score the network where the target has labels, and keep the best on request."""
+        checkpoint.save(self.folder / "last.pth", self.state_dict())
+        if self.data.test is None:
+            return
+        scores = evaluate(self.segmenter, self.data.test, amp=self.options.amp, num_workers=self.options.num_workers)
+        set_training_mode(self.segmenter, self.options.bn)
+        table = self.data.test.table
+        name, ids = next(iter(table.subsets.items()))
+        miou = scores.mean(ids)
+        logger.info("%s %d  target mIoU %.2f (%s classes)", self.stage, self.step, 100 * miou, name)
+        record = {"step": self.step, "miou": miou, "classes": name}
+        log.write(record)
+        _to_board(board, record)
+        if self.options.select_on_target_labels and miou > self.best:
+            self.best = miou
+            checkpoint.save(self.folder / "best.pth", self.state_dict() | {"selected_by": "target labels"})
+
+    def _open_folder(self) -> None:
+        """Resume, or refuse to write over an earlier run; then note the configuration."""
+        resume = self.options.continue_train
+        last = self.folder / "last.pth"
+        if resume is not None:
+            path = last if resume == "last" else Path(resume)
+            self.load_state_dict(checkpoint.load(path, self.stage, self.segmenter.architecture), path)
+            logger.info("continued from %s at step %d", path, self.step)
+        elif last.exists() and not self.options.overwrite:
+            raise UserError(
+                f"--snapshot-dir: {last} is there from an earlier run; expected a new folder: add --continue-train to "
+                f"resume it, --overwrite to replace it, or choose another --snapshot-dir"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config.save(self.options, self.folder)
+        logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.device))
+        logger.info("options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.stage))
+
+    def state_dict(self) -> checkpoint.State:
+        return {
+            "stage": self.stage,
+            "architecture": self.segmenter.architecture,
+            "segmenter": self.segmenter.state_dict(),
+            "discriminators": self.discriminators.state_dict(),
+            "memory": self.memory.state_dict() if self.memory else None,
+            "optimizer": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "scalers": {player: scaler.state_dict() for player, scaler in self.scalers.items()},
+            "step": self.step,
+            "best": self.best,
+            "rng": checkpoint.rng_state(),
+            "options": self.options.as_dict(),
+        }
+
+    def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
+        """Take over a whole training state. UserError when it was made with other terms or memory sizes."""
+        try:
+            self.discriminators.load_state_dict(state["discriminators"])
+            if (self.memory is None) != (state["memory"] is None):
+                raise ValueError("a memory on one side only")
+            if self.memory is not None:
+                self.memory.load_state_dict(state["memory"])
+            for player, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizer"][player])
+                self.scalers[player].load_state_dict(state["scalers"][player])
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"--continue-train: {path} does not fit ({reason}); expected the options that it was trained with "
+                f"(see config.json beside it)"
+            ) from error
+        self.segmenter.load_state_dict(state["segmenter"])
+        self.step, self.best = state["step"], state["best"]
+        checkpoint.set_rng_state(state["rng"])
+
+
+class Meter:
+    """Sums of the losses since the last flush, kept on the device until then."""
+
+    def __init__(self, step: int) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._step, self._since = step, time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def flush(self, step: int) -> tuple[dict[str, float], float]:
+        """Mean of every term, and iterations a second, since the last call."""
+        values = to_host(torch.stack([self._sums[name].float() for name in self._sums]))
+        means = {name: float(v) / self._counts[name] for name, v in zip(self._sums, values, strict=True)}
+        now = time.perf_counter()
+        rate = (step - self._step) / (now - self._since)
+        self._sums, self._counts, self._step, self._since = {}, {}, step, now
+        return means, rate
+
+
+def _tensorboard(options: Options) -> Any:
+    if not options.tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
+    return SummaryWriter(options.log_dir)  # type: ignore[no-untyped-call]
+
+
+def _to_board(board: Any, record: dict[str, Any]) -> None:
+    if board is not None:
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)):
+                board.add_scalar(name, value, record["step"])
+        board.flush()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,72 @@
+"""Predicting and scoring a labelled data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dataset.base import SegmentationDataset
+from dataset.classes import colorize
+from model.adaptation import upsample
+from model.deeplab import DeepLab
+from utils.checkpoint import write_image
+from utils.metrics import ConfusionMatrix
+
+AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def in_order(dataset: SegmentationDataset, num_workers: int) -> DataLoader[dict[str, Any]]:
+    """The samples of a data set one by one, in order, as they come (labels may differ in size)."""
+    return DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available())
+
+
+@torch.inference_mode()
+def predict(
+    segmenter: DeepLab, dataset: SegmentationDataset, *, amp: str = "off", num_workers: int = 0, desc: str = "predict"
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Logits [1, C, h, w] (float32) of every image in turn, in eval mode, beside its sample."""
+    device = segmenter.input_mean.device
+    dtype = AMP_DTYPES[amp]
+    training = segmenter.training
+    segmenter.eval()
+    try:
+        for sample in tqdm(in_order(dataset, num_workers), desc=desc, disable=None, leave=False):
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                _, logits = segmenter(sample["image"][None].to(device, non_blocking=True))
+            yield sample, logits.float()
+    finally:
+        segmenter.train(training)
+
+
+def evaluate(
+    segmenter: DeepLab,
+    dataset: SegmentationDataset,
+    *,
+    amp: str = "off",
+    num_workers: int = 0,
+    save: Path | None = None,
+) -> ConfusionMatrix:
+    """Confusion matrix over a whole data set with labels at their native size.
+
+    Logits are up-sampled (bilinear, align_corners=True) to the label, then argmax. save: folder for the masks, as
+    `KEY.png` (train ids) and `KEY_color.png`.
+    """
+    table = dataset.table
+    scores = ConfusionMatrix(table.num_classes, dataset.ignore_label)
+    # `predict` is closed before the caller goes on, so that the network is back in its mode.
+    for sample, logits in predict(segmenter, dataset, amp=amp, num_workers=num_workers, desc="evaluate"):
+        prediction = upsample(logits, sample["label"].shape).argmax(1)[0]
+        scores.update(prediction, sample["label"].to(prediction.device))
+        if save is not None:
+            mask = prediction.to(torch.uint8).cpu().numpy()
+            key = dataset.key(sample["name"])
+            write_image(save / f"{key}.png", Image.fromarray(mask))
+            write_image(save / f"{key}_color.png", colorize(mask, table, dataset.ignore_label))
+    return scores

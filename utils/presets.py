@@ -1,0 +1,125 @@
+"""Tasks by name: every default that depends on the pair of domains.
+
+A preset maps option names (fields of `utils.config.Options`) to values: first those of all scripts, then, under the
+name of a script or of `source_only`, those of that script alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Values = dict[str, Any]
+
+_CITYSCAPES_TARGET: Values = {
+    "target": "cityscapes",
+    "data_dir_target": "data/Cityscapes",
+    "set": "val",
+    "input_size": (1280, 720),
+    "input_size_target": (1024, 512),
+}
+
+PRESETS: dict[str, Values] = {
+    "gta5_to_cityscapes": {
+        **_CITYSCAPES_TARGET,
+        "source": "gta5",
+        "data_dir": "data/gta5_deeplab",
+        "ssl_target_dir": "target_ssl_gt",
+        "save": "result/cityscapes",
+    },
+    "synthia_to_cityscapes": {
+        **_CITYSCAPES_TARGET,
+        "source": "synthia",
+        "data_dir": "data/syn_deeplab",
+        "input_size": (1280, 760),
+    },
+    "camvid_day_to_dusk": {
+        "source": "camvid",
+        "target": "camvid",
+        "data_dir": "data/CamVid",
+        "data_dir_target": "data/CamVid",
+        "data_list": "train_day.txt",
+        "data_list_target": "train_dusk.txt",
+        "data_list_target_test": "train_dusk.txt",
+        "input_size": (320, 240),
+        "input_size_target": (320, 240),
+        "backbone": "mobilenet_v2",
+        "restore_from": "pretrained/mobilenet_v2_features.pth",
+        "batch_size": 2,
+    },
+    "builtin": {
+        "source": "gta5",
+        "target": "cityscapes",
+        "data_dir": "data/builtin/gta5_deeplab",
+        "data_dir_target": "data/builtin/Cityscapes",
+        "input_size": (256, 128),
+        "input_size_target": (256, 128),
+        "backbone": "tiny",
+        "restore_from": "none",
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "num_prototype": 5,
+        "num_workers": 0,
+        "save_pred_every": 400,
+        "log_every": 20,
+        "step1": {"num_steps": 800, "num_steps_stop": 800},
+        "step2": {"num_steps": 400, "num_steps_stop": 400},
+    },
+}
+
+# What the two stages differ in, as in the paper.
+STAGES: dict[str, Values] = {
+    "step1": {
+        "num_steps": 250_000,
+        "num_steps_stop": 200_000,
+        "lambda_adv_cls": 0.01,
+        "lambda_adv_ins": 0.01,
+        "lambda_adv_cate": 0.01,
+        "restore_from": "pretrained/DeepLab_resnet_pretrained_init-f81d91e8.pth",
+    },
+    "step2": {
+        "num_steps": 300_000,
+        "num_steps_stop": 300_000,
+        "lambda_adv_cls": 0.001,
+        "lambda_adv_ins": 0.001,
+        "lambda_adv_cate": 0.001,
+        "restore_from": "{snapshots}/step1/last.pth",
+    },
+    "pseudo": {"restore_from": "{snapshots}/step1/last.pth"},
+    "evaluate": {"restore_from": "{snapshots}/step2/last.pth"},
+}
+
+# `--method`: every place where the paper and its released code differ, at once.
+METHODS: dict[str, dict[str, Values]] = {
+    "paper": {
+        "step1": {
+            "aim": "paper",
+            "isia": "paper",
+            "lambda_adv_feat": 0.001,
+            "absent_stuff": False,
+            "lambda_adv_cate": 0.01,
+        },
+        "step2": {
+            "aim": "paper",
+            "isia": "paper",
+            "lambda_adv_feat": 0.001,
+            "absent_stuff": False,
+            "lambda_adv_cate": 0.001,
+        },
+    },
+    "released": {
+        "step1": {
+            "aim": "none",
+            "isia": "released",
+            "lambda_adv_feat": 0.0,
+            "absent_stuff": True,
+            "lambda_adv_cate": 0.0,
+        },
+        "step2": {
+            "aim": "released",
+            "isia": "released",
+            "lambda_adv_feat": 0.0,
+            "absent_stuff": True,
+            "lambda_adv_cate": 0.001,
+        },
+    },
+}
