@@ -21,12 +21,13 @@ def _leaky(*convs: nn.Conv2d) -> nn.Sequential:
 class OutputDiscriminator(nn.Module):
     """Output-space discriminator (AdaptSegNet's): five 4x4 convolutions of stride 2 and padding 1.
 
-    Channels C -> 64 -> 128 -> 256 -> 512 -> 1, LeakyReLU 0.2 between, no normalisation, no final sigmoid.
+    Channels C -> 64 -> 128 -> 256 -> 512 -> 1, LeakyReLU 0.2 between, no normalisation, no final sigmoid. `width` is a
+    factor on the inner channels (our choice, for small segmenters).
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, width: float = 1.0) -> None:
         super().__init__()
-        channels = (num_classes, 64, 128, 256, 512, 1)
+        channels = (num_classes, *(max(1, round(width * c)) for c in (64, 128, 256, 512)), 1)
         self.layers = _leaky(*(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(channels)))
 
     def forward(self, probabilities: Tensor) -> Tensor:
@@ -47,16 +48,17 @@ class FeatureDiscriminator(nn.Module):
 
     Four convolutions with LeakyReLU 0.2 between: 1x1 D -> 256, 3x3 256 -> 128, 4x4 of stride 2 128 -> 64,
     4x4 of stride 2 64 -> 1. The strided ones are padded by 2, so that a side n becomes n // 2 + 1: a map of
-    1x1 works.
+    1x1 works. `width` is a factor on the inner channels.
     """
 
-    def __init__(self, feature_dim: int) -> None:
+    def __init__(self, feature_dim: int, width: float = 1.0) -> None:
         super().__init__()
+        first, second, third = (max(1, round(width * c)) for c in (256, 128, 64))
         self.layers = _leaky(
-            nn.Conv2d(feature_dim, 256, 1),
-            nn.Conv2d(256, 128, 3, padding=1),
-            nn.Conv2d(128, 64, 4, stride=2, padding=2),
-            nn.Conv2d(64, 1, 4, stride=2, padding=2),
+            nn.Conv2d(feature_dim, first, 1),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.Conv2d(second, third, 4, stride=2, padding=2),
+            nn.Conv2d(third, 1, 4, stride=2, padding=2),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -110,6 +110,10 @@ class Options:
     not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
     bn: str = option("shared", "whose batches feed BatchNorm's running statistics", TRAIN, choices=BN_MODES)
 
+    discriminator_width: float = option(
+        1.0, "factor on the discriminators' channels, for small segmenters", TRAIN, check=_above(0)
+    )
+
     # Terms
     source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))

@@ -70,9 +70,11 @@ class Trainer:
         self.memory: SourceMemory | None = None
         if data.target is not None:
             if terms.adversarial:
-                self.discriminators["output"] = OutputDiscriminator(table.num_classes)
+                self.discriminators["output"] = OutputDiscriminator(table.num_classes, options.discriminator_width)
             if terms.feature_adversarial:
-                self.discriminators["feature"] = FeatureDiscriminator(segmenter.feature_dim)
+                self.discriminators["feature"] = FeatureDiscriminator(
+                    segmenter.feature_dim, options.discriminator_width
+                )
             self.discriminators.to(self.device)
             if terms.matching:
                 split = ClassSplit(table.num_classes, table.stuff, table.things)

@@ -56,13 +56,14 @@ PRESETS: dict[str, Values] = {
         "backbone": "tiny",
         "restore_from": "none",
         "batch_size": 4,
+        "discriminator_width": 0.25,
         "learning_rate": 0.01,
         "num_prototype": 5,
         "num_workers": 0,
         "save_pred_every": 400,
         "log_every": 20,
-        "step1": {"num_steps": 800, "num_steps_stop": 800},
-        "step2": {"num_steps": 400, "num_steps_stop": 400},
+        "step1": {"num_steps": 800, "num_steps_stop": None},
+        "step2": {"num_steps": 400, "num_steps_stop": None},
     },
 }
 
