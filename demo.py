@@ -31,77 +31,114 @@ from utils.checkpoint import write_json
 from utils.figures import comparison
 from utils.logs import logger
 
-PRETRAIN, ALIGN, SELF_TRAIN = 1000, 400, 400  # source steps before all arms, of stage 1, of stage 2
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
 SHOWN = 4  # images of the picture
 
 Main = Callable[[Sequence[str]], None]
+Arguments = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Source steps: `pretrain` before all arms, `align` of stage 1, `self_train` of stage 2; and the arms' rate."""
+
+    pretrain: int = 1000
+    align: int = 400
+    self_train: int = 400
+    learning_rate: float = 0.005
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the scripts of one seed, data under `root`, checkpoints and masks under `out`."""
+    """Runs the scripts for one seed, checkpoints, masks and scores under `out`.
 
-    root: Path
+    common: arguments of every script (preset, target folder); source: where the labelled images are, and whatever else
+    only the training scripts take; oracle_source: the same with the target's own labels as source; weights: where
+    training starts, else from the preset's.
+    """
+
     out: Path
     seed: int
+    common: Arguments
+    source: Arguments
+    oracle_source: Arguments = ()
+    schedule: Schedule = Schedule()
+    weights: Path | None = None
 
     def call(self, script: Main, *arguments: str) -> None:
-        common = ("--preset", "builtin", "--data-dir-target", str(self.root / "Cityscapes"))
-        name = str(script.__globals__["__file__"]).rsplit("/", 1)[-1]
-        logger.info("$ python %s %s", name, shlex.join((*common, *arguments)))
-        script((*common, *arguments))
+        name = Path(script.__globals__["__file__"]).name
+        logger.info("$ python %s %s", name, shlex.join((*self.common, *arguments)))
+        script((*self.common, *arguments))
 
-    def train(self, script: Main, arm: str, *arguments: str, source: tuple[str, ...] = ()) -> Path:
+    def train(self, script: Main, arm: str, *arguments: str, source: Arguments | None = None) -> Path:
         """Train into `out`/ARM; returns the checkpoint."""
-        source = source or ("--data-dir", str(self.root / "gta5_deeplab"))
         folder = self.out / arm
         files = ("--snapshot-dir", str(folder), "--overwrite", "--random-seed", str(self.seed))
-        self.call(script, *source, *files, *arguments)
+        self.call(script, *(self.source if source is None else source), *files, *arguments)
         return folder / "last.pth"
 
-    def pretrain(self) -> Path:
-        return self.train(train_step1.main, "pretrain", "--source-only", "--num-steps", str(PRETRAIN))
+    def pretrain(self, *arguments: str) -> Path:
+        steps = ("--num-steps", str(self.schedule.pretrain))
+        weights = ("--restore-from", str(self.weights)) if self.weights else ()
+        return self.train(train_step1.main, "pretrain", "--source-only", *weights, *steps, *arguments)
 
-    def source_only(self, start: Path, *arguments: str) -> Path:
-        return self._arm("source_only", start, "--source-only", *arguments)
+    def source_only(self, start: Path) -> Path:
+        return self._arm("source_only", start, "--source-only")
 
-    def oracle(self, start: Path, *arguments: str) -> Path:
-        target = ("--source", "cityscapes", "--data-dir", str(self.root / "Cityscapes"))
-        return self._arm("oracle", start, "--source-only", *arguments, source=target)
+    def oracle(self, start: Path) -> Path:
+        return self._arm("oracle", start, "--source-only", source=self.oracle_source)
 
-    def step1(self, start: Path, *arguments: str, name: str = "step1") -> tuple[Path, Path]:
-        """Stage 1 planned over all steps: as stopped early for stage 2, and carried on to the end."""
-        stopped = self._arm(f"{name}_stopped", start, "--num-steps-stop", str(ALIGN), *arguments)
-        return stopped, self._arm(name, start, "--continue-train", str(stopped), *arguments)
+    def step1_stopped(self, start: Path, *arguments: str, name: str = "step1_stopped") -> Path:
+        """Stage 1 as stage 2 takes it: planned over all steps, stopped early."""
+        return self._arm(name, start, "--num-steps-stop", str(self.schedule.align), *arguments)
 
-    def step2(self, start: Path, *arguments: str, name: str = "step2") -> Path:
-        """Pseudo-labels from the stage-1 checkpoint `start`, then stage 2 from its weights."""
+    def step1(self, stopped: Path, *arguments: str) -> Path:
+        """The same run carried on to the end, so that it has taken as many source steps as the other arms."""
+        return self._arm("step1", stopped, "--continue-train", str(stopped), *arguments)
+
+    def step2(self, stopped: Path, *arguments: str, name: str = "step2") -> Path:
+        """Pseudo-labels from the stopped stage 1, then stage 2 from its weights."""
         labels = ("--ssl-target-dir", str(self.out / f"{name}_pseudo_labels"))
-        self.call(Generate_Pseudo_Label.main, "--restore-from", str(start), *labels)
-        steps = ("--num-steps", str(SELF_TRAIN))
-        return self.train(train_step2.main, name, "--restore-from", str(start), *labels, *steps, *arguments)
+        self.call(Generate_Pseudo_Label.main, "--restore-from", str(stopped), *labels)
+        steps = ("--num-steps", str(self.schedule.self_train), *self._rate())
+        return self.train(train_step2.main, name, "--restore-from", str(stopped), *labels, *steps, *arguments)
 
-    def evaluate(self, arm: str) -> tuple[Path, Path]:
-        """Masks and scores of an arm's checkpoint: (folder of masks, JSON file)."""
+    def evaluate(self, arm: str) -> Path:
+        """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""
         masks, scores = self.out / "masks" / arm, self.out / f"{arm}.json"
         checkpoint = str(self.out / arm / "last.pth")
         self.call(evaluate_cityscapes.main, "--restore-from", checkpoint, "--save", str(masks), "--json", str(scores))
-        return masks, scores
+        return masks
 
-    def _arm(self, name: str, start: Path, *arguments: str, source: tuple[str, ...] = ()) -> Path:
-        steps = ("--restore-from", str(start), "--num-steps", str(ALIGN + SELF_TRAIN))
-        return self.train(train_step1.main, name, *steps, *arguments, source=source)
+    def _arm(self, name: str, start: Path, *arguments: str, source: Arguments | None = None) -> Path:
+        steps = ("--restore-from", str(start), "--num-steps", str(self.schedule.align + self.schedule.self_train))
+        return self.train(train_step1.main, name, *steps, *self._rate(), *arguments, source=source)
+
+    def _rate(self) -> Arguments:
+        return ("--learning-rate", str(self.schedule.learning_rate), "--warmup-steps", "0")
+
+
+def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
+    """The demo's runner, on the built-in data under `data`."""
+    target = str(data / "Cityscapes")
+    return Runner(
+        out,
+        seed,
+        common=("--preset", "builtin", "--data-dir-target", target),
+        source=("--data-dir", str(data / "gta5_deeplab")),
+        oracle_source=("--source", "cityscapes", "--data-dir", target),
+    )
 
 
 def run_arms(runner: Runner) -> dict[str, Path]:
     """Train and score all arms of the demo; returns the masks of each, by name."""
     start = runner.pretrain()
     runner.source_only(start)
-    stopped, _ = runner.step1(start)
+    stopped = runner.step1_stopped(start)
+    runner.step1(stopped)
     runner.step2(stopped)
     runner.oracle(start)
-    return {arm: runner.evaluate(arm)[0] for arm in TITLES}
+    return {arm: runner.evaluate(arm) for arm in TITLES}
 
 
 def read_scores(out: Path) -> dict[str, dict]:
@@ -124,8 +161,8 @@ def main_mean(scores: dict) -> float:
     return next(iter(scores["means"].values()))
 
 
-def draw_comparison(runner: Runner, masks: dict[str, Path], path: Path) -> None:
-    images = READERS["cityscapes"](runner.root / "Cityscapes", split="val", label_size="native")
+def draw_comparison(data: Path, masks: dict[str, Path], path: Path) -> None:
+    images = READERS["cityscapes"](data / "Cityscapes", split="val", label_size="native")
     shown = images.names[:: max(1, len(images) // SHOWN)][:SHOWN]
     arms = [arm for arm in masks if arm != "oracle"]
     comparison(images, shown, {TITLES[arm]: masks[arm] for arm in arms}, path)
@@ -140,9 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     logs.setup()
     write_benchmark(arguments.data, seed=arguments.seed)
-    runner = Runner(arguments.data, arguments.out, arguments.seed)
-    masks = run_arms(runner)
-    draw_comparison(runner, masks, arguments.out / "comparison.png")
+    masks = run_arms(builtin_runner(arguments.data, arguments.out, arguments.seed))
+    draw_comparison(arguments.data, masks, arguments.out / "comparison.png")
     scores = read_scores(arguments.out)
     summary = {
         "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},

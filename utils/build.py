@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from dataset import READERS
 from dataset.base import Augment, SegmentationDataset
+from dataset.builtin import write_benchmark
 from dataset.classes import ClassTable
 from model.adaptation import Terms
 from model.deeplab import DeepLab, build_segmenter
@@ -18,6 +20,7 @@ from utils.errors import UserError
 from utils.logs import logger
 from utils.weights import describe_file, load_weights
 
+BUILTIN_ROOT = Path("data/builtin")
 ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization")
 
 
@@ -48,12 +51,13 @@ def classes(options: Options) -> ClassTable:
 
 def source_data(options: Options, table: ClassTable) -> SegmentationDataset:
     """Labelled training images."""
-    return READERS[options.source](
+    return _dataset(
+        options,
+        table,
+        options.source,
         options.data_dir,
-        _list(options.data_list, options.data_dir),
+        options.data_list,
         size=options.input_size,
-        table=table,
-        ignore_label=options.ignore_label,
         augment=_augment(options),
         seed=options.random_seed,
     )
@@ -63,41 +67,39 @@ def target_data(
     options: Options, table: ClassTable, *, pseudo_labels: bool = False, augmented: bool = True
 ) -> SegmentationDataset:
     """Training images of the target; their own labels are never touched."""
-    return READERS[options.target](
+    return _dataset(
+        options,
+        table,
+        options.target,
         options.data_dir_target,
-        _list(options.data_list_target, options.data_dir_target),
+        options.data_list_target,
         size=options.input_size_target,
         labels=pseudo_labels,
-        table=table,
-        ignore_label=options.ignore_label,
         augment=_augment(options) if augmented else None,
         seed=options.random_seed + 1,
         pseudo_label_dir=options.ssl_target_dir if pseudo_labels else None,
     )
 
 
-def test_data(options: Options, table: ClassTable) -> SegmentationDataset:
-    """Labelled target images to score on, labels at their native size."""
-    return _test_data(options, table, labels=True)
-
-
-def _test_data(options: Options, table: ClassTable, *, labels: bool) -> SegmentationDataset:
-    return READERS[options.target](
+def test_data(options: Options, table: ClassTable, *, labels: bool = True) -> SegmentationDataset:
+    """Target images to score on, their labels at native size."""
+    return _dataset(
+        options,
+        table,
+        options.target,
         options.data_dir_target,
-        _list(options.data_list_target_test, options.data_dir_target),
+        options.data_list_target_test,
         split=options.set,
         size=options.input_size_target,
         labels=labels,
         label_size="native",
-        table=table,
-        ignore_label=options.ignore_label,
     )
 
 
 def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
     """`test_data`, or None, with a log line, where the target has no labels."""
     try:
-        images = _test_data(options, table, labels=False)
+        images = test_data(options, table, labels=False)
     except UserError as error:
         if options.data_list_target_test is not None:
             raise
@@ -165,6 +167,15 @@ def terms(options: Options, stage: str) -> Terms:
 
 def _augment(options: Options) -> Augment:
     return Augment(mirror=options.random_mirror, scale=options.random_scale, jitter=options.random_jitter)
+
+
+def _dataset(
+    options: Options, table: ClassTable, reader: str, root: str, names: str | None, **arguments: Any
+) -> SegmentationDataset:
+    if BUILTIN_ROOT in Path(root).parents and not Path(root).exists():
+        logger.info("%s is not there yet: drawing the built-in data", root)
+        write_benchmark(BUILTIN_ROOT)
+    return READERS[reader](root, _list(names, root), table=table, ignore_label=options.ignore_label, **arguments)
 
 
 def _list(name: str | None, root: str) -> Path | None:

@@ -1,0 +1,97 @@
+"""Day to dusk on real photographs: CamVid, MobileNetV2 from ImageNet weights, all stages, over seeds.
+
+    python bench/camvid.py --data data/CamVid --weights pretrained/mobilenet_v2_features.pth --seeds 1 2
+
+Source: the labelled day frames of train_day.txt; target: the dusk frames of train_dusk.txt, whose labels are only used
+for the scores at the end. Every arm starts from the same day-trained network and takes the same number of source steps.
+An arm whose scores are there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import demo
+from bench.builtin_gains import ALL_TERMS, gains, miou, once, pretrained, spread
+from bench.results import write_section
+from dataset import READERS
+from utils import config, logs
+from utils.figures import comparison
+
+SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)
+ARMS = {
+    "source_only": "source only",
+    "no_terms": "step 1, every term off (BatchNorm statistics alone)",
+    "step1": "step 1",
+    "no_terms_step2": "step 2, every term of step 1 off (pseudo-labels alone)",
+    "step2": "step 2",
+}
+
+
+def runner(data: Path, weights: Path, out: Path, seed: int) -> demo.Runner:
+    common = ("--preset", "camvid_day_to_dusk", "--data-dir-target", str(data))
+    return demo.Runner(out, seed, common, source=("--data-dir", str(data)), schedule=SCHEDULE, weights=weights)
+
+
+def run_arms(run: demo.Runner) -> None:
+    start = pretrained(run)
+    stopped, no_terms = run.out / "step1_stopped" / "last.pth", run.out / "no_terms" / "last.pth"
+    once(run, "step1_stopped", lambda: run.step1_stopped(start))
+    once(run, "step2", lambda: run.step2(stopped))
+    once(run, "source_only", lambda: run.source_only(start))
+    once(run, "step1", lambda: run.step1(stopped))
+    once(run, "no_terms", partial(run.step1_stopped, start, *ALL_TERMS, name="no_terms"))
+    once(run, "no_terms_step2", partial(run.step2, no_terms, *ALL_TERMS, name="no_terms_step2"))
+
+
+def table(folders: list[Path]) -> list[str]:
+    scores = {arm: [json.loads((folder / f"{arm}.json").read_text()) for folder in folders] for arm in ARMS}
+    seeds = " | ".join(folder.name for folder in folders)
+    lines = [f"| dusk mIoU, 11 classes | {seeds} | mean ± std | over source only |", "|---" * (len(folders) + 3) + "|"]
+    base = [miou(folder, "source_only") for folder in folders]
+    for arm, title in ARMS.items():
+        values = [miou(folder, arm) for folder in folders]
+        cells = " | ".join(f"{value:.1f}" for value in values)
+        lines.append(f"| {title} | {cells} | {spread(values)} | {spread(gains(values, base))} |")
+    classes = scores["step2"][0]["classes"]
+    lines += ["", f"| mean IoU per class | {' | '.join(classes)} |", "|---" * (len(classes) + 1) + "|"]
+    for arm, title in ARMS.items():
+        per_class = [sum(100 * s["iou"][name] for s in scores[arm]) / len(folders) for name in classes]
+        lines.append(f"| {title} | {' | '.join(f'{value:.1f}' for value in per_class)} |")
+    return lines
+
+
+def draw(data: Path, folder: Path, path: Path) -> None:
+    images = READERS["camvid"](data, list_file=data / "train_dusk.txt", label_size="native")
+    names = images.names[::16][:4]
+    shown = {demo.TITLES[arm]: folder / "masks" / arm for arm in ("source_only", "step1", "step2")}
+    comparison(images, names, shown, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/CamVid"))
+    parser.add_argument("--weights", type=Path, default=Path("pretrained/mobilenet_v2_features.pth"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--out", type=Path, default=Path("result/camvid"))
+    parser.add_argument("--table", action="store_true", help="only write the table and the picture")
+    arguments = parser.parse_args()
+    logs.setup()
+    folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
+    for seed, folder in zip(arguments.seeds, folders, strict=True):
+        if not arguments.table:
+            run_arms(runner(arguments.data, arguments.weights, folder, seed))
+    lines = table(folders)
+    write_section("camvid", f"python bench/camvid.py --seeds {' '.join(map(str, arguments.seeds))}", lines)
+    draw(arguments.data, folders[0], arguments.out / "dusk.png")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    config.run(main)

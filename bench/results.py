@@ -1,0 +1,34 @@
+"""The results page: each benchmark replaces its own section, between two markers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+PAGE = Path(__file__).resolve().parent / "RESULTS.md"
+
+
+def device() -> str:
+    """The machine, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), torch {torch.__version__}"
+
+
+def write_section(name: str, command: str, lines: Sequence[str], page: Path = PAGE) -> None:
+    """Replace the lines between `<!-- NAME -->` and `<!-- end NAME -->` of the page by a table and how it was made.
+
+    Raises ValueError when the page has no such markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
+    body = "\n".join([f"`{command}`, {device()}", "", *lines])
+    text, found = re.subn(pattern, lambda match: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
+    if found != 1:
+        raise ValueError(f"{page}: {found} sections {name!r}, expected one")
+    page.write_text(text, encoding="utf-8")
