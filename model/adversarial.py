@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,8 +9,12 @@ SOURCE, TARGET = 0.0, 1.0
 
 
 def domain_loss(scores: Tensor, domain: float) -> Tensor:
-    """Binary cross-entropy of discriminator scores (logits, any shape) against one domain; per image, then the mean."""
-    return F.binary_cross_entropy_with_logits(scores.float(), torch.full_like(scores, domain, dtype=torch.float32))
+    """Binary cross-entropy of discriminator scores (logits, any shape) against one domain; per image, then the mean.
+
+    domain: `SOURCE` or `TARGET`. As a soft-plus, because PyTorch's own form loses the gradient of confident scores to
+    rounding in float32.
+    """
+    return F.softplus(-scores.float() if domain == TARGET else scores.float()).mean()
 
 
 def segmenter_loss(target_scores: Tensor) -> Tensor:

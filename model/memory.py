@@ -25,14 +25,16 @@ class RingBuffers:
     """
 
     def __init__(self, number: int, size: int, feature_dim: int, device: torch.device | str = "cpu") -> None:
-        # One slot more than `size`: rejected vectors are written there, so that no write needs to ask the device.
-        self._slots = torch.zeros(number, size + 1, feature_dim, device=device)
+        # One slot more, the last: rejected vectors are written there, so that no write needs to ask the device. The
+        # others stay contiguous, or the search for the nearest slot would copy them all.
+        self._slots = torch.zeros(number * size + 1, feature_dim, device=device)
         self.count = torch.zeros(number, dtype=torch.int64, device=device)
         self.size = size
+        self._shape = (number, size, feature_dim)
 
     @property
     def entries(self) -> Tensor:
-        return self._slots[:, : self.size]
+        return self._slots[:-1].view(self._shape)
 
     @property
     def ready(self) -> Tensor:
@@ -50,9 +52,9 @@ class RingBuffers:
         total = accepted.sum(1)
         # Of more vectors than slots only the last ones survive, as if written one by one.
         survives = accepted & (rank >= (total - self.size)[:, None])
-        slot = torch.where(survives, (self.count[:, None] + rank) % self.size, self.size)
-        row = torch.arange(len(slot), device=slot.device)[:, None].expand_as(slot)
-        self._slots[row, slot] = vectors.detach().to(self._slots.dtype)
+        first = self.size * torch.arange(len(total), device=total.device)[:, None]
+        slot = torch.where(survives, first + (self.count[:, None] + rank) % self.size, len(self._slots) - 1)
+        self._slots[slot] = vectors.detach().to(self._slots.dtype)
         self.count += total
 
     def state_dict(self) -> dict[str, Tensor]:

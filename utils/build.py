@@ -115,14 +115,16 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
     """The network with the weights of `--restore-from`, or random ones for 'none'.
 
     What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
-    this project brings its whole architecture, and an option that contradicts it is an error.
+    this project brings its whole architecture, and an option that contradicts it is an error. `options` take the
+    architecture on. With `--continue-train` that checkpoint gives the architecture, and the trainer loads the weights.
     """
     wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
-    path = options.restore_from
+    resumed = resumed_from(options)
+    path = str(resumed or options.restore_from)
     if path == "none":
         fitting = {"stride_style": "caffe", "normalization": "caffe"}
     else:
-        _check_exists(path)
+        _check_exists(path, resumed)
         info = describe_file(path)
         fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
         for name, value in (info.architecture or {}).items():
@@ -139,11 +141,20 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
         network = build_segmenter(num_classes=table.num_classes, **wanted)
     except ValueError as error:
         raise UserError(str(error)) from error
+    for name, value in wanted.items():
+        setattr(options, name, value)
     if path == "none":
         logger.info("weights: random (--restore-from none)")
-    else:
+    elif not resumed:
         load_weights(network, path, not_restore_last=options.not_restore_last)
     return network.to(device(options))
+
+
+def resumed_from(options: Options) -> Path | None:
+    """The checkpoint that `--continue-train` goes on from; None without it."""
+    if options.continue_train is None:
+        return None
+    return Path(options.snapshot_dir) / "last.pth" if options.continue_train == "last" else Path(options.continue_train)
 
 
 def terms(options: Options, stage: str) -> Terms:
@@ -185,9 +196,15 @@ def _list(name: str | None, root: str) -> Path | None:
     return next((path for path in (Path(name), Path(root) / name) if path.is_file()), Path(name))
 
 
-def _check_exists(path: str) -> None:
-    if not Path(path).exists():
+def _check_exists(path: str, resumed: Path | None) -> None:
+    if Path(path).exists():
+        return
+    if resumed:
         raise UserError(
-            f"--restore-from: {path} does not exist; expected the checkpoint of the stage before, or pretrained "
-            f"weights (pretrained/README.md says where to get them), or 'none' for random weights"
+            f"--continue-train: {path} does not exist; expected a checkpoint of this stage: name one, or leave the "
+            f"flag out to start anew"
         )
+    raise UserError(
+        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before, or pretrained "
+        f"weights (pretrained/README.md says where to get them), or 'none' for random weights"
+    )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +20,33 @@ from utils.errors import UserError
 
 FORMAT = "bafft"
 State = dict[str, Any]
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents. Raises UserError where a file is in the way or the place is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+        raise UserError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` when the block ends well; after an error nothing is left of it,
+    and files of before stay as they were."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
+            yield Path(scratch)
+            for path in sorted(Path(scratch).iterdir()):
+                os.replace(path, folder / path.name)
+    except BaseException:
+        with suppress(OSError):  # someone else may have put a file there meanwhile
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -37,7 +67,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             f"{path}: cannot be written ({error.strerror or error}); make room or choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to remove where even the folder could not be made
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -66,7 +97,9 @@ def read(path: str | Path) -> Any:
         found = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on a strange file, beside the error that follows
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes, it is the file that is wrong
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         if "eights only load failed" in reason:
@@ -82,14 +115,15 @@ def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
     state = read(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
         raise UserError(f"{path}: no training state in it; --continue-train wants a checkpoint of these scripts")
-    if state["stage"] != stage:
+    if state.get("stage") != stage:
         raise UserError(
-            f"{path}: a checkpoint of {state['stage']}, expected one of {stage}; give that stage's last.pth"
+            f"{path}: a checkpoint of {state.get('stage')}, expected one of {stage}; give that stage's last.pth"
         )
     for key, value in architecture.items():
-        if state["architecture"].get(key) != value:
+        found = (state.get("architecture") or {}).get(key)
+        if found != value:
             raise UserError(
-                f"{path}: its network has {key} {state['architecture'].get(key)}, expected {value}; "
+                f"{path}: its network has {key} {found}, expected {value}; "
                 f"give the options that it was trained with"
             )
     return dict(state)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,15 +33,19 @@ Check = Callable[[Any], str | None]  # value -> what was expected, or None when 
 
 
 def _at_least(low: float) -> Check:
-    return lambda value: None if value >= low else f"a number of at least {low}"
+    return lambda value: None if low <= value < math.inf else f"a number of at least {low}"
 
 
 def _above(low: float) -> Check:
-    return lambda value: None if value > low else f"a number above {low}"
+    return lambda value: None if low < value < math.inf else f"a number above {low}"
 
 
 def _fraction(value: float) -> str | None:
     return None if 0 <= value < 1 else "a number of at least 0 and below 1"
+
+
+def _seed(value: int) -> str | None:
+    return None if 0 <= value < 2**32 else "a whole number from 0 to 4294967295"
 
 
 def _size(value: tuple[int, int]) -> str | None:
@@ -133,7 +139,7 @@ class Options:
     )
 
     # Schedule
-    batch_size: int = option(1, "images of each domain a pass", NETWORK, check=_at_least(1))
+    batch_size: int = option(1, "images of each domain a pass", TRAIN, check=_at_least(1))
     iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
     num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
     num_steps_stop: int | None = option(None, "step to stop at (default: --num-steps)", TRAIN, check=_at_least(1))
@@ -148,7 +154,7 @@ class Options:
     weight_decay: float = option(5e-4, "of SGD", TRAIN, check=_at_least(0))
     power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
     warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
-    random_seed: int = option(1234, "seed of everything random", TRAIN, check=_at_least(0))
+    random_seed: int = option(1234, "seed of everything random", TRAIN, check=_seed)
     amp: str = option("off", "mixed precision", NETWORK, choices=("off", "bf16", "fp16"))
     cpu: bool = option(False, "do not use a GPU", NETWORK)
 
@@ -251,21 +257,29 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
         values |= layer
     options = Options(**values)
     names = {"preset": options.preset, "arm": arm, "snapshots": f"snapshots/{options.preset}"}
+    if "snapshot_dir" not in given:
+        options.snapshot_dir = options.snapshot_dir.format(**names)
+    names["snapshot_dir"] = options.snapshot_dir
     for item in fields(Options):
         value = getattr(options, item.name)
-        if isinstance(value, str) and item.name not in given:
-            setattr(options, item.name, value.format(**names, snapshot_dir=options.snapshot_dir.format(**names)))
-    _check(options, script)
+        if isinstance(value, str) and item.name not in {*given, "snapshot_dir"}:
+            setattr(options, item.name, value.format(**names))
+    _check(options, script, given)
     return options
 
 
-def _check(options: Options, script: str) -> None:
+def _check(options: Options, script: str, given: Collection[str]) -> None:
     for item in fields(Options):
         value, check = getattr(options, item.name), item.metadata["check"]
         expected = check(value) if check and value is not None else None
         if expected and script in item.metadata["on"]:
             raise UserError(f"{flag(item.name)}: found {value}, expected {expected}")
     if script in TRAIN:
+        if {"num_steps", "num_steps_stop"} <= set(given) and (options.num_steps_stop or 0) > options.num_steps:
+            raise UserError(
+                f"--num-steps-stop: found {options.num_steps_stop}, expected at most --num-steps "
+                f"{options.num_steps}, over which the learning rates are planned; raise --num-steps"
+            )
         options.num_steps_stop = min(options.num_steps_stop or options.num_steps, options.num_steps)
     if options.ignore_label > 255:
         raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
@@ -279,6 +293,16 @@ def describe(options: Options, script: str) -> str:
     return "\n".join(f"  {flag(f.name):26s} {getattr(options, f.name)}" for f in shown)
 
 
+_RUN = ("continue_train", "overwrite", "restore_from", "snapshot_dir", "log_dir", "num_steps_stop")
+
+
+def changes(before: dict[str, Any], options: Options, script: str) -> list[str]:
+    """What a resumed run does otherwise than the `before` of its checkpoint, a line an option; files do not count."""
+    shown = [f.name for f in fields(options) if script in f.metadata["on"] and f.name not in _RUN and f.name in before]
+    pairs = [(flag(name), before[name], getattr(options, name)) for name in shown]
+    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
 def save(options: Options, folder: Path) -> None:
     """Write the resolved options to `folder`/config.json."""
     write_json(folder / "config.json", options.as_dict())
@@ -286,6 +310,8 @@ def save(options: Options, folder: Path) -> None:
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C in one line and 130."""
+    # More reading processes than cores are no fault: decoding large images waits for the disk too.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     try:
         main()
     except UserError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import AMP_DTYPES, evaluate
 from utils.logs import JsonLines, logger, revision
+
+_SETTINGS = ("base_lr", "momentum", "weight_decay")  # of an optimiser's group, from the options also on resuming
 
 
 def poly(step: int, options: Options) -> float:
@@ -53,6 +57,11 @@ class Trainer:
         self.folder = Path(options.snapshot_dir)
         self.step = 0
         self.best = -1.0
+        if options.select_on_target_labels and data.test is None:
+            raise UserError(
+                f"--select-on-target-labels: no labels for split {options.set!r} of {options.data_dir_target}; "
+                f"expected some to select on: leave the flag out"
+            )
         terms = build.terms(options, stage)
         table = data.source.table
         backbone, classifier = segmenter.parameter_groups()
@@ -94,10 +103,14 @@ class Trainer:
     def run(self) -> None:
         """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped."""
         options = self.options
-        self._open_folder()
-        log = JsonLines(self.folder / "log.jsonl", append=self.step > 0)
-        board = _tensorboard(options)
+        writer = _summary_writer(options)
+        here = self._resume()
+        # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
         batches = self._batches()
+        batches = chain(list(islice(batches, 1)), batches)
+        self._open_folder(keep=here)
+        log = JsonLines(self.folder / "log.jsonl", up_to=self.step if here else 0)
+        board = writer(options.log_dir) if writer else None
         meter = Meter(self.step)
         set_training_mode(self.segmenter, options.bn)
         bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=None, leave=False)
@@ -105,12 +118,13 @@ class Trainer:
             meter.add(self._iterate(step, batches))
             self.step = step + 1
             done = self.step == options.num_steps_stop
-            if self.step % options.log_every == 0 or done:
+            save = done or self.step % options.save_pred_every == 0
+            if save or self.step % options.log_every == 0:  # looks at the losses, so that no broken network is saved
                 record = self._record(meter)
                 log.write(record)
                 logger.info("%s", self._line(record))
                 _to_board(board, record)
-            if self.step % options.save_pred_every == 0 or done:
+            if save:
                 self._save(log, board)
         logger.info("%s done: %s", self.stage, self.folder / "last.pth")
 
@@ -148,6 +162,7 @@ class Trainer:
             batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn),
             num_workers=options.num_workers,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else a loader draws from the state that training goes on with
         )
         for batch in loader:
             yield {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label") if key in batch}
@@ -158,16 +173,21 @@ class Trainer:
         record: dict[str, Any] = {"step": self.step, **losses}
         bad = [name for name, value in losses.items() if not torch.isfinite(torch.tensor(value))]
         if bad:
-            raise UserError(
-                f"step {self.step}: {', '.join(bad)} not finite; expected a number: lower --learning-rate or use "
-                f"--amp off; the last good checkpoint is {self.folder / 'last.pth'}"
-            )
+            raise UserError(self._not_finite(", ".join(bad)))
         for player, optimizer in self.optimizers.items():
             record[f"lr_{player}"] = optimizer.param_groups[0]["lr"]
+        record["lr_classifier"] = self.optimizer.param_groups[1]["lr"]
         if self.memory is not None:
             ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
             record |= {"ready_stuff": int(ready[0]), "ready_things": int(ready[1])}
         return record | {"iterations_per_s": round(rate, 3)}
+
+    def _not_finite(self, what: str) -> str:
+        last = self.folder / "last.pth"
+        kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written"
+        return (
+            f"step {self.step}: {what} not finite; expected a number: lower --learning-rate or use --amp off; {kept}"
+        )
 
     def _line(self, record: dict[str, Any]) -> str:
         stop = self.options.num_steps_stop or 0
@@ -186,6 +206,9 @@ class Trainer:
 
     def _save(self, log: JsonLines, board: Any) -> None:
         """Write last.pth, score the network where the target has labels, and keep the best on request."""
+        weights = [value for value in self.segmenter.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([value.isfinite().all() for value in weights]).all():
+            raise UserError(self._not_finite("weights"))  # after a loss that still was
         checkpoint.save(self.folder / "last.pth", self.state_dict())
         if self.data.test is None:
             return
@@ -195,27 +218,40 @@ class Trainer:
         name, ids = next(iter(table.subsets.items()))
         miou = scores.mean(ids)
         logger.info("%s %d  target mIoU %.2f (%s classes)", self.stage, self.step, 100 * miou, name)
-        record = {"step": self.step, "miou": miou, "classes": name}
+        record = {"step": self.step, "miou": None if math.isnan(miou) else miou, "classes": name}
         log.write(record)
         _to_board(board, record)
         if self.options.select_on_target_labels and miou > self.best:
             self.best = miou
             checkpoint.save(self.folder / "best.pth", self.state_dict() | {"selected_by": "target labels"})
+            checkpoint.save(self.folder / "last.pth", self.state_dict())  # knows the best score too, for resuming
 
-    def _open_folder(self) -> None:
-        """Resume, or refuse to write over an earlier run; then note the configuration."""
-        resume = self.options.continue_train
-        last = self.folder / "last.pth"
-        if resume is not None:
-            path = last if resume == "last" else Path(resume)
-            self.load_state_dict(checkpoint.load(path, self.stage, self.segmenter.architecture), path)
-            logger.info("continued from %s at step %d", path, self.step)
-        elif last.exists() and not self.options.overwrite:
+    def _resume(self) -> bool:
+        """Take up the run of `--continue-train`, if any: True where it goes on in its own folder.
+
+        Raises UserError where another run would be written over.
+        """
+        path, last = build.resumed_from(self.options), self.folder / "last.pth"
+        here = path is not None and path.resolve().parent == self.folder.resolve()
+        if last.exists() and not here and not self.options.overwrite:
             raise UserError(
                 f"--snapshot-dir: {last} is there from an earlier run; expected a new folder: add --continue-train to "
                 f"resume it, --overwrite to replace it, or choose another --snapshot-dir"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if path is not None:
+            state = checkpoint.load(path, self.stage, self.segmenter.architecture)
+            self.load_state_dict(state, path)
+            logger.info("continued from %s at step %d", path, self.step)
+            for line in config.changes(state.get("options", {}), self.options, self.stage):
+                logger.info("changed since that checkpoint: %s", line)
+        return here
+
+    def _open_folder(self, keep: bool) -> None:
+        """Make the folder, without the checkpoints of another run, and note the configuration."""
+        checkpoint.make_folder(self.folder)
+        if not keep:
+            for name in ("last.pth", "best.pth"):
+                (self.folder / name).unlink(missing_ok=True)
         config.save(self.options, self.folder)
         logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.device))
         logger.info("options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.stage))
@@ -236,7 +272,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
-        """Take over a whole training state. UserError when it was made with other terms or memory sizes."""
+        """Take over a whole training state; rates, momentum and weight decay stay those of the options.
+
+        UserError when it was made with other terms or memory sizes.
+        """
         try:
             self.discriminators.load_state_dict(state["discriminators"])
             if (self.memory is None) != (state["memory"] is None):
@@ -244,17 +283,20 @@ class Trainer:
             if self.memory is not None:
                 self.memory.load_state_dict(state["memory"])
             for player, optimizer in self.optimizers.items():
+                own = [{k: group[k] for k in _SETTINGS if k in group} for group in optimizer.param_groups]
                 optimizer.load_state_dict(state["optimizer"][player])
+                for group, settings in zip(optimizer.param_groups, own, strict=True):
+                    group.update(settings)
                 self.scalers[player].load_state_dict(state["scalers"][player])
+            self.segmenter.load_state_dict(state["segmenter"])
+            self.step, self.best = state["step"], state["best"]
+            checkpoint.set_rng_state(state["rng"])
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"--continue-train: {path} does not fit ({reason}); expected the options that it was trained with "
                 f"(see config.json beside it)"
             ) from error
-        self.segmenter.load_state_dict(state["segmenter"])
-        self.step, self.best = state["step"], state["best"]
-        checkpoint.set_rng_state(state["rng"])
 
 
 class Meter:
@@ -280,14 +322,15 @@ class Meter:
         return means, rate
 
 
-def _tensorboard(options: Options) -> Any:
+def _summary_writer(options: Options) -> Any:
+    """The class that writes TensorBoard files; None where they are not wanted."""
     if not options.tensorboard:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
-    return SummaryWriter(options.log_dir)  # type: ignore[no-untyped-call]
+    return SummaryWriter
 
 
 def _to_board(board: Any, record: dict[str, Any]) -> None:

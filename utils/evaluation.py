@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dataset.base import SegmentationDataset
 from dataset.classes import colorize
 from model.adaptation import upsample
 from model.deeplab import DeepLab
-from utils.checkpoint import write_image
+from utils.checkpoint import staged, write_image
 from utils.metrics import ConfusionMatrix
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +25,13 @@ AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def in_order(dataset: SegmentationDataset, num_workers: int) -> DataLoader[dict[str, Any]]:
     """The samples of a data set one by one, in order, as they come (labels may differ in size)."""
-    return DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else a loader draws from the state that training goes on with
+    )
 
 
 @torch.inference_mode()
@@ -56,17 +63,18 @@ def evaluate(
     """Confusion matrix over a whole data set with labels at their native size.
 
     Logits are up-sampled (bilinear, align_corners=True) to the label, then argmax. save: folder for the masks, as
-    `KEY.png` (train ids) and `KEY_color.png`.
+    `KEY.png` (train ids) and `KEY_color.png`; they appear there once all are made.
     """
     table = dataset.table
     scores = ConfusionMatrix(table.num_classes, dataset.ignore_label)
-    # `predict` is closed before the caller goes on, so that the network is back in its mode.
-    for sample, logits in predict(segmenter, dataset, amp=amp, num_workers=num_workers, desc="evaluate"):
-        prediction = upsample(logits, sample["label"].shape).argmax(1)[0]
-        scores.update(prediction, sample["label"].to(prediction.device))
-        if save is not None:
-            mask = prediction.to(torch.uint8).cpu().numpy()
-            key = dataset.key(sample["name"])
-            write_image(save / f"{key}.png", Image.fromarray(mask))
-            write_image(save / f"{key}_color.png", colorize(mask, table, dataset.ignore_label))
+    with nullcontext() if save is None else staged(save) as masks:
+        # `predict` is closed before the caller goes on, so that the network is back in its mode.
+        for sample, logits in predict(segmenter, dataset, amp=amp, num_workers=num_workers, desc="evaluate"):
+            prediction = upsample(logits, sample["label"].shape).argmax(1)[0]
+            scores.update(prediction, sample["label"].to(prediction.device))
+            if masks is not None:
+                mask = prediction.to(torch.uint8).cpu().numpy()
+                key = dataset.key(sample["name"])
+                write_image(masks / f"{key}.png", Image.fromarray(mask))
+                write_image(masks / f"{key}_color.png", colorize(mask, table, dataset.ignore_label))
     return scores

@@ -33,14 +33,32 @@ def setup() -> None:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each flushed when it is written."""
+    """A file of one JSON object a line, each flushed when it is written.
 
-    def __init__(self, path: Path, *, append: bool) -> None:
-        self._file = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+    up_to: the lines of an earlier run up to this step stay, later ones will be written anew; 0 starts an empty file.
+    """
+
+    def __init__(self, path: Path, *, up_to: int) -> None:
+        kept = [line for line in _lines(path) if 0 < _step(line) <= up_to] if up_to else []
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+        self._file.writelines(kept)
+        self._file.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+
+
+def _step(line: str) -> int:
+    """The step of a log line; 0 for one that a killed run left unfinished."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def revision() -> str:

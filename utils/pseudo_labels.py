@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils.checkpoint import write_image
+from utils.checkpoint import staged, write_image
 
 LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 65535
 CAP = 0.9
@@ -60,12 +60,12 @@ def write_pseudo_labels(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Threshold per class over all predictions, then write `folder`/KEY.png of train ids and `ignore_label`.
 
-    predictions: key, label and level (from `confidence`) of every image. On disk meanwhile: 3 bytes a pixel, beside
-    `folder`, removed also on failure. Returns thresholds [C], pixels kept [C] and pixels predicted [C].
+    predictions: key, label and level (from `confidence`) of every image. On disk meanwhile: 3 bytes a pixel, in
+    `folder`, removed also on failure; the masks appear there once all are made. Returns thresholds [C], pixels kept
+    [C] and pixels predicted [C].
     """
-    folder.mkdir(parents=True, exist_ok=True)
     histogram = Histogram(num_classes)
-    with tempfile.TemporaryDirectory(prefix=".confidences-", dir=folder) as scratch:
+    with staged(folder) as masks, tempfile.TemporaryDirectory(dir=masks) as scratch:
         keys: list[str] = []
         for key, label, level in predictions:
             arrays = label.cpu().numpy(), level.cpu().numpy().astype(np.uint16)
@@ -77,7 +77,7 @@ def write_pseudo_labels(
             with np.load(Path(scratch) / f"{number}.npz") as arrays_on_disk:
                 label, level = arrays_on_disk["label"], arrays_on_disk["level"]
             label[level / (LEVELS - 1) < thresholds[label]] = ignore_label
-            write_image(folder / f"{key}.png", Image.fromarray(label))
+            write_image(masks / f"{key}.png", Image.fromarray(label))
     levels = np.arange(LEVELS) / (LEVELS - 1)
     kept = np.where(levels[None] >= thresholds[:, None], histogram.counts, 0).sum(1)
     return thresholds, kept, histogram.counts.sum(1)

@@ -40,7 +40,7 @@ def blobs(generator: torch.Generator, num_classes: int, height: int, width: int,
 
 @dataclass
 class Case:
-    """Features [B, D, h, w], class maps [B, h, w], logits that predict them, labels of which some differ, a classifier."""
+    """Features [B, D, h, w], class maps [B, h, w], logits for them, labels of which some differ, a classifier."""
 
     split: ClassSplit
     features: Tensor
@@ -72,7 +72,8 @@ def random_case(
     prototypes = torch.rand(num_classes, dim, generator=g) * 2
     maps = torch.stack([blobs(g, num_classes, height, width) for _ in range(batch)])
     features = prototypes[maps].permute(0, 3, 1, 2) + noise * torch.randn(batch, dim, height, width, generator=g)
-    logits = torch.rand(batch, num_classes, height, width, generator=g) + F.one_hot(maps, num_classes).permute(0, 3, 1, 2)
+    scores = torch.rand(batch, num_classes, height, width, generator=g)
+    logits = scores + F.one_hot(maps, num_classes).permute(0, 3, 1, 2)
     labels = maps.clone()
     labels[torch.rand(maps.shape, generator=g) < 0.1] = 255
     wrong = torch.rand(maps.shape, generator=g) < 0.1
@@ -108,5 +109,6 @@ def assert_gradient(ours: Tensor, twin: Tensor, tolerance: float = 1e-4) -> None
 
 
 def assert_value(ours: Tensor | float, twin: Tensor | float, tolerance: float = 1e-5) -> None:
-    """Equal within `tolerance` relative; exactly where the twin is 0."""
-    assert abs(float(ours) - float(twin)) <= tolerance * abs(float(twin)), (float(ours), float(twin))
+    """Equal within `tolerance` relative; exactly where the twin is 0 (or underflows float32)."""
+    a, b = (float(x.detach()) if isinstance(x, Tensor) else x for x in (ours, twin))
+    assert abs(a - b) <= max(tolerance * abs(b), 1e-38 if b else 0), (a, b)

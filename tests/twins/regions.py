@@ -68,5 +68,5 @@ class Features:
         """Of `loss` with respect to the features [D, h, w]; zeros where it does not depend on them."""
         if not loss.requires_grad:
             return torch.zeros_like(self.tensor)
-        (gradient,) = torch.autograd.grad(loss, self.tensor, allow_unused=True)
+        (gradient,) = torch.autograd.grad(loss, self.tensor, allow_unused=True, retain_graph=True)
         return torch.zeros_like(self.tensor) if gradient is None else gradient

@@ -1,0 +1,62 @@
+"""Shared by all tests: a tiny built-in benchmark, a folder to run scripts in, and the logger as it was before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dataset.builtin import write_benchmark
+from tests.scripts import PSEUDO, STEP1, TINY_SIZE, call
+
+
+@pytest.fixture(scope="session")
+def benchmark_root(tmp_path_factory) -> Path:
+    """A built-in benchmark of 6 source, 4 target training and 2 target validation images; not to be written to."""
+    root = tmp_path_factory.mktemp("builtin")
+    write_benchmark(root, size=TINY_SIZE, source=6, target_train=4, target_val=2)
+    return root
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, benchmark_root) -> Path:
+    """An empty folder to run scripts in, with the benchmark where the preset `builtin` looks for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to outlive a power cut
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/builtin").symlink_to(benchmark_root)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def stage1(tmp_path_factory, benchmark_root) -> Path:
+    """A folder in which stage 1 and the pseudo-labels have been made; not to be written to."""
+    root = tmp_path_factory.mktemp("stage1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        (root / "data").mkdir()
+        (root / "data/builtin").symlink_to(benchmark_root)
+        call("step1")
+        call("pseudo")
+    return root
+
+
+@pytest.fixture
+def after_stage1(workplace, stage1) -> Path:
+    """As `workplace`, with a copy of what stage 1 and the pseudo-labels left."""
+    for folder in (STEP1, PSEUDO):
+        shutil.copytree(stage1 / folder, workplace / folder)
+    return workplace
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_before() -> Iterator[None]:
+    """A script's `main` sets the project's logger up, which would hide its lines from the tests that follow."""
+    logger = logging.getLogger("bafft")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before

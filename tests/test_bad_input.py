@@ -1,0 +1,356 @@
+"""Bad input of every kind: exit code 2, one line on stderr that names it, nothing written."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, TARGET, TINY_SIZE, TRUTH, call, exit_code, mask, state
+
+Spoil = Callable[[Path], object]
+FIRST_VAL = "middleton_000000_000019_leftImg8bit"
+START = ["--restore-from", str(STEP1 / "last.pth")]
+BAD_SOURCE, BAD_TARGET = ["--data-dir", "bad/gta5_deeplab"], ["--data-dir-target", "bad/Cityscapes"]
+
+
+def refused(capsys, script: str, *arguments: str) -> str:
+    """The one line of a refusal, after checking that it is one and that nothing was written."""
+    here = Path.cwd()
+    before = sorted(here.rglob("*"))
+    capsys.readouterr()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", UserWarning)  # would be lines on stderr
+        code = exit_code(script, *arguments)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)] == []
+    assert error.startswith("error: ") and error.count("\n") == 1 and error.endswith("\n")
+    assert "Traceback" not in error
+    assert sorted(here.rglob("*")) == before
+    return error
+
+
+@pytest.fixture
+def bad(workplace, benchmark_root) -> Path:
+    """A copy of the benchmark to be spoilt."""
+    shutil.copytree(benchmark_root, workplace / "bad")
+    return workplace / "bad"
+
+
+def each(pattern: str, change: Callable[[Path], object]) -> Spoil:
+    """Spoil all files below the root that match."""
+
+    def spoil(root: Path) -> None:
+        paths = sorted(root.glob(pattern))
+        assert paths
+        for path in paths:
+            change(path)
+
+    return spoil
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def make_text(path: Path) -> None:
+    path.write_text("no image\n")
+
+
+def shrink(path: Path) -> None:
+    image = Image.open(path)
+    image.resize((32, 32), Image.Resampling.NEAREST).save(path)
+
+
+IMAGES, LABELS = "gta5_deeplab/images/*.png", "gta5_deeplab/labels/*.png"
+TARGET_IMAGES, VAL_LABELS = "Cityscapes/leftImg8bit/train/*/*.png", "Cityscapes/gtFine/val/*/*.png"
+
+
+def delete_last_val_label(root: Path) -> None:
+    sorted(root.glob(VAL_LABELS))[-1].unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (each(LABELS.replace("*", "00003"), Path.unlink), BAD_SOURCE,
+         "labels/00003.png: label not found (1 of 6 missing)"),
+        (each(LABELS, Path.unlink), BAD_SOURCE, "labels/00001.png: label not found (6 of 6 missing)"),
+        (each(IMAGES, Path.unlink), BAD_SOURCE, "bad/gta5_deeplab: no images of split 'train' found"),
+        (each(IMAGES, cut), BAD_SOURCE, ".png: corrupt or unreadable image"),
+        (each(IMAGES, make_text), BAD_SOURCE, ".png: corrupt or unreadable image"),
+        (each(LABELS, cut), BAD_SOURCE, ".png: corrupt or unreadable label"),
+        (each(LABELS, shrink), BAD_SOURCE, ".png: label of 32x32 pixels, but its image"),
+        (each(TARGET_IMAGES, cut), BAD_TARGET, "leftImg8bit.png: corrupt or unreadable image"),
+        (each(TARGET_IMAGES, Path.unlink), BAD_TARGET, "bad/Cityscapes: no images of split 'train' found"),
+        (delete_last_val_label, BAD_TARGET,
+         "middleton_000001_000019_gtFine_labelIds.png: label not found (1 of 2 missing)"),
+        (each(VAL_LABELS, Path.unlink), [*BAD_TARGET, "--select-on-target-labels"],
+         "--select-on-target-labels: no labels for split 'val' of bad/Cityscapes"),
+    ],
+)  # fmt: skip
+def test_bad_data_stops_stage_1_before_it_writes(bad, capsys, spoil, arguments, said):
+    spoil(bad)
+    assert said in refused(capsys, "step1", *arguments)
+
+
+LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.txt": "../secret.png\n"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data-dir", "nowhere"], "nowhere: data folder not found"),
+        (["--data-dir-target", "nowhere"], "nowhere: data folder not found"),
+        (["--data-list", "empty.txt"], "empty.txt: the list is empty"),
+        (["--data-list", "absent.txt"], "99999.png: image not found (1 of 2 missing)"),
+        (["--data-list", "escape.txt"], "escape.txt, line 1"),
+        (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list"),
+        (["--data-list-target", "empty.txt"], "empty.txt: the list is empty"),
+        (["--data-list-target-test", "empty.txt"], "empty.txt: the list is empty"),
+        (["--preset", "mars"], "--preset: invalid choice: 'mars' (choose from"),
+        (["--method", "mars"], "--method: invalid choice: 'mars'"),
+        (["--backbone", "mars"], "--backbone: invalid choice: 'mars'"),
+        (["--bn", "mars"], "--bn: invalid choice"),
+        (["--learning-rat", "1"], "unrecognized arguments: --learning-rat 1"),
+        (["--gpu", "0"], "unrecognized arguments: --gpu 0"),
+        (["positional"], "unrecognized arguments: positional"),
+        (["--num-steps"], "--num-steps: expected one argument"),
+        (["--num-steps", "0"], "--num-steps: found 0, expected a number of at least 1"),
+        (["--num-steps", "-3"], "--num-steps: found -3"),
+        (["--num-steps", "1.5"], "--num-steps: invalid int value: '1.5'"),
+        (["--num-steps", "3", "--num-steps-stop", "4"], "--num-steps-stop: found 4, expected at most --num-steps 3"),
+        (["--num-steps-stop", "0"], "--num-steps-stop: found 0"),
+        (["--learning-rate", "-1"], "--learning-rate: found -1.0, expected a number above 0"),
+        (["--learning-rate", "nan"], "--learning-rate: found nan"),
+        (["--learning-rate", "inf"], "--learning-rate: found inf"),
+        (["--learning-rate-D", "0"], "--learning-rate-D: found 0.0"),
+        (["--momentum", "1"], "--momentum: found 1.0, expected a number of at least 0 and below 1"),
+        (["--weight-decay", "-0.1"], "--weight-decay: found -0.1"),
+        (["--power", "-1"], "--power: found -1.0"),
+        (["--lambda-adv-target", "-1"], "--lambda-adv-target: found -1.0"),
+        (["--lambda-adv-cls", "many"], "--lambda-adv-cls: invalid float value: 'many'"),
+        (["--num-prototype", "0"], "--num-prototype: found 0"),
+        (["--batch-size", "0"], "--batch-size: found 0"),
+        (["--iter-size", "0"], "--iter-size: found 0"),
+        (["--num-workers", "-1"], "--num-workers: found -1"),
+        (["--save-pred-every", "0"], "--save-pred-every: found 0"),
+        (["--random-seed", "-1"], "--random-seed: found -1"),
+        (["--random-seed", str(2**70)], "--random-seed: found"),
+        (["--input-size", "96"], "--input-size: found '96', expected WIDTH,HEIGHT"),
+        (["--input-size", "96x64"], "--input-size: found '96x64'"),
+        (["--input-size", "96,64,3"], "--input-size: found '96,64,3'"),
+        (["--input-size=-96,64"], "--input-size: found '-96,64'"),
+        (["--input-size-target", "96,0"], "--input-size-target: found (96, 0)"),
+        (["--num-classes", "1"], "--num-classes: found 1"),
+        (["--num-classes", "20"], "number of classes: 20 given, cityscapes has 2 to 19"),
+        (["--ignore-label", "5"], "--ignore-label: found 5, expected at least 19"),
+        (["--ignore-label", "256"], "--ignore-label: found 256"),
+        (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
+        (["--output-stride", "16"], "output_stride"),
+        (["--snapshot-dir", "empty.txt"], "empty.txt: cannot be made a folder (a file is in the way)"),
+        (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: cannot be made a folder (a file is in the way)"),
+        (["--continue-train"], "--continue-train: snapshots/builtin/step1/last.pth does not exist"),
+        (["--continue-train", "nowhere.pth"], "--continue-train: nowhere.pth does not exist"),
+        (["--continue-train", "empty.txt"], "empty.txt: cannot be read as weights"),
+        (["--restore-from", "nowhere.pth"], "--restore-from: nowhere.pth does not exist"),
+        (["--restore-from", "text.pth"], "text.pth: cannot be read as weights"),
+        (["--restore-from", "zero.pth"], "zero.pth: cannot be read as weights"),
+        (["--restore-from", "code.pth"], "code.pth: cannot be read as weights"),
+        (["--restore-from", "list.pth"], "list.pth: holds no weights"),
+        (["--restore-from", "folder"], "folder: is a folder; expected a weight file"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_options_of_stage_1(workplace, capsys, arguments, said):
+    for name, text in LISTS.items():
+        Path(name).write_text(text)
+    Path("text.pth").write_text("not a checkpoint\n")
+    Path("zero.pth").touch()
+    Path("code.pth").write_bytes(pickle.dumps(print))
+    torch.save([1, 2], "list.pth")
+    Path("folder").mkdir()
+    assert said in refused(capsys, "step1", *arguments)
+
+
+@pytest.mark.parametrize("script", ["step1", "step2", "pseudo", "evaluate"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--num-classes", "13"], "last.pth: its classifier has 19 classes, the model 13"),
+        (["--backbone", "resnet18"],
+         "--backbone: found resnet18, but snapshots/builtin/step1/last.pth was trained with tiny"),
+        (["--normalization", "imagenet"], "--normalization: found imagenet"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_class_count_or_network(after_stage1, capsys, script, arguments, said):
+    folder = ["--snapshot-dir", "new"] if script.startswith("step") else []
+    assert said in refused(capsys, script, *START, *folder, *arguments)
+
+
+def test_plain_weights_of_another_backbone(after_stage1, capsys):
+    torch.save(state(STEP1)["segmenter"], "plain.pth")
+    said = refused(capsys, "evaluate", "--restore-from", "plain.pth", "--backbone", "resnet18")
+    assert "plain.pth: is not of the backbone resnet18" in said and "--backbone tiny" in said
+
+
+def test_a_checkpoint_of_the_other_stage_is_not_resumed(after_stage1, capsys):
+    said = refused(capsys, "step2", "--continue-train", str(STEP1 / "last.pth"))
+    assert "last.pth: a checkpoint of step1, expected one of step2" in said
+
+
+def test_weights_without_a_training_state_are_not_resumed(after_stage1, capsys):
+    torch.save(state(STEP1)["segmenter"], "plain.pth")
+    said = refused(capsys, "step1", "--continue-train", "plain.pth", "--snapshot-dir", "new")
+    assert "plain.pth: no training state in it" in said
+
+
+def test_a_cut_off_checkpoint(after_stage1, capsys):
+    content = (STEP1 / "last.pth").read_bytes()
+    Path("cut.pth").write_bytes(content[: len(content) // 2])
+    assert "cut.pth: cannot be read as weights" in refused(capsys, "evaluate", "--restore-from", "cut.pth")
+
+
+def test_tensorboard_without_its_package(workplace, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "--tensorboard: the package tensorboard is missing" in refused(capsys, "step1", "--tensorboard")
+
+
+# A fault that shows only on the way: what was written before it is whole.
+
+
+def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can_be_repeated(bad, capsys):
+    good = (bad / "gta5_deeplab/images/00003.png").read_bytes()
+    cut(bad / "gta5_deeplab/images/00003.png")
+    arguments = [*BAD_SOURCE, "--batch-size", "1", "--num-steps", "6"]
+    assert exit_code("step1", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "images/00003.png: corrupt or unreadable image" in error and error.count("\n") == 1
+    assert not (STEP1 / "last.pth").exists()
+    assert not list(STEP1.glob(".*"))
+    (bad / "gta5_deeplab/images/00003.png").write_bytes(good)
+    call("step1", *arguments)
+    assert state(STEP1)["step"] == 6
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(workplace, capsys):
+    arguments = ["--learning-rate", "1e30", "--num-steps", "20", "--log-every", "100", "--save-pred-every", "1"]
+    assert exit_code("step1", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "not finite; expected a number: lower --learning-rate" in error and error.count("\n") == 1
+    assert "NaN" not in (STEP1 / "log.jsonl").read_text()
+    if (STEP1 / "last.pth").exists():
+        assert all(torch.isfinite(tensor).all() for tensor in state(STEP1)["segmenter"].values())
+
+
+# The other scripts.
+
+
+def break_pseudo_label(_: Path) -> None:
+    for path in PSEUDO.iterdir():
+        Image.fromarray(np.full(TINY_SIZE[::-1], 77, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (lambda _: None, ["--ssl-target-dir", "nowhere"], "nowhere: no such folder of pseudo-labels"),
+        (lambda _: next(PSEUDO.iterdir()).unlink(), [], "leftImg8bit.png: pseudo-label not found (1 of 4 missing)"),
+        (break_pseudo_label, [], "leftImg8bit.png: pseudo-label with id 77"),
+        (lambda _: shutil.rmtree(STEP1), [], "--restore-from: snapshots/builtin/step1/last.pth does not exist"),
+        (lambda _: None, ["--lambda-pseudo", "-1"], "--lambda-pseudo: found -1.0"),
+        (lambda _: None, ["--source-only"], "unrecognized arguments: --source-only"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_stage_2(after_stage1, capsys, spoil, arguments, said):
+    spoil(after_stage1)
+    assert said in refused(capsys, "step2", *arguments)
+    assert not STEP2.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (each(TARGET_IMAGES, cut), [], "corrupt or unreadable image"),
+        (each("Cityscapes/leftImg8bit/train/southport/*.png", make_text), [],
+         "southport_000000_000019_leftImg8bit.png:"),
+        (lambda _: None, ["--ssl-target-dir", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),
+        (lambda _: None, ["--batch-size", "2"], "unrecognized arguments: --batch-size 2"),
+        (lambda _: None, ["--restore-from", "nowhere.pth"], "--restore-from: nowhere.pth does not exist"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_the_pseudo_labels(after_stage1, bad, capsys, spoil, arguments, said):
+    Path("file.txt").touch()
+    spoil(bad)
+    before = {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
+    assert said in refused(capsys, "pseudo", *BAD_TARGET, "--ssl-target-dir", "labels", *arguments)
+    assert not Path("labels").exists()
+    refused(capsys, "pseudo", *BAD_TARGET, *arguments)
+    assert {path.name: path.read_bytes() for path in PSEUDO.iterdir()} == before  # an earlier set stays whole
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (each("Cityscapes/leftImg8bit/val/*/*1_*.png", cut), [], "middleton_000001_000019_leftImg8bit.png: corrupt or"),
+        (delete_last_val_label, [], "middleton_000001_000019_gtFine_labelIds.png: label not found (1 of 2 missing)"),
+        (each(VAL_LABELS, shrink), [], "_gtFine_labelIds.png: label of 32x32 pixels, but its image"),
+        (lambda _: None, ["--set", "nowhere"], "no images of split 'nowhere' found"),
+        (lambda _: None, ["--data-dir-target", "nowhere"], "nowhere: data folder not found"),
+        (lambda _: None, ["--save", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_the_evaluation(after_stage1, bad, capsys, spoil, arguments, said):
+    Path("file.txt").touch()
+    spoil(bad)
+    assert said in refused(capsys, "evaluate", *START, *BAD_TARGET, "--json", "scores.json", *arguments)
+
+
+def test_an_evaluation_without_a_checkpoint(workplace, capsys):
+    said = refused(capsys, "evaluate")
+    assert "--restore-from: snapshots/builtin/step2/last.pth does not exist" in said
+
+
+def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
+    def spoil() -> None:
+        path = MASKS / f"{FIRST_VAL}.png"
+        Image.fromarray(change(mask(path))).save(path)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "said"),
+    [
+        (None, ["nowhere", str(MASKS)], "nowhere: folder of labels not found"),
+        (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
+        (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
+        (None, [str(TRUTH)], "the following arguments are required: pred_dir"),
+        (None, [str(TRUTH), str(MASKS), "more"], "unrecognized arguments: more"),
+        (lambda: (MASKS / f"{FIRST_VAL}.png").unlink(), [str(TRUTH), str(MASKS)],
+         f"{MASKS}: 1 of 2 predictions missing, first {FIRST_VAL}.png"),
+        (rewrite(lambda m: m[::2, ::2]), [str(TRUTH), str(MASKS)], f"{FIRST_VAL}.png: 48x32 pixels, expected 96x64"),
+        (rewrite(lambda m: np.full_like(m, 19)), [str(TRUTH), str(MASKS)],
+         f"{FIRST_VAL}.png: prediction: id 19 found, expected train ids 0 to 18"),
+        (lambda: cut(MASKS / f"{FIRST_VAL}.png"), [str(TRUTH), str(MASKS)], f"{FIRST_VAL}.png: corrupt or unreadable"),
+        (None, [str(TRUTH), str(MASKS), "--restore-from", "x"], "unrecognized arguments: --restore-from x"),
+    ],
+)  # fmt: skip
+def test_bad_input_of_compute_iou(workplace, capsys, spoil, arguments, said):
+    MASKS.mkdir(parents=True)
+    for number in (0, 1):
+        name = FIRST_VAL.replace("000000", f"{number:06d}")
+        Image.fromarray(np.zeros(TINY_SIZE[::-1], np.uint8)).save(MASKS / f"{name}.png")
+    if spoil:
+        spoil()
+    assert said in refused(capsys, "iou", *arguments, "--json", "scores.json")

@@ -1,0 +1,146 @@
+"""A run that was stopped and resumed equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.scripts import STEP1, STEP2, call, differences, exit_code, records, state, steps
+
+HALF, ALL = "2", "4"
+# Everything random is on, and rates high enough that the memory, and so all terms, take part.
+SETTINGS = (
+    *("--num-steps", ALL, "--learning-rate", "0.02", "--num-prototype", "1", "--save-pred-every", HALF),
+    *("--random-mirror", "--random-scale", "--random-jitter", "--select-on-target-labels"),
+)
+FOLDERS = {"step1": STEP1, "step2": STEP2}
+
+
+def training_state(folder: Path) -> dict:
+    """All of a checkpoint but the options, which differ in the names of folders."""
+    return {key: value for key, value in state(folder).items() if key != "options"}
+
+
+def losses(folder: Path) -> list[dict]:
+    return [{k: v for k, v in record.items() if k != "iterations_per_s"} for record in records(folder)]
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("script", ["step1", "step2"])
+def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers):
+    settings = (*SETTINGS, "--num-workers", workers, "--overwrite")
+    call(script, *settings, "--snapshot-dir", "whole")
+    call(script, *settings, "--num-steps-stop", HALF)
+    assert state(FOLDERS[script])["step"] == int(HALF)
+    call(script, *settings, "--continue-train")
+    whole, resumed = training_state(Path("whole")), training_state(FOLDERS[script])
+    parts = {"segmenter", "discriminators", "memory", "optimizer", "scalers", "step", "best", "rng"}
+    assert parts < whole.keys()
+    assert whole["memory"]["stuff"]["count"].sum() > 0
+    assert differences(whole, resumed) == []
+    assert losses(Path("whole")) == losses(FOLDERS[script])
+
+
+@pytest.mark.parametrize("script", ["step1", "step2"])
+def test_a_named_checkpoint_is_resumed_into_another_folder(after_stage1, script):
+    call(script, *SETTINGS, "--snapshot-dir", "whole")
+    call(script, *SETTINGS, "--snapshot-dir", "half", "--num-steps-stop", HALF)
+    call(script, *SETTINGS, "--snapshot-dir", "rest", "--continue-train", "half/last.pth")
+    assert differences(training_state(Path("whole")), training_state(Path("rest"))) == []
+    assert state(Path("half"))["step"] == int(HALF)
+    assert [record["step"] for record in steps(Path("rest"))] == [3, 4]
+
+
+def test_resuming_with_iter_size_goes_on_with_the_next_images(workplace):
+    settings = (*SETTINGS, "--iter-size", "2", "--batch-size", "1")
+    call("step1", *settings, "--snapshot-dir", "whole")
+    call("step1", *settings, "--num-steps-stop", HALF)
+    call("step1", *settings, "--continue-train")
+    assert differences(training_state(Path("whole")), training_state(STEP1)) == []
+
+
+def test_source_only_resumes(workplace):
+    settings = (*SETTINGS, "--source-only")
+    call("step1", *settings, "--snapshot-dir", "whole")
+    call("step1", *settings, "--snapshot-dir", "half", "--num-steps-stop", HALF)
+    call("step1", *settings, "--snapshot-dir", "half", "--continue-train")
+    assert differences(training_state(Path("whole")), training_state(Path("half"))) == []
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_without_double_log_lines(workplace):
+    call("step1", *SETTINGS, "--snapshot-dir", "whole")
+    call("step1", *SETTINGS, "--num-steps-stop", HALF)
+    with open(STEP1 / "log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"step": 3, "seg": 9.9}\n{"step": 4, "se')  # logged after the checkpoint; cut in the middle
+    call("step1", *SETTINGS, "--continue-train")
+    assert losses(STEP1) == losses(Path("whole"))
+
+
+def test_resuming_needs_no_weights_of_the_stage_before_and_takes_the_checkpoints_network(after_stage1):
+    call("step2", *SETTINGS, "--num-steps-stop", HALF, "--aspp-branches", "2")
+    shutil.rmtree(STEP1)
+    call("step2", *SETTINGS, "--continue-train")
+    assert state(STEP2)["step"] == int(ALL)
+
+
+def test_a_finished_run_resumes_to_itself(workplace):
+    call("step1", *SETTINGS)
+    before = training_state(STEP1)
+    call("step1", *SETTINGS, "--continue-train")
+    assert differences(before, training_state(STEP1)) == []
+
+
+def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(workplace, capsys):
+    call("step1", *SETTINGS, "--num-steps-stop", HALF)
+    changed = ("--learning-rate", "0.5", "--momentum", "0.3", "--power", "0")
+    call("step1", *SETTINGS, *changed, "--continue-train")
+    group = state(STEP1)["optimizer"]["segmenter"]["param_groups"][0]
+    assert (group["lr"], group["momentum"]) == (0.5, 0.3)
+    said = capsys.readouterr().out
+    for line in ("--learning-rate 0.02 -> 0.5", "--momentum 0.9 -> 0.3", "--power 0.9 -> 0.0"):
+        assert f"changed since that checkpoint: {line}" in said
+
+
+def test_restore_from_takes_weights_only(workplace):
+    call("step1", *SETTINGS)
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--snapshot-dir", "new")
+    call("step1", *SETTINGS, *start, "--num-steps-stop", "1")
+    new = state(Path("new"))
+    assert new["step"] == 1
+    assert new["memory"]["stuff"]["count"].max() <= 2  # of one iteration of two images
+    assert all(s["step"] == 1 for s in new["optimizer"]["discriminator"]["state"].values())
+    assert not torch.equal(new["segmenter"]["conv1.weight"], state(STEP1)["segmenter"]["conv1.weight"])
+
+
+@pytest.mark.parametrize("extra", [[], ["--continue-train", "other/last.pth"]], ids=["anew", "from another run"])
+def test_an_existing_run_is_not_written_over(workplace, capsys, extra):
+    call("step1", "--num-steps", "1")
+    call("step1", "--num-steps", "2", "--num-steps-stop", "1", "--snapshot-dir", "other")
+    before = {path: path.read_bytes() for path in STEP1.iterdir()}
+    assert exit_code("step1", "--num-steps", "2", *extra) == 2
+    assert capsys.readouterr().err.startswith(f"error: --snapshot-dir: {STEP1}/last.pth is there from an earlier run")
+    assert {path: path.read_bytes() for path in STEP1.iterdir()} == before
+    call("step1", "--num-steps", "2", "--overwrite", *extra)
+    assert state(STEP1)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory of shape"),
+        (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
+        (["--num-classes", "13"], "its network has num_classes 19, expected 13"),
+        (["--backbone", "resnet18"],
+         "--backbone: found resnet18, but snapshots/builtin/step1/last.pth was trained with tiny"),
+    ],
+)  # fmt: skip
+def test_a_state_of_other_options_is_refused(workplace, capsys, arguments, said):
+    call("step1", "--num-steps", "2", "--num-steps-stop", "1")
+    before = {path: path.read_bytes() for path in STEP1.iterdir()}
+    assert exit_code("step1", "--num-steps", "2", "--continue-train", *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in STEP1.iterdir()} == before

@@ -1,0 +1,445 @@
+"""The scripts end to end on the built-in benchmark: what each finds, writes and prints, and what the flags change."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset import Cityscapes, base
+from dataset.classes import CITYSCAPES
+from tests.scripts import (
+    COMMON,
+    MAINS,
+    MASKS,
+    PSEUDO,
+    SOURCE,
+    STEP1,
+    STEP2,
+    TARGET,
+    TINY_SIZE,
+    TRUTH,
+    call,
+    differences,
+    mask,
+    records,
+    state,
+    steps,
+)
+from utils import build, config
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = {
+    "step1": "train_step1.py",
+    "pseudo": "Generate_Pseudo_Label.py",
+    "step2": "train_step2.py",
+    "evaluate": "evaluate_cityscapes.py",
+    "iou": "compute_iou.py",
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return state(folder)["segmenter"]
+
+
+def without_options(content: dict) -> dict:
+    return {key: value for key, value in content.items() if key != "options"}
+
+
+def printed_means(text: str) -> dict[str, str]:
+    """The lines `mean of N classes  VALUE` of a table."""
+    rows = [line.split() for line in text.splitlines() if line.startswith("mean of")]
+    return {row[2]: row[-1] for row in rows}
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[Path]:
+    """The image files that are read during the test."""
+    paths: list[Path] = []
+    read_image = base.read_image
+
+    def recorded(path):
+        paths.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(base, "read_image", recorded)
+    return paths
+
+
+# The published order.
+
+
+def test_each_script_finds_by_default_what_the_one_before_wrote(workplace, capsys):
+    for script in ("step1", "pseudo", "step2"):
+        call(script)
+    capsys.readouterr()
+    call("evaluate", "--json", "evaluated.json")
+    evaluated = capsys.readouterr().out
+    call("iou", str(TRUTH), str(MASKS), "--json", "computed.json")
+    computed = capsys.readouterr().out
+
+    assert all((folder / name).is_file() for folder in (STEP1, STEP2) for name in ("last.pth", "config.json"))
+    assert "snapshots/builtin/step2/last.pth" in evaluated
+    assert len([line for line in computed.splitlines() if line.startswith(CITYSCAPES.names)]) == 19
+    assert list(printed_means(computed)) == ["19", "16", "13"]
+    assert printed_means(evaluated) == printed_means(computed)
+    scores, again = (json.loads(Path(f"{name}.json").read_text()) for name in ("evaluated", "computed"))
+    assert scores.pop("checkpoint") == "snapshots/builtin/step2/last.pth"
+    assert scores == again
+    assert scores["images"] == 2
+    assert records(STEP2)[-1]["miou"] == pytest.approx(scores["means"]["19"], abs=1e-12)
+
+
+def test_scores_as_json_add_up(after_stage1):
+    call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--json", "scores.json")
+    scores = json.loads(Path("scores.json").read_text())
+    confusion = np.array(scores["confusion"])
+    assert scores["classes"] == list(CITYSCAPES.names)
+    valid = sum(int((Cityscapes.load_label(path) != 255).sum()) for path in TRUTH.rglob("*.png"))
+    assert confusion.sum() == valid
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    present = union > 0
+    iou = confusion.diagonal() / union.clip(1)
+    assert [value is not None for value in scores["iou"].values()] == present.tolist()
+    assert [value or 0 for value in scores["iou"].values()] == pytest.approx(iou)
+    for name, ids in CITYSCAPES.subsets.items():
+        kept = [c for c in ids if present[c]]
+        assert scores["means"][name] == pytest.approx(iou[kept].mean())
+
+
+def test_masks_are_train_ids_at_the_labels_size_with_a_coloured_twin(after_stage1):
+    call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--input-size-target", "64,32", "--save", "masks")
+    names = sorted(path.name for path in Path("masks").iterdir())
+    keys = ["middleton_000000_000019_leftImg8bit", "middleton_000001_000019_leftImg8bit"]
+    assert names == sorted(f"{key}{end}.png" for key in keys for end in ("", "_color"))
+    found = mask(Path("masks") / f"{keys[0]}.png")
+    assert found.shape == TINY_SIZE[::-1] and found.max() < 19
+    assert mask(Path("masks") / f"{keys[0]}_color.png").shape[:2] == TINY_SIZE[::-1]
+
+
+def test_save_none_writes_no_masks(after_stage1):
+    call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--save", "none")
+    assert not Path("result").exists()
+
+
+def test_pseudo_labels_keep_the_more_confident_half(stage1):
+    labels = np.stack([mask(path) for path in sorted((stage1 / PSEUDO).iterdir())])
+    assert labels.shape == (4, *TINY_SIZE[::-1])
+    assert set(np.unique(labels)) <= {*range(19), 255}
+    assert 0.3 < (labels != 255).mean() < 0.7
+
+
+def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
+    call("step2", "--lambda-same", "0.001")
+    always = {"step", "seg", "adv", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
+    always |= {"lr_segmenter", "lr_classifier", "lr_discriminator", "ready_stuff", "ready_things", "iterations_per_s"}
+    first, *later = steps(STEP2)
+    assert set(first) == always  # the terms that read the memory begin at the second iteration
+    assert [set(record) for record in later] == [always | {"cls", "ins", "isia"}] * 2
+    assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3]
+    assert set(records(STEP2)[-1]) == {"step", "miou", "classes"}
+    lr = state(STEP2)["options"]["learning_rate"]
+    for i, record in enumerate(steps(STEP2)):
+        assert record["lr_segmenter"] == pytest.approx(lr * (1 - i / 3) ** 0.9)
+        assert record["lr_classifier"] == pytest.approx(10 * record["lr_segmenter"])
+
+
+def test_a_class_becomes_ready_and_the_log_says_so(workplace):
+    call("step1", "--num-steps", "30", "--log-every", "30", "--learning-rate", "0.01")
+    assert steps(STEP1)[-1]["ready_stuff"] > 0
+    assert steps(STEP1)[-1]["cls"] > 0
+
+
+def test_configuration_is_saved_as_resolved(workplace):
+    call("step1", "--lambda-adv-ins", "0.5")
+    saved = json.loads((STEP1 / "config.json").read_text())
+    assert saved["input_size"] == list(TINY_SIZE)
+    assert saved["lambda_adv_ins"] == 0.5
+    assert (saved["preset"], saved["source"], saved["target"]) == ("builtin", "gta5", "cityscapes")
+    assert (saved["stride_style"], saved["normalization"]) == ("caffe", "caffe")  # not `auto`
+    assert saved["num_steps_stop"] == 3
+
+
+def test_configuration_names_the_network_that_a_checkpoint_brought(after_stage1):
+    call("step2", "--aspp-branches", "2", "--snapshot-dir", "runs/a")
+    assert json.loads(Path("runs/a/config.json").read_text())["backbone"] == state(STEP1)["architecture"]["backbone"]
+
+
+def test_real_processes_exit_with_0_and_2_and_one_line(workplace):
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / FILES[script]), *COMMON[script], *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    good = run("step1", "--source-only", "--num-steps", "1")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert Path("snapshots/builtin/source_only/last.pth").is_file()
+    (workplace / "bad/images").mkdir(parents=True)
+    (workplace / "bad/images/00001.png").write_text("no image\n")
+    shutil.copytree(SOURCE / "labels", "bad/labels")
+    bad = run("step1", "--data-dir", "bad", "--num-workers", "3")  # the error comes out of a loader process
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("error: bad/images/00001.png: corrupt or unreadable image")
+    assert bad.stderr.count("\n") == 1
+    assert not STEP1.exists()
+
+
+@pytest.mark.parametrize("script", MAINS)
+def test_help_lists_the_flags_and_leaves_with_0(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        MAINS[script](["--help"])
+    assert ended.value.code == 0
+    assert "--preset" in capsys.readouterr().out
+
+
+# The baseline.
+
+
+def test_source_only_runs_without_the_target_folder(workplace):
+    call("step1", "--source-only", "--data-dir-target", "nowhere")
+    folder = Path("snapshots/builtin/source_only")
+    assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", "iterations_per_s"}
+    assert [record["step"] for record in records(folder)] == [1, 2, 3]
+
+
+def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(workplace, opened):
+    call("step1", "--source-only", "--data-dir-target", "nowhere", "--snapshot-dir", "alone")
+    assert opened and all(SOURCE in path.parents for path in opened)
+    opened.clear()
+    call("step1", "--source-only", "--save-pred-every", "1", "--snapshot-dir", "scored")
+    assert {path.parts[-3] for path in opened if TARGET in path.parents} == {"val"}
+    parts = ("segmenter", "optimizer", "rng", "memory", "discriminators")
+    alone, scored = ({part: state(Path(name))[part] for part in parts} for name in ("alone", "scored"))
+    assert differences(alone, scored) == []
+
+
+def test_scores_while_training_do_not_change_the_training(workplace):
+    call("step1", "--snapshot-dir", "often", "--save-pred-every", "1")
+    call("step1", "--snapshot-dir", "once", "--data-list-target-test", str(one_val_image(workplace)))
+    often, once = (state(Path(name)) for name in ("often", "once"))
+    assert differences(without_options(often), without_options(once)) == []
+
+
+def one_val_image(workplace: Path) -> Path:
+    """A list of one of the two validation images."""
+    path = workplace / "one.txt"
+    path.write_text("middleton/middleton_000000_000019_leftImg8bit.png\n")
+    return path
+
+
+# What flags change.
+
+
+def test_iter_size_2_of_batch_1_equals_batch_2(workplace):
+    """Where nothing depends on the other images of the batch: frozen BatchNorm, no memory."""
+    same = ["--bn", "frozen", "--num-steps", "2"]
+    same += ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"]
+    call("step1", *same, "--snapshot-dir", "batch", "--batch-size", "2")
+    call("step1", *same, "--snapshot-dir", "passes", "--batch-size", "1", "--iter-size", "2")
+    call("step1", *same, "--snapshot-dir", "single", "--batch-size", "1")
+    batch, passes, single = (weights(Path(name)) for name in ("batch", "passes", "single"))
+    for name in batch:
+        torch.testing.assert_close(passes[name], batch[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(single["layer6.conv2d_list.0.bias"], batch["layer6.conv2d_list.0.bias"], atol=1e-6)
+    for name in ("seg", "adv", "adv_feat", "D_output", "D_feature"):
+        assert [r[name] for r in steps(Path("passes"))] == pytest.approx([r[name] for r in steps(Path("batch"))], 1e-4)
+
+
+def test_num_steps_stop_stops_a_run_that_is_planned_longer(workplace):
+    call("step1", "--num-steps", "10", "--num-steps-stop", "2", "--learning-rate", "0.02", "--power", "1")
+    assert [record["lr_segmenter"] for record in steps(STEP1)] == pytest.approx([0.02, 0.018])
+    assert state(STEP1)["step"] == 2
+
+
+MATCHING_OFF = ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (["--lambda-adv-target", "0"], {"adv", "D_output"}),
+        (["--lambda-adv-feat", "0"], {"adv_feat", "D_feature"}),
+        (["--lambda-adv-target", "0", "--lambda-adv-feat", "0"],
+         {"adv", "D_output", "adv_feat", "D_feature", "lr_discriminator"}),
+        (MATCHING_OFF, {"cls", "ins", "isia", "ready_stuff", "ready_things"}),
+        (["--lambda-pseudo", "0"], {"pseudo"}),
+    ],
+)  # fmt: skip
+def test_a_weight_of_0_takes_its_term_out(after_stage1, arguments, gone):
+    call("step2", "--snapshot-dir", "full", "--num-steps", "2")
+    call("step2", "--snapshot-dir", "less", "--num-steps", "2", *arguments)
+    assert set(steps(Path("full"))[-1]) - set(steps(Path("less"))[-1]) == gone
+
+
+PLAIN = ("--no-random-mirror", "--no-random-scale", "--no-random-jitter", "--num-steps", "2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--lambda-adv-target", "1"],
+        ["--lambda-adv-feat", "1"],
+        ["--lambda-adv-cate", "1"],
+        ["--lambda-seg", "0.5"],
+        ["--learning-rate", "0.05"],
+        ["--learning-rate-D", "0.05"],
+        ["--backbone-lr-mult", "3"],
+        ["--momentum", "0"],
+        ["--weight-decay", "0.1"],
+        ["--power", "0"],
+        ["--warmup-steps", "2"],
+        ["--random-seed", "7"],
+        ["--batch-size", "1"],
+        ["--iter-size", "2"],
+        ["--random-mirror"],
+        ["--random-scale"],
+        ["--random-jitter"],
+        ["--input-size", "64,64"],
+        ["--input-size-target", "64,32"],
+        ["--bn", "source"],
+        ["--bn", "frozen"],
+        ["--num-prototype", "2"],
+        ["--num-classes", "13"],
+        ["--aspp-branches", "4"],
+        ["--normalization", "imagenet"],
+        ["--discriminator-width", "0.125"],
+        ["--method", "released"],
+        ["--data-list", "source.txt"],
+        ["--data-list-target", "target.txt"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_a_flag_changes_the_training(workplace, plain_run, arguments):
+    Path("source.txt").write_text("00001.png\n00002.png\n")
+    Path("target.txt").write_text("northfield/northfield_000000_000019_leftImg8bit.png\n")
+    call("step1", *PLAIN, *arguments)
+    parts = ("segmenter", "discriminators", "memory")
+    assert differences({k: plain_run[k] for k in parts}, {k: state(STEP1)[k] for k in parts})
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory, benchmark_root):
+    """The state after the same run without the flag in question."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / TARGET.name))
+    call("step1", *data, *PLAIN, "--snapshot-dir", str(folder))
+    return state(folder)
+
+
+def test_the_same_command_gives_the_same_run(workplace, plain_run):
+    call("step1", *PLAIN)
+    assert differences(without_options(plain_run), without_options(state(STEP1))) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--num-workers", "1"], ["--cpu"], ["--log-every", "2"], ["--save-pred-every", "1"]]
+)
+def test_a_flag_leaves_the_training_as_it_is(workplace, plain_run, arguments):
+    call("step1", *PLAIN, *arguments)
+    assert differences(without_options(plain_run), without_options(state(STEP1))) == []
+
+
+def test_frozen_batchnorm_keeps_its_statistics_and_shared_does_not(workplace):
+    for bn in ("frozen", "shared"):
+        call("step1", "--bn", bn, "--snapshot-dir", bn, "--num-steps", "1")
+    assert torch.equal(weights(Path("frozen"))["bn1.running_mean"], torch.zeros(16))
+    assert not torch.equal(weights(Path("shared"))["bn1.running_mean"], torch.zeros(16))
+
+
+def test_log_every_and_save_pred_every(workplace):
+    call("step1", "--num-steps", "5", "--log-every", "4", "--save-pred-every", "2")
+    # A line also before every checkpoint, so that no broken network is saved.
+    assert [record["step"] for record in steps(STEP1)] == [2, 4, 5]
+    assert [record["step"] for record in records(STEP1) if "miou" in record] == [2, 4, 5]
+
+
+def test_best_is_kept_on_request_only(workplace):
+    call("step1", "--save-pred-every", "1")
+    assert not (STEP1 / "best.pth").exists()
+    call("step1", "--save-pred-every", "1", "--select-on-target-labels", "--snapshot-dir", "chosen")
+    scores = [record["miou"] for record in records(Path("chosen")) if "miou" in record]
+    best = state(Path("chosen"), "best.pth")
+    assert best["selected_by"] == "target labels"
+    assert best["step"] == 1 + scores.index(max(scores))
+    assert best["best"] == max(scores)
+
+
+def test_overwrite_leaves_nothing_of_the_run_before(workplace):
+    call("step1", "--save-pred-every", "1", "--select-on-target-labels")
+    call("step1", "--overwrite", "--num-steps", "2")
+    assert sorted(path.name for path in STEP1.iterdir()) == ["config.json", "last.pth", "log.jsonl"]
+    assert [record["step"] for record in steps(STEP1)] == [1, 2]
+
+
+def test_tensorboard_writes_to_log_dir(workplace):
+    pytest.importorskip("torch.utils.tensorboard")
+    call("step1", "--num-steps", "1", "--tensorboard")
+    assert list((STEP1 / "tensorboard").glob("events.*"))
+    call("step1", "--num-steps", "1", "--tensorboard", "--log-dir", "board", "--overwrite")
+    assert list(Path("board").glob("events.*"))
+
+
+def test_set_chooses_the_split_and_a_list_its_images(after_stage1):
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "none", "--json", "scores.json")
+    one = ["--data-list-target-test", str(one_val_image(after_stage1))]
+    for arguments, number in ((["--set", "train"], 4), (one, 1)):
+        call("evaluate", *start, *arguments)
+        assert json.loads(Path("scores.json").read_text())["images"] == number
+
+
+def test_ssl_target_dir_and_ignore_label_agree_between_the_scripts(after_stage1):
+    labels = ("--ssl-target-dir", "labels", "--ignore-label", "200")
+    call("pseudo", *labels)
+    values = {int(v) for path in Path("labels").iterdir() for v in np.unique(mask(path))}
+    assert 200 in values and 255 not in values
+    call("step2", *labels)
+    assert all(math.isfinite(record["pseudo"]) for record in steps(STEP2))
+
+
+def test_num_classes_cuts_the_table_everywhere(workplace, capsys):
+    for script in ("step1", "pseudo", "step2", "evaluate"):
+        call(script, "--num-classes", "13")
+    call("iou", str(TRUTH), str(MASKS), "--num-classes", "13", "--json", "scores.json")
+    assert weights(STEP2)["layer6.conv2d_list.0.bias"].shape == (13,)
+    assert list(json.loads(Path("scores.json").read_text())["iou"]) == list(CITYSCAPES.names[:13])
+
+
+def test_not_restore_last_starts_the_classifier_anew(after_stage1, caplog):
+    start = state(STEP1)["segmenter"]
+
+    def loaded(*arguments: str) -> dict[str, torch.Tensor]:
+        options, given, _ = config.parse(
+            "step1", ["--preset", "builtin", "--restore-from", str(STEP1 / "last.pth"), *arguments]
+        )
+        return build.segmenter(options, given, build.classes(options)).state_dict()
+
+    bias = "layer6.conv2d_list.0.bias"
+    assert torch.equal(loaded()[bias], start[bias])
+    anew = loaded("--not-restore-last")
+    assert not torch.equal(anew[bias], start[bias])
+    assert torch.equal(anew["conv1.weight"], start["conv1.weight"])
+    assert loaded("--not-restore-last", "--num-classes", "13")[bias].shape == (13,)
+
+
+def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_stage1):
+    call("step2", "--num-steps", "1", "--learning-rate", "1e-30", "--weight-decay", "0", "--bn", "frozen")
+    before, after = weights(STEP1), weights(STEP2)
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert [name for name in changed if not name.endswith("num_batches_tracked")] == []
+    assert state(STEP2)["memory"]["stuff"]["count"].max() <= 2  # of its own one iteration of two images
+
+
+def test_amp_bf16_trains_and_predicts(workplace):
+    call("step1", "--amp", "bf16")
+    assert weights(STEP1)["conv1.weight"].dtype == torch.float32
+    assert all(math.isfinite(record["seg"]) for record in steps(STEP1))
+    call("pseudo", "--amp", "bf16")
+    assert len(list(PSEUDO.iterdir())) == 4

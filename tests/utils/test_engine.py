@@ -1,0 +1,129 @@
+"""The training loop's parts: rates, means of the terms, optimisers, log files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.scripts import SOURCE, TARGET, TRAINING
+from utils import build, config
+from utils.engine import Data, Meter, Trainer, poly
+from utils.errors import UserError
+from utils.logs import JsonLines
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "power", "warmup", "factor"),
+    [
+        (0, 100, 0.9, 0, 1.0),
+        (50, 100, 0.9, 0, 0.5**0.9),
+        (99, 100, 0.9, 0, 0.01**0.9),
+        (50, 100, 0.0, 0, 1.0),
+        (0, 100, 1.0, 10, 0.1),
+        (9, 100, 1.0, 10, 0.91),
+        (10, 100, 1.0, 10, 0.9),
+    ],
+)
+def test_poly_decay_and_warmup(step, total, power, warmup, factor):
+    options = config.resolve("step1", {"num_steps": total, "power": power, "warmup_steps": warmup})
+    assert poly(step, options) == pytest.approx(factor)
+
+
+def test_meter_gives_the_mean_of_each_term_over_the_steps_that_had_it():
+    meter = Meter(10)
+    meter.add({"seg": torch.tensor(1.0)})
+    meter.add({"seg": torch.tensor(2.0), "cls": torch.tensor(5.0)})
+    means, rate = meter.flush(12)
+    assert means == {"seg": 1.5, "cls": 5.0}
+    assert rate > 0
+    meter.add({"seg": torch.tensor(7.0)})
+    assert meter.flush(13)[0] == {"seg": 7.0}
+
+
+@pytest.fixture
+def trainer(benchmark_root, tmp_path):
+    def make(*arguments: str, stage: str = "step1") -> Trainer:
+        data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / TARGET.name))
+        folder = ("--snapshot-dir", str(tmp_path / "run"), "--restore-from", "none")
+        options, given, _ = config.parse(stage, [*TRAINING, *data, *folder, *arguments])
+        table = build.classes(options)
+        target = None if options.source_only else build.target_data(options, table)
+        segmenter = build.segmenter(options, given, table)
+        return Trainer(options, stage, segmenter, Data(build.source_data(options, table), target))
+
+    return make
+
+
+def test_optimisers_hold_every_trainable_parameter_once_at_its_rate(trainer):
+    made = trainer("--learning-rate", "0.1", "--backbone-lr-mult", "3", "--learning-rate-D", "0.2", "--momentum", "0.5")
+    backbone, classifier = made.optimizer.param_groups
+    assert (backbone["base_lr"], classifier["base_lr"]) == pytest.approx((0.3, 1.0))
+    held = [id(p) for group in made.optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in made.segmenter.parameters() if p.requires_grad)
+    in_use = [p for p in made.segmenter.layer6.parameters() if p.requires_grad]
+    assert {id(p) for p in classifier["params"]} == {id(p) for p in in_use}
+    adam = made.optimizers["discriminator"].param_groups[0]
+    assert (adam["base_lr"], adam["betas"]) == (0.2, (0.9, 0.99))
+    assert made.optimizer.defaults["momentum"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "discriminators", "memory"),
+    [
+        ([], ["output", "feature"], True),
+        (["--lambda-adv-target", "0"], ["feature"], True),
+        (["--method", "released"], ["output"], True),
+        (["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"], ["output", "feature"], False),
+        (["--source-only"], [], False),
+    ],
+)
+def test_only_what_a_term_needs_is_built(trainer, arguments, discriminators, memory):
+    made = trainer(*arguments)
+    assert list(made.discriminators) == discriminators
+    assert (made.memory is not None) == memory
+    assert list(made.optimizers) == ["segmenter"] + ["discriminator"] * bool(discriminators)
+
+
+def test_memory_has_the_slots_asked_for(trainer):
+    memory = trainer("--num-prototype", "3").memory
+    assert memory.stuff.entries.shape[:2] == (8, 3)
+    assert memory.things.entries.shape[:2] == (11, 30)
+
+
+def test_flags_reach_the_data(benchmark_root):
+    data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / TARGET.name))
+    flags = ("--random-scale", "--no-random-mirror", "--random-jitter", "--input-size", "64,32")
+    options = config.parse("step1", [*TRAINING, *data, *flags, "--ignore-label", "200"])[0]
+    table = build.classes(options)
+    source, target = build.source_data(options, table), build.target_data(options, table)
+    for images in (source, target):
+        assert (images.augment.mirror, images.augment.scale, images.augment.jitter) == (False, True, True)
+    assert source[0]["image"].shape == (3, 32, 64) and source[0]["label"].shape == (32, 64)
+    assert target[0]["image"].shape == (3, 64, 96) and "label" not in target[0]
+    assert source.ignore_label == 200 and source.seed != target.seed
+
+
+def test_a_step_that_is_not_finite_names_the_terms(trainer):
+    made = trainer()
+    meter = Meter(0)
+    meter.add({"seg": torch.tensor(1.0), "adv": torch.tensor(float("nan")), "cls": torch.tensor(float("inf"))})
+    made.step = 1
+    with pytest.raises(UserError, match=r"step 1: adv, cls not finite; .*no checkpoint was written"):
+        made._record(meter)
+
+
+def lines(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("up_to", "kept"), [(0, []), (2, [1, 2, 2]), (9, [1, 2, 2, 3])])
+def test_a_log_keeps_whole_lines_up_to_a_step(tmp_path, up_to, kept):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "miou": null}\n{"step": 3}\n{"ste')
+    log = JsonLines(path, up_to=up_to)
+    assert lines(path) == kept
+    log.write({"step": 4, "seg": 0.5})
+    assert lines(path) == [*kept, 4]
