@@ -124,4 +124,6 @@ def correct_labels(logits: Tensor, labels: Tensor) -> Tensor:
 def recognised(vectors: Tensor, ids: Tensor, classify: Classify) -> Tensor:
     """Acceptance test: does the classifier give the means [N, M, D] of class `ids[n]` that class? [N, M] bool."""
     with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
-        return classify(vectors.detach().flatten(0, 1)).argmax(1).view(vectors.shape[:2]) == ids[:, None]
+        logits = classify(vectors.detach().flatten(0, 1)).unflatten(0, vectors.shape[:2])
+        # A mean that has overflowed would poison the memory for good, and argmax may well name its class.
+        return (logits.argmax(2) == ids[:, None]) & logits.isfinite().all(2)

@@ -1,0 +1,311 @@
+"""What the category and instance terms cost: a full training iteration against the same one without them.
+
+    python bench/iteration.py --stage 1 --json result/iteration1.json     # ResNet-101, 320x180 and 256x128
+    python bench/iteration.py --stage 2 --json result/iteration2.json
+    python bench/iteration.py --table result/iteration*.json              # the section of bench/RESULTS.md
+
+Forced worst case: the logits are shifted so that argmax gives, in both domains, a map with `--components` components of
+every thing class and all stuff classes; every source pixel is right; the memory is full and ready. (Which means the
+classifier accepts changes no amount of work: acceptance is a mask.) An iteration is the Trainer's own, optimisers
+included. Both kinds alternate in one process and share the segmenter; peak memory is measured in one process each.
+The last line is one JSON object; `ratio` is of the wall-clock medians, `cpu_ratio` of those of the processor time of
+all threads, which other programs on the machine disturb less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import count, repeat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.results import device, write_section
+from dataset.base import SegmentationDataset
+from dataset.classes import CITYSCAPES
+from model.adaptation import Batch
+from model.batchnorm import set_training_mode
+from model.deeplab import BACKBONES, DeepLab
+from model.memory import RingBuffers
+from utils import build, config
+from utils.config import Options
+from utils.engine import Data, Trainer
+
+KINDS = ("full", "plain")
+TERMS_OFF = {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0}
+Size = tuple[int, int]
+
+
+def forced_map(height: int, width: int, components: int) -> Tensor:
+    """[height, width] train ids: `components` 8-connected components of every thing class, and every stuff class.
+
+    The map is cut into cells, things in turn and the rest stuff, at such a number of cells a row that no cell touches
+    another of its class. Raises ValueError where they do not fit.
+    """
+    things, stuff = CITYSCAPES.things, CITYSCAPES.stuff
+    needed = components * len(things) + len(stuff)
+    for columns in range(max(1, math.ceil(math.sqrt(needed * width / height))), width + 1):
+        rows = math.ceil(needed / columns)
+        if rows <= height and columns % len(things) not in (0, 1, len(things) - 1):
+            break
+    else:
+        raise ValueError(f"{components} components of {len(things)} classes do not fit on a {width}x{height} map")
+    cell = (torch.arange(height) * rows // height)[:, None] * columns + torch.arange(width) * columns // width
+    rest = (cell - components * len(things)).clamp_min(0)
+    is_thing = cell < components * len(things)
+    return torch.where(is_thing, torch.tensor(things)[cell % len(things)], torch.tensor(stuff)[rest % len(stuff)])
+
+
+def fitting_map(height: int, width: int, components: int) -> Tensor:
+    """`forced_map` with as many components as fit, at most `components`."""
+    for number in range(components, 0, -1):
+        try:
+            return forced_map(height, width, number)
+        except ValueError:
+            continue
+    raise ValueError(f"a {width}x{height} feature map has no room for one component a class; use larger images")
+
+
+def enlarged(small: Tensor, size: Size) -> Tensor:
+    """Labels [H, W] of an image of `size` (W, H) that give `small` [h, w] when resized as training does (nearest)."""
+
+    def cell(length: int, cells: int) -> Tensor:
+        pixels = torch.arange(length, dtype=torch.float32)[None, None]
+        sampled = F.interpolate(pixels, size=cells, mode="nearest")[0, 0]
+        return torch.searchsorted(sampled, pixels[0, 0], right=True) - 1
+
+    return small[cell(size[1], small.shape[0])][:, cell(size[0], small.shape[1])]
+
+
+class ForcedLogits:
+    """Forward hook of the segmenter: shifts the logits so that argmax gives the map of their size."""
+
+    def __init__(self, components: int) -> None:
+        self.components = components
+        self._masks: dict[torch.Size, Tensor] = {}
+
+    def __call__(self, module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        features, logits = output
+        height, width = size = logits.shape[2:]
+        if size not in self._masks:
+            chosen = fitting_map(height, width, self.components)
+            self._masks[size] = F.one_hot(chosen, logits.shape[1]).permute(2, 0, 1).to(logits)
+        lift = logits.detach().amax() - logits.detach().amin() + 1
+        return features, logits + lift * self._masks[size]
+
+
+def fill(buffers: RingBuffers) -> None:
+    """Make every buffer full and ready, with vectors like features behind a ReLU."""
+    entries = torch.rand_like(buffers.entries)
+    buffers.load_state_dict({"entries": entries, "count": torch.full_like(buffers.count, buffers.size + 1)})
+
+
+class Case:
+    """A segmenter with forced predictions, and the trainers of the kinds of iteration asked for."""
+
+    def __init__(self, arguments: argparse.Namespace, kinds: Sequence[str] = KINDS) -> None:
+        stage = f"step{arguments.stage}"
+        torch.manual_seed(0)
+        self.options = {kind: _options(arguments, stage, kind) for kind in kinds}
+        options = self.options[kinds[0]]
+        segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
+        set_training_mode(segmenter, options.bn)
+        self.device = segmenter.input_mean.device
+        self.source, self.target = (
+            self._batch(segmenter, size, arguments.components)
+            for size in (options.input_size, options.input_size_target)
+        )
+        segmenter.register_forward_hook(ForcedLogits(arguments.components))
+        # Of its data a trainer reads the class table, and whether there is a target at all.
+        data = Data(*[cast(SegmentationDataset, SimpleNamespace(table=CITYSCAPES))] * 2)
+        self.trainers = {kind: Trainer(self.options[kind], stage, segmenter, data) for kind in kinds}
+        for trainer in self.trainers.values():
+            if trainer.memory is not None:
+                fill(trainer.memory.stuff)
+                fill(trainer.memory.things)
+        self._steps = count(1)  # the terms start at the second iteration of a run
+
+    def iterate(self, kind: str) -> tuple[float, float]:
+        """One iteration: wall-clock and processor time in seconds."""
+        batches = repeat((self.source, self.target))
+        self._synchronise()
+        began = time.perf_counter(), time.process_time()
+        losses = self.trainers[kind]._iterate(next(self._steps), batches)
+        self._synchronise()
+        seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+        bad = [name for name, value in losses.items() if not value.isfinite()]
+        if bad:
+            raise RuntimeError(f"{kind} iteration: {', '.join(bad)} not finite, so that its time says nothing")
+        return seconds
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _batch(self, segmenter: DeepLab, size: Size, components: int) -> Batch:
+        image = torch.randint(256, (1, 3, size[1], size[0]), dtype=torch.uint8, device=self.device)
+        with torch.no_grad():
+            height, width = segmenter(image)[1].shape[2:]
+        label = enlarged(fitting_map(height, width, components), size)[None].to(self.device, torch.uint8)
+        return {"image": image, "label": label}
+
+
+def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
+    given: dict[str, Any] = {
+        "backbone": arguments.backbone,
+        "restore_from": "none",
+        "input_size": arguments.source_size,
+        "input_size_target": arguments.target_size,
+        "amp": arguments.amp,
+        "cpu": arguments.cpu,
+    }
+    return config.resolve(stage, given | (TERMS_OFF if kind == "plain" else {}))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    """Medians over the pairs, after one pair that does not count."""
+    case = Case(arguments)
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    for pair in range(arguments.pairs + 1):
+        for kind in KINDS if pair % 2 else reversed(KINDS):
+            seconds[kind].append(case.iterate(kind))
+    wall, cpu = (
+        {kind: statistics.median(times[clock] for times in seconds[kind][1:]) for kind in KINDS} for clock in (0, 1)
+    )
+    return {
+        "ratio": wall["full"] / wall["plain"],
+        "full_s": wall["full"],
+        "plain_s": wall["plain"],
+        "cpu_ratio": cpu["full"] / cpu["plain"],
+        "full_cpu_s": cpu["full"],
+        "plain_cpu_s": cpu["plain"],
+    }
+
+
+def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
+    """Peak memory of this process (of the GPU, where there is one) after two iterations of one kind."""
+    case = Case(arguments, (kind,))
+    for _ in range(2):  # the optimisers' states come with the first step
+        case.iterate(kind)
+    if case.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(case.device) / 2**20
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def peaks(argv: Sequence[str]) -> dict[str, float]:
+    """Peak memory of both kinds, each in a process of its own.
+
+    A child's ru_maxrss starts from what its parent occupies, so this comes before the parent builds anything.
+    """
+    found = {}
+    for kind in KINDS:
+        command = [sys.executable, str(Path(__file__).resolve()), *argv, "--peak-of", kind]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[kind] = json.loads(done.stdout.splitlines()[-1])["peak_mib"]
+    ratio = found["full"] / found["plain"]
+    return {"peak_ratio": ratio, "full_peak_mib": found["full"], "plain_peak_mib": found["plain"]}
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
+        "Full iteration against the same one without category and instance terms, forced worst case: medians of the "
+        "wall-clock time and of the processor time of all threads (other programs disturb it less), and peak memory of "
+        "the process, or of the GPU where there is one.",
+        "",
+        "| stage, network, source / target | pairs | full | plain | ratio | CPU time, full | plain | ratio "
+        "| peak, full | plain | ratio | machine |",
+        "|---" * 12 + "|",
+    ]
+    for r in results:
+        sizes = " / ".join("x".join(map(str, r[f"{domain}_size"])) for domain in ("source", "target"))
+        lines.append(
+            f"| {r['stage']}, {r['backbone']}, {sizes} | {r['pairs']} "
+            f"| {r['full_s']:.3f} s | {r['plain_s']:.3f} s | {r['ratio']:.3f} "
+            f"| {r['full_cpu_s']:.3f} s | {r['plain_cpu_s']:.3f} s | {r['cpu_ratio']:.3f} "
+            f"| {r['full_peak_mib']:.0f} MiB | {r['plain_peak_mib']:.0f} MiB | {r['peak_ratio']:.3f} "
+            f"| {r['device']}, {r['threads']} threads |"
+        )
+    return [*lines, "", *(f"- `{r['command']}`" for r in results)]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
+    parser.add_argument("--source-size", type=_size, default=(320, 180), metavar="W,H")
+    parser.add_argument("--target-size", type=_size, default=(256, 128), metavar="W,H")
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--components", type=int, default=12, help="of each thing class, where they fit [12]")
+    parser.add_argument("--pairs", type=int, default=5, help="iterations of each kind that count [5]")
+    parser.add_argument("--amp", choices=("off", "bf16", "fp16"), default="off", help="mixed precision")
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--json", nargs="?", const="", metavar="FILE", help="print only the JSON line; save it in FILE")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, metavar="FILE", help="write the section of RESULTS.md from these"
+    )
+    parser.add_argument("--peak-of", choices=KINDS, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def _size(text: str) -> Size:
+    try:
+        width, height = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected W,H such as 320,180") from None
+    return width, height
+
+
+def run(argv: Sequence[str]) -> dict[str, Any]:
+    arguments = parse(argv)
+    settings = {name: getattr(arguments, name) for name in ("stage", "backbone", "components", "pairs", "amp")}
+    result = {**peaks(argv), **measure(arguments)}
+    order = ("ratio", "full_s", "plain_s", "peak_ratio")
+    return {
+        **{key: result.pop(key) for key in order},
+        **result,
+        **settings,
+        "source_size": arguments.source_size,
+        "target_size": arguments.target_size,
+        "threads": torch.get_num_threads(),
+        "device": device(),
+        "command": " ".join(["python bench/iteration.py", *argv]),
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = parse(argv)
+    if arguments.peak_of:
+        print(json.dumps({"peak_mib": peak_mib(arguments, arguments.peak_of)}))
+        return
+    if arguments.table:
+        files = " ".join(map(str, arguments.table))
+        lines = table([json.loads(path.read_text()) for path in arguments.table])
+        write_section("iteration", f"python bench/iteration.py --table {files}", lines)
+        print("\n".join(lines))
+        return
+    result = run(argv)
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        Path(arguments.json).write_text(json.dumps(result) + os.linesep)
+    if arguments.json is None:
+        print("\n".join(table([result])))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    config.run(lambda: main(sys.argv[1:]))

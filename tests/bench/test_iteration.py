@@ -1,0 +1,120 @@
+"""The bench of the category and instance terms: is the worst case what it claims, and does the script say it?"""
+
+from __future__ import annotations
+
+import json
+
+import cc3d
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench import iteration, results
+from bench.iteration import Case, enlarged, fitting_map, forced_map, main, parse
+from dataset.classes import CITYSCAPES
+from model.memory import correct_labels
+
+TINY = ("--backbone", "tiny", "--source-size", "128,96", "--target-size", "160,96", "--pairs", "1", "--cpu")
+TINY_COMPONENTS = (*TINY, "--components", "2")
+ROW = {
+    **{"ratio": 1.02, "full_s": 5.1, "plain_s": 5.0, "peak_ratio": 1.01, "cpu_ratio": 1.03},
+    **{"full_cpu_s": 4.1, "plain_cpu_s": 4.0, "full_peak_mib": 909.0, "plain_peak_mib": 900.0},
+    **{"stage": 2, "backbone": "tiny", "pairs": 3, "source_size": [64, 48], "target_size": [32, 40]},
+    **{"threads": 1, "device": "a machine", "command": "python bench/iteration.py --stage 2"},
+}
+
+
+def components(labels: torch.Tensor, class_id: int) -> int:
+    return int(cc3d.connected_components((labels.numpy() == class_id).astype(np.uint8), connectivity=8).max())
+
+
+@pytest.mark.parametrize(("height", "width"), [(23, 41), (17, 33), (65, 129), (91, 161), (60, 20)])
+def test_the_map_has_twelve_components_of_every_thing_class_and_all_stuff(height: int, width: int) -> None:
+    labels = forced_map(height, width, 12)
+    assert labels.shape == (height, width)
+    assert [components(labels, c) for c in CITYSCAPES.things] == [12] * 11
+    assert set(labels.unique().tolist()) == set(range(19))
+
+
+def test_a_map_too_small_for_all_components_takes_as_many_as_fit() -> None:
+    with pytest.raises(ValueError, match="do not fit on a 9x6 map"):
+        forced_map(6, 9, 12)
+    labels = fitting_map(6, 9, 12)
+    assert {components(labels, c) for c in CITYSCAPES.things} == {4}
+
+
+def test_a_map_without_room_for_one_component_is_an_error() -> None:
+    with pytest.raises(ValueError, match="use larger images"):
+        fitting_map(3, 3, 12)
+
+
+@pytest.mark.parametrize(("small", "size"), [((23, 41), (320, 180)), ((17, 33), (256, 128)), ((5, 7), (7, 11))])
+def test_enlarged_labels_come_back_when_resized_as_in_training(small: tuple[int, int], size: tuple[int, int]) -> None:
+    labels = torch.randint(19, small)
+    logits = F.one_hot(labels, 19).permute(2, 0, 1)[None].float()
+    large = enlarged(labels, size)
+    assert large.shape == size[::-1]
+    assert torch.equal(correct_labels(logits, large[None]), labels[None])
+
+
+@pytest.mark.parametrize("stage", ["1", "2"])
+def test_the_case_is_the_worst_one(stage: str) -> None:
+    case = Case(parse([*TINY_COMPONENTS, "--stage", stage]))
+    full, plain = case.trainers["full"], case.trainers["plain"]
+    assert full.segmenter is plain.segmenter and plain.memory is None
+    memory = full.memory
+    assert memory is not None and bool(memory.stuff.ready.all()) and bool(memory.things.ready.all())
+    for batch in (case.source, case.target):
+        with torch.no_grad():
+            _, logits = full.segmenter(batch["image"])
+        right = correct_labels(logits, batch["label"])
+        assert torch.equal(right[0], fitting_map(*logits.shape[2:], 2))  # all predictions forced, all labels agree
+    before = {name: p.detach().clone() for name, p in full.segmenter.named_parameters() if p.requires_grad}
+    losses = full._iterate(1, iter([(case.source, case.target)]))
+    assert {"cls", "ins", "isia"} <= losses.keys() and losses["ins"] > 0 and losses["isia"] > 0
+    assert ("pseudo" in losses) == (stage == "2")
+    assert any(not torch.equal(p, before[name]) for name, p in full.segmenter.named_parameters() if name in before)
+    losses = plain._iterate(1, iter([(case.source, case.target)]))
+    assert not {"cls", "ins", "isia"} & losses.keys() and "adv" in losses and "adv_feat" in losses
+
+
+def test_the_last_line_is_one_json_object(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peaks = {"peak_ratio": 1.5, "full_peak_mib": 3.0, "plain_peak_mib": 2.0}
+    monkeypatch.setattr(iteration, "peaks", lambda argv: dict(peaks))
+    file = tmp_path / "new/result.json"
+    main([*TINY_COMPONENTS, "--json", str(file)])
+    [line] = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert result == json.loads(file.read_text())
+    assert result["ratio"] == result["full_s"] / result["plain_s"] > 0 and result["peak_ratio"] == 1.5
+    assert list(result)[:4] == ["ratio", "full_s", "plain_s", "peak_ratio"]
+    main(TINY_COMPONENTS)
+    *shown, line = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Full iteration") and json.loads(line)["backbone"] == "tiny"
+
+
+def test_peaks_are_those_of_one_process_each() -> None:
+    found = iteration.peaks(TINY_COMPONENTS)
+    assert found["full_peak_mib"] > 50 and found["plain_peak_mib"] > 50
+    assert found["peak_ratio"] == found["full_peak_mib"] / found["plain_peak_mib"]
+
+
+def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, file = tmp_path / "RESULTS.md", tmp_path / "a.json"
+    page.write_text("<!-- iteration -->\nold\n<!-- end iteration -->\n")
+    file.write_text(json.dumps(ROW))
+    monkeypatch.setattr(iteration, "write_section", lambda *a: results.write_section(*a, page=page))
+    main(["--table", str(file)])
+    text = page.read_text()
+    assert "old" not in text and "- `python bench/iteration.py --stage 2`" in text
+    assert "| 2, tiny, 64x48 / 32x40 | 3 | 5.100 s | 5.000 s | 1.020 |" in text
+    assert "| 909 MiB | 900 MiB | 1.010 | a machine, 1 threads |" in text
+
+
+def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--source-size", "320x180"])
+    assert "expected W,H such as 320,180" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""docs/FIDELITY.md: its options exist, and its hyper-parameters are what the options resolve to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils import config
+from utils.config import TRAIN, Options, flag
+from utils.presets import METHODS
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs/FIDELITY.md").read_text(encoding="utf-8")
+OPTIONS = {flag(item.name): item for item in fields(Options)}
+COLUMNS = [(method, stage) for method in ("paper", "released") for stage in TRAIN]
+ROWS = dict(re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
+ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
+    *("preset", "method", "source", "target", "data_dir", "data_dir_target", "data_list", "data_list_target"),
+    *("data_list_target_test", "set", "num_classes", "num_workers", "stride_style", "normalization", "restore_from"),
+    *("not_restore_last", "source_only", "random_seed", "cpu", "continue_train", "snapshot_dir", "overwrite"),
+    *("save_pred_every", "select_on_target_labels", "log_every", "log_dir", "tensorboard", "ssl_target_dir"),
+}
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def test_every_option_named_exists() -> None:
+    named = set(re.findall(r"--[a-z][\w-]*", PAGE))
+    assert named - {"--method"} and named <= OPTIONS.keys()
+
+
+def test_every_choice_named_exists() -> None:
+    for name, cell in re.findall(r"`(--[\w-]+) (\w+)`", PAGE):
+        choices = OPTIONS[name].metadata["choices"]
+        assert not choices or cell in choices, f"{name} {cell}"
+
+
+def test_every_hyper_parameter_has_a_row() -> None:
+    wanted = {flag(f.name) for f in fields(Options) if {*TRAIN} & {*f.metadata["on"]} and f.name not in ELSEWHERE}
+    assert ROWS.keys() == wanted
+
+
+@pytest.mark.parametrize(("method", "stage"), COLUMNS)
+def test_every_value_is_what_the_options_resolve_to(method: str, stage: str) -> None:
+    options = config.resolve(stage, {"method": method})
+    for name, cells in ROWS.items():
+        item = OPTIONS[name]
+        value = shown(getattr(options, item.name)) if stage in item.metadata["on"] else "–"
+        assert cells.split(" | ")[COLUMNS.index((method, stage))] == value, name
+
+
+@pytest.mark.parametrize("stage", TRAIN)
+def test_paper_is_the_default(stage: str) -> None:
+    assert config.resolve(stage, {}) == config.resolve(stage, {"method": "paper"})
+    assert METHODS["paper"][stage].keys() == METHODS["released"][stage].keys()
