@@ -5,7 +5,8 @@
 
 Every seed draws its own pictures and trains its own networks. The part `main` compares the arms of the demo; the part
 `ablation` repeats stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the
-weights of the paper. An arm whose scores are there is not run again. The table goes between the markers `builtin_gains PART` of the results page.
+weights of the paper. An arm whose scores are there is not run again. The table goes between the markers
+`builtin_gains PART` of the results page.
 """
 
 from __future__ import annotations
