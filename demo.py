@@ -45,7 +45,7 @@ class Schedule:
     pretrain: int = 1000
     align: int = 400
     self_train: int = 400
-    learning_rate: float = 0.005
+    learning_rate: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,20 @@ class Runner:
     def oracle(self, start: Path) -> Path:
         return self._arm("oracle", start, "--source-only", source=self.oracle_source)
 
-    def step1_stopped(self, start: Path, *arguments: str, name: str = "step1_stopped") -> Path:
-        """Stage 1 as stage 2 takes it: planned over all steps, stopped early."""
-        return self._arm(name, start, "--num-steps-stop", str(self.schedule.align), *arguments)
+    def step1(self, start: Path) -> Path:
+        return self._arm("step1", start)
 
-    def step1(self, stopped: Path, *arguments: str) -> Path:
-        """The same run carried on to the end, so that it has taken as many source steps as the other arms."""
-        return self._arm("step1", stopped, "--continue-train", str(stopped), *arguments)
+    def step1_stopped(self, start: Path, *arguments: str, name: str = "step1_stopped") -> Path:
+        """Stage 1 as stage 2 takes it: stopped, as published, at four fifths of the planned steps."""
+        steps = self.schedule.align
+        return self._arm(name, start, "--num-steps-stop", str(steps), *arguments, planned=steps * 5 // 4)
 
     def step2(self, stopped: Path, *arguments: str, name: str = "step2") -> Path:
         """Pseudo-labels from the stopped stage 1, then stage 2 from its weights."""
         labels = ("--ssl-target-dir", str(self.out / f"{name}_pseudo_labels"))
         self.call(Generate_Pseudo_Label.main, "--restore-from", str(stopped), *labels)
-        steps = ("--num-steps", str(self.schedule.self_train), *self._rate())
-        return self.train(train_step2.main, name, "--restore-from", str(stopped), *labels, *steps, *arguments)
+        steps = self._steps(stopped, self.schedule.self_train)
+        return self.train(train_step2.main, name, *labels, *steps, *arguments)
 
     def evaluate(self, arm: str) -> Path:
         """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""
@@ -110,12 +110,15 @@ class Runner:
         self.call(evaluate_cityscapes.main, "--restore-from", checkpoint, "--save", str(masks), "--json", str(scores))
         return masks
 
-    def _arm(self, name: str, start: Path, *arguments: str, source: Arguments | None = None) -> Path:
-        steps = ("--restore-from", str(start), "--num-steps", str(self.schedule.align + self.schedule.self_train))
-        return self.train(train_step1.main, name, *steps, *self._rate(), *arguments, source=source)
+    def _arm(
+        self, name: str, start: Path, *arguments: str, source: Arguments | None = None, planned: int | None = None
+    ) -> Path:
+        steps = self._steps(start, planned or self.schedule.align + self.schedule.self_train)
+        return self.train(train_step1.main, name, *steps, *arguments, source=source)
 
-    def _rate(self) -> Arguments:
-        return ("--learning-rate", str(self.schedule.learning_rate), "--warmup-steps", "0")
+    def _steps(self, start: Path, planned: int) -> Arguments:
+        rate = ("--learning-rate", str(self.schedule.learning_rate), "--warmup-steps", "0")
+        return ("--restore-from", str(start), "--num-steps", str(planned), *rate)
 
 
 def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
@@ -134,9 +137,8 @@ def run_arms(runner: Runner) -> dict[str, Path]:
     """Train and score all arms of the demo; returns the masks of each, by name."""
     start = runner.pretrain()
     runner.source_only(start)
-    stopped = runner.step1_stopped(start)
-    runner.step1(stopped)
-    runner.step2(stopped)
+    runner.step1(start)
+    runner.step2(runner.step1_stopped(start))
     runner.oracle(start)
     return {arm: runner.evaluate(arm) for arm in TITLES}
 

@@ -59,7 +59,7 @@ def run_main(runner: demo.Runner) -> None:
     stopped = runner.out / "step1_stopped" / "last.pth"
     once(runner, "source_only", lambda: runner.source_only(start))
     once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
-    once(runner, "step1", lambda: runner.step1(stopped))
+    once(runner, "step1", lambda: runner.step1(start))
     once(runner, "step2", lambda: runner.step2(stopped))
 
 

@@ -45,7 +45,7 @@ def run_arms(run: demo.Runner) -> None:
     once(run, "source_only", lambda: run.source_only(start))
     once(run, "step1_stopped", lambda: run.step1_stopped(start))
     once(run, "step2", lambda: run.step2(stopped))
-    once(run, "step1", lambda: run.step1(stopped))
+    once(run, "step1", lambda: run.step1(start))
     once(run, "no_terms", partial(run.step1_stopped, start, *ALL_TERMS, name="no_terms"))
     once(run, "no_terms_step2", partial(run.step2, no_terms, *ALL_TERMS, name="no_terms_step2"))
 

@@ -87,8 +87,9 @@ PRESETS: dict[str, Values] = {
         "save_pred_every": 400,
         "log_every": 20,
         "random_mirror": True,
+        "random_jitter": True,
         "step1": {"num_steps": 1400, "num_steps_stop": None, "warmup_steps": 50},
-        "step2": {"num_steps": 400, "num_steps_stop": None, "learning_rate": 0.005},
+        "step2": {"num_steps": 400, "num_steps_stop": None, "learning_rate": 0.01},
     },
 }
 
