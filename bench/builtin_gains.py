@@ -44,7 +44,6 @@ VARIANTS = {
     "without AIM weights": ("--aim", "none"),
     "without ISIA": ("--lambda-adv-cate", "0"),
     "without any term (BatchNorm statistics alone)": ALL_TERMS,
-    "without any term, BatchNorm shared": (*ALL_TERMS, "--bn", "shared"),
     "with the weights of the paper": PAPER_WEIGHTS,
 }
 ARMS = ("source_only", "step1", "step2")
