@@ -13,12 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+
+import torch
 
 import evaluate_cityscapes
 import Generate_Pseudo_Label
@@ -133,14 +139,33 @@ def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
     )
 
 
-def run_arms(runner: Runner) -> dict[str, Path]:
-    """Train and score all arms of the demo; returns the masks of each, by name."""
+def train_arm(runner: Runner, arm: str, start: Path) -> str:
+    """Train and score one arm of the demo; its full output goes to `out`/ARM.log, progress lines to the console."""
+    logs.setup(prefix=f"[{TITLES[arm]}] ")
+    with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
+        if arm == "step2":
+            runner.step2(runner.step1_stopped(start))
+        else:
+            getattr(runner, arm)(start)
+        runner.evaluate(arm)
+    return arm
+
+
+def run_arms(runner: Runner) -> None:
+    """All arms from one source-trained start, as many at a time as there are processors: a small network uses one."""
     start = runner.pretrain()
-    runner.source_only(start)
-    runner.step1(start)
-    runner.step2(runner.step1_stopped(start))
-    runner.oracle(start)
-    return {arm: runner.evaluate(arm) for arm in TITLES}
+    workers = min(len(TITLES), os.cpu_count() or 1)
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(train_arm, runner, arm, start) for arm in ("step2", "step1", "source_only", "oracle")]
+        for future in as_completed(futures):
+            future.result()
+
+
+def peak_rss_mb() -> int:
+    """Upper bound on the memory of all processes together, in MiB."""
+    own, largest_child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round((own + min(len(TITLES), os.cpu_count() or 1) * largest_child) / 1024)
 
 
 def read_scores(out: Path) -> dict[str, dict]:
@@ -163,11 +188,11 @@ def main_mean(scores: dict) -> float:
     return next(iter(scores["means"].values()))
 
 
-def draw_comparison(data: Path, masks: dict[str, Path], path: Path) -> None:
+def draw_comparison(data: Path, masks: Path, path: Path) -> None:
     images = READERS["cityscapes"](data / "Cityscapes", split="val", label_size="native")
     shown = images.names[:: max(1, len(images) // SHOWN)][:SHOWN]
-    arms = [arm for arm in masks if arm != "oracle"]
-    comparison(images, shown, {TITLES[arm]: masks[arm] for arm in arms}, path)
+    arms = [arm for arm in TITLES if arm != "oracle"]
+    comparison(images, shown, {TITLES[arm]: masks / arm for arm in arms}, path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -179,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     logs.setup()
     write_benchmark(arguments.data, seed=arguments.seed)
-    masks = run_arms(builtin_runner(arguments.data, arguments.out, arguments.seed))
-    draw_comparison(arguments.data, masks, arguments.out / "comparison.png")
+    run_arms(builtin_runner(arguments.data, arguments.out, arguments.seed))
+    draw_comparison(arguments.data, arguments.out / "masks", arguments.out / "comparison.png")
     scores = read_scores(arguments.out)
     summary = {
         "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},
@@ -189,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for arm, s in scores.items()
         },
         "seconds": round(time.monotonic() - began, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mb": peak_rss_mb(),
     }
     write_json(arguments.out / "summary.json", summary)
     print(f"\n{table(scores)}\n")

@@ -123,8 +123,7 @@ def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
         found = (state.get("architecture") or {}).get(key)
         if found != value:
             raise UserError(
-                f"{path}: its network has {key} {found}, expected {value}; "
-                f"give the options that it was trained with"
+                f"{path}: its network has {key} {found}, expected {value}; give the options that it was trained with"
             )
     return dict(state)
 

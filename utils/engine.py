@@ -185,9 +185,7 @@ class Trainer:
     def _not_finite(self, what: str) -> str:
         last = self.folder / "last.pth"
         kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written"
-        return (
-            f"step {self.step}: {what} not finite; expected a number: lower --learning-rate or use --amp off; {kept}"
-        )
+        return f"step {self.step}: {what} not finite; expected a number: lower --learning-rate or use --amp off; {kept}"
 
     def _line(self, record: dict[str, Any]) -> str:
         stop = self.options.num_steps_stop or 0

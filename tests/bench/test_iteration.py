@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import cc3d
 import numpy as np
@@ -69,7 +70,8 @@ def test_the_case_is_the_worst_one(stage: str) -> None:
         with torch.no_grad():
             _, logits = full.segmenter(batch["image"])
         right = correct_labels(logits, batch["label"])
-        assert torch.equal(right[0], fitting_map(*logits.shape[2:], 2))  # all predictions forced, all labels agree
+        height, width = logits.shape[2:]
+        assert torch.equal(right[0], fitting_map(height, width, 2))  # all predictions forced, all labels agree
     before = {name: p.detach().clone() for name, p in full.segmenter.named_parameters() if p.requires_grad}
     losses = full._iterate(1, iter([(case.source, case.target)]))
     assert {"cls", "ins", "isia"} <= losses.keys() and losses["ins"] > 0 and losses["isia"] > 0
@@ -106,7 +108,7 @@ def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytes
     page, file = tmp_path / "RESULTS.md", tmp_path / "a.json"
     page.write_text("<!-- iteration -->\nold\n<!-- end iteration -->\n")
     file.write_text(json.dumps(ROW))
-    monkeypatch.setattr(iteration, "write_section", lambda *a: results.write_section(*a, page=page))
+    monkeypatch.setattr(iteration, "write_section", partial(results.write_section, page=page))
     main(["--table", str(file)])
     text = page.read_text()
     assert "old" not in text and "- `python bench/iteration.py --stage 2`" in text
