@@ -48,9 +48,9 @@ Arguments = tuple[str, ...]
 class Schedule:
     """Source steps: `pretrain` before all arms, `align` of stage 1, `self_train` of stage 2; and the arms' rate."""
 
-    pretrain: int = 1000
+    pretrain: int = 800
     align: int = 400
-    self_train: int = 400
+    self_train: int = 500
     learning_rate: float = 0.01
 
 

@@ -37,7 +37,7 @@ class Parameters:
     seed: int = 0
     size: tuple[int, int] = (256, 128)
     source: int = 400
-    target_train: int = 200
+    target_train: int = 400
     target_val: int = 80
 
     def check(self) -> None:
@@ -111,7 +111,7 @@ def write_benchmark(
     seed: int = 0,
     size: tuple[int, int] = (256, 128),
     source: int = 400,
-    target_train: int = 200,
+    target_train: int = 400,
     target_val: int = 80,
 ) -> None:
     """Write both domains below `root`: the source in `gta5_deeplab/`, the target in `Cityscapes/`.
