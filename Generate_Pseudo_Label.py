@@ -1,7 +1,8 @@
 """Pseudo-labels for the target training images, from the weights of stage 1.
 
 A pixel keeps its predicted class where its confidence reaches the class's threshold: the median confidence of
-all pixels predicted as that class, at most 0.9. Masks of train ids (255: rejected) go to --ssl-target-dir.
+all pixels predicted as that class, at most 0.9. Masks of train ids (255: rejected) go to --ssl-target-dir, which
+needs 3 bytes a pixel for the time being (4.7 GB for Cityscapes).
 
 Examples:
   python Generate_Pseudo_Label.py

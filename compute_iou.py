@@ -2,7 +2,9 @@
 
 Examples:
   python compute_iou.py data/Cityscapes/gtFine/val result/cityscapes
-  python compute_iou.py data/CamVid/valannot result/camvid --preset camvid_day_to_dusk --json scores.json
+  python compute_iou.py data/CamVid/trainannot result/camvid_day_to_dusk --preset camvid_day_to_dusk --json scores.json
+
+Where the task scores a list of images (--data-list-target-test, of a preset or given), only their masks count.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset import READERS
-from dataset.base import read_ids
+from dataset.base import read_ids, read_list
 from utils import build, checkpoint, config
 from utils.errors import UserError
 from utils.metrics import ConfusionMatrix
@@ -24,6 +26,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = build.classes(options)
     reader = READERS[options.target]
     truth = reader.ground_truth(folders.gt_dir)
+    names = build.list_file(options.data_list_target_test, options.data_dir_target)
+    if names is not None:
+        keys = [reader.key(name) for name in read_list(names)]
+        unlabelled = [key for key in keys if key not in truth]
+        if unlabelled:
+            raise UserError(
+                f"{names}: {len(unlabelled)} of {len(keys)} names without a label in {folders.gt_dir}, first "
+                f"{unlabelled[0]}; give the folder of their labels, or another --data-list-target-test"
+            )
+        truth = {key: truth[key] for key in keys}
     predictions = Path(folders.pred_dir)
     if not predictions.is_dir():
         raise UserError(
@@ -33,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if missing:
         raise UserError(
             f"{predictions}: {len(missing)} of {len(truth)} predictions missing, first {missing[0]}.png; "
-            f"expected one for every label in {folders.gt_dir}"
+            f"expected one for every label of {names or folders.gt_dir}"
         )
     scores = ConfusionMatrix(classes.num_classes, options.ignore_label)
     for key, path in tqdm(truth.items(), disable=None, leave=False):

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
 import evaluate_cityscapes
 import Generate_Pseudo_Label
 import train_step1
@@ -151,12 +149,18 @@ def train_arm(runner: Runner, arm: str, start: Path) -> str:
     return arm
 
 
+def use_one_thread() -> None:
+    import torch  # after `utils`, which sets what must be set before torch starts
+
+    torch.set_num_threads(1)
+
+
 def run_arms(runner: Runner) -> None:
     """All arms from one source-trained start, as many at a time as there are processors: a small network uses one."""
     start = runner.pretrain()
     workers = min(len(TITLES), os.cpu_count() or 1)
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, initializer=use_one_thread) as pool:
         futures = [pool.submit(train_arm, runner, arm, start) for arm in ("step2", "step1", "source_only", "oracle")]
         for future in as_completed(futures):
             future.result()
@@ -198,14 +202,15 @@ def draw_comparison(data: Path, masks: Path, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all training [0]")
-    parser.add_argument("--data", type=Path, default=Path("data/builtin"), help="folder of the pictures [data/builtin]")
+    parser.add_argument("--data", type=Path, help="folder of the pictures [data/builtin, with other seeds builtinSEED]")
     parser.add_argument("--out", type=Path, default=Path("result/demo"), help="folder of all results [result/demo]")
     arguments = parser.parse_args(argv)
+    data = arguments.data or Path(f"data/builtin{arguments.seed or ''}")
     began = time.monotonic()
     logs.setup()
-    write_benchmark(arguments.data, seed=arguments.seed)
-    run_arms(builtin_runner(arguments.data, arguments.out, arguments.seed))
-    draw_comparison(arguments.data, arguments.out / "masks", arguments.out / "comparison.png")
+    write_benchmark(data, seed=arguments.seed)
+    run_arms(builtin_runner(data, arguments.out, arguments.seed))
+    draw_comparison(data, arguments.out / "masks", arguments.out / "comparison.png")
     scores = read_scores(arguments.out)
     summary = {
         "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},

@@ -70,8 +70,8 @@ def run_ablation(runner: demo.Runner) -> None:
 
 
 def pretrained(runner: demo.Runner) -> Path:
-    checkpoint = runner.out / "pretrain" / "last.pth"
-    return checkpoint if checkpoint.exists() else runner.pretrain()
+    once(runner, "pretrain", runner.pretrain)
+    return runner.out / "pretrain" / "last.pth"
 
 
 def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:

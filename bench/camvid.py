@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import demo
-from bench.builtin_gains import ALL_TERMS, gains, miou, once, pretrained, spread
+from bench.builtin_gains import gains, miou, once, pretrained, spread
 from bench.results import write_section
 from dataset import READERS
 from utils import config, logs
@@ -28,7 +27,6 @@ from utils.figures import comparison
 SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)
 ARMS = {
     "source_only": "source only",
-    "no_terms": f"step 1 without any term, {SCHEDULE.align} steps (BatchNorm statistics alone)",
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",
 }
@@ -45,7 +43,6 @@ def run_arms(run: demo.Runner) -> None:
     once(run, "source_only", lambda: run.source_only(start))
     once(run, "step1_stopped", lambda: run.step1_stopped(start))
     once(run, "step2", lambda: run.step2(stopped))
-    once(run, "no_terms", partial(run.step1_stopped, start, *ALL_TERMS, name="no_terms"))
 
 
 def table(folders: list[Path]) -> list[str]:
@@ -78,12 +75,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("pretrained/mobilenet_v2_features.pth"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, default=Path("result/camvid"))
-    parser.add_argument("--table", action="store_true", help="only write the table and the picture")
+    parser.add_argument("--table-only", action="store_true", help="write table and picture from scores that are there")
     arguments = parser.parse_args()
     logs.setup()
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
     for seed, folder in zip(arguments.seeds, folders, strict=True):
-        if not arguments.table:
+        if not arguments.table_only:
             run_arms(runner(arguments.data, arguments.weights, folder, seed))
     lines = table(folders)
     write_section("camvid", f"python bench/camvid.py --seeds {' '.join(map(str, arguments.seeds))}", lines)

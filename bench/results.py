@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from utils.checkpoint import write_atomically
+
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
 
 
@@ -31,4 +33,4 @@ def write_section(name: str, command: str, lines: Sequence[str], page: Path = PA
     text, found = re.subn(pattern, lambda match: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
     if found != 1:
         raise ValueError(f"{page}: {found} sections {name!r}, expected one")
-    page.write_text(text, encoding="utf-8")
+    write_atomically(page, lambda file: file.writelines([text.encode()]))

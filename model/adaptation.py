@@ -30,7 +30,10 @@ Backward = Callable[[Tensor, str], None]  # (loss, "segmenter" or "discriminator
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights and forms of the target terms. A weight of 0 switches its term off, computation included."""
+    """Weights and forms of the terms; a weight of 0 switches its term off.
+
+    The category and instance terms share nearly all of their work, which is saved only where all three are off.
+    """
 
     segmentation: float = 1.0
     adversarial: float = 0.001

@@ -1,4 +1,4 @@
-"""The source memory: what the classes of the labelled domain look like in feature space (ALGORITHM: banks).
+"""The source memory: what the classes of the labelled domain look like in feature space.
 
 Stuff classes keep centroids of whole images, thing classes keep single instances, each in a ring buffer. Only
 source pixels that the segmenter gets right count, and only means that its own classifier recognises.

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def benchmark_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, benchmark_root) -> Path:
+def run_folder(tmp_path, monkeypatch, benchmark_root) -> Path:
     """An empty folder to run scripts in, with the benchmark where the preset `builtin` looks for it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to outlive a power cut
@@ -32,11 +33,20 @@ def workplace(tmp_path, monkeypatch, benchmark_root) -> Path:
     return tmp_path
 
 
+@contextmanager
+def logger_as_before() -> Iterator[None]:
+    """A script's `main` sets the project's logger up, which would hide its lines from the tests that follow."""
+    logger = logging.getLogger("bafft")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory, benchmark_root) -> Path:
     """A folder in which stage 1 and the pseudo-labels have been made; not to be written to."""
     root = tmp_path_factory.mktemp("stage1")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logger_as_before():  # before the fixture of a single test
         patch.chdir(root)
         (root / "data").mkdir()
         (root / "data/builtin").symlink_to(benchmark_root)
@@ -46,17 +56,14 @@ def stage1(tmp_path_factory, benchmark_root) -> Path:
 
 
 @pytest.fixture
-def after_stage1(workplace, stage1) -> Path:
-    """As `workplace`, with a copy of what stage 1 and the pseudo-labels left."""
+def after_stage1(run_folder, stage1) -> Path:
+    """As `run_folder`, with a copy of what stage 1 and the pseudo-labels left."""
     for folder in (STEP1, PSEUDO):
-        shutil.copytree(stage1 / folder, workplace / folder)
-    return workplace
+        shutil.copytree(stage1 / folder, run_folder / folder)
+    return run_folder
 
 
 @pytest.fixture(autouse=True)
 def _logger_as_before() -> Iterator[None]:
-    """A script's `main` sets the project's logger up, which would hide its lines from the tests that follow."""
-    logger = logging.getLogger("bafft")
-    before = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers, logger.level, logger.propagate = before
+    with logger_as_before():
+        yield

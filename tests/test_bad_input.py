@@ -40,10 +40,10 @@ def refused(capsys, script: str, *arguments: str) -> str:
 
 
 @pytest.fixture
-def bad(workplace, benchmark_root) -> Path:
+def bad(run_folder, benchmark_root) -> Path:
     """A copy of the benchmark to be spoilt."""
-    shutil.copytree(benchmark_root, workplace / "bad")
-    return workplace / "bad"
+    shutil.copytree(benchmark_root, run_folder / "bad")
+    return run_folder / "bad"
 
 
 def each(pattern: str, change: Callable[[Path], object]) -> Spoil:
@@ -172,7 +172,7 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )  # fmt: skip
-def test_bad_options_of_stage_1(workplace, capsys, arguments, said):
+def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
     for name, text in LISTS.items():
         Path(name).write_text(text)
     Path("text.pth").write_text("not a checkpoint\n")
@@ -221,7 +221,7 @@ def test_a_cut_off_checkpoint(after_stage1, capsys):
     assert "cut.pth: cannot be read as weights" in refused(capsys, "evaluate", "--restore-from", "cut.pth")
 
 
-def test_tensorboard_without_its_package(workplace, capsys, monkeypatch):
+def test_tensorboard_without_its_package(run_folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert "--tensorboard: the package tensorboard is missing" in refused(capsys, "step1", "--tensorboard")
 
@@ -243,7 +243,7 @@ def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can
     assert state(STEP1)["step"] == 6
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(workplace, capsys):
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(run_folder, capsys):
     arguments = ["--learning-rate", "1e30", "--num-steps", "20", "--log-every", "100", "--save-pred-every", "1"]
     assert exit_code("step1", *arguments) == 2
     error = capsys.readouterr().err
@@ -316,7 +316,7 @@ def test_bad_input_of_the_evaluation(after_stage1, bad, capsys, spoil, arguments
     assert said in refused(capsys, "evaluate", *START, *BAD_TARGET, "--json", "scores.json", *arguments)
 
 
-def test_an_evaluation_without_a_checkpoint(workplace, capsys):
+def test_an_evaluation_without_a_checkpoint(run_folder, capsys):
     said = refused(capsys, "evaluate")
     assert "--restore-from: snapshots/builtin/step2/last.pth does not exist" in said
 
@@ -333,6 +333,9 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
     ("spoil", "arguments", "said"),
     [
         (None, ["nowhere", str(MASKS)], "nowhere: folder of labels not found"),
+        (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
+         [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
+         "list.txt: 1 of 1 names without a label in"),
         (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
         (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
         (None, [str(TRUTH)], "the following arguments are required: pred_dir"),
@@ -346,7 +349,7 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
         (None, [str(TRUTH), str(MASKS), "--restore-from", "x"], "unrecognized arguments: --restore-from x"),
     ],
 )  # fmt: skip
-def test_bad_input_of_compute_iou(workplace, capsys, spoil, arguments, said):
+def test_bad_input_of_compute_iou(run_folder, capsys, spoil, arguments, said):
     MASKS.mkdir(parents=True)
     for number in (0, 1):
         name = FIRST_VAL.replace("000000", f"{number:06d}")

@@ -54,7 +54,7 @@ def test_a_named_checkpoint_is_resumed_into_another_folder(after_stage1, script)
     assert [record["step"] for record in steps(Path("rest"))] == [3, 4]
 
 
-def test_resuming_with_iter_size_goes_on_with_the_next_images(workplace):
+def test_resuming_with_iter_size_goes_on_with_the_next_images(run_folder):
     settings = (*SETTINGS, "--iter-size", "2", "--batch-size", "1")
     call("step1", *settings, "--snapshot-dir", "whole")
     call("step1", *settings, "--num-steps-stop", HALF)
@@ -62,7 +62,7 @@ def test_resuming_with_iter_size_goes_on_with_the_next_images(workplace):
     assert differences(training_state(Path("whole")), training_state(STEP1)) == []
 
 
-def test_source_only_resumes(workplace):
+def test_source_only_resumes(run_folder):
     settings = (*SETTINGS, "--source-only")
     call("step1", *settings, "--snapshot-dir", "whole")
     call("step1", *settings, "--snapshot-dir", "half", "--num-steps-stop", HALF)
@@ -70,7 +70,7 @@ def test_source_only_resumes(workplace):
     assert differences(training_state(Path("whole")), training_state(Path("half"))) == []
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_without_double_log_lines(workplace):
+def test_a_killed_run_goes_on_from_its_last_checkpoint_without_double_log_lines(run_folder):
     call("step1", *SETTINGS, "--snapshot-dir", "whole")
     call("step1", *SETTINGS, "--num-steps-stop", HALF)
     with open(STEP1 / "log.jsonl", "a", encoding="utf-8") as log:
@@ -86,14 +86,14 @@ def test_resuming_needs_no_weights_of_the_stage_before_and_takes_the_checkpoints
     assert state(STEP2)["step"] == int(ALL)
 
 
-def test_a_finished_run_resumes_to_itself(workplace):
+def test_a_finished_run_resumes_to_itself(run_folder):
     call("step1", *SETTINGS)
     before = training_state(STEP1)
     call("step1", *SETTINGS, "--continue-train")
     assert differences(before, training_state(STEP1)) == []
 
 
-def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(workplace, capsys):
+def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(run_folder, capsys):
     call("step1", *SETTINGS, "--num-steps-stop", HALF)
     changed = ("--learning-rate", "0.5", "--momentum", "0.3", "--power", "0")
     call("step1", *SETTINGS, *changed, "--continue-train")
@@ -104,7 +104,7 @@ def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_s
         assert f"changed since that checkpoint: {line}" in said
 
 
-def test_restore_from_takes_weights_only(workplace):
+def test_restore_from_takes_weights_only(run_folder):
     call("step1", *SETTINGS)
     start = ("--restore-from", str(STEP1 / "last.pth"), "--snapshot-dir", "new")
     call("step1", *SETTINGS, *start, "--num-steps-stop", "1")
@@ -116,7 +116,7 @@ def test_restore_from_takes_weights_only(workplace):
 
 
 @pytest.mark.parametrize("extra", [[], ["--continue-train", "other/last.pth"]], ids=["anew", "from another run"])
-def test_an_existing_run_is_not_written_over(workplace, capsys, extra):
+def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
     call("step1", "--num-steps", "1")
     call("step1", "--num-steps", "2", "--num-steps-stop", "1", "--snapshot-dir", "other")
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
@@ -137,7 +137,7 @@ def test_an_existing_run_is_not_written_over(workplace, capsys, extra):
          "--backbone: found resnet18, but snapshots/builtin/step1/last.pth was trained with tiny"),
     ],
 )  # fmt: skip
-def test_a_state_of_other_options_is_refused(workplace, capsys, arguments, said):
+def test_a_state_of_other_options_is_refused(run_folder, capsys, arguments, said):
     call("step1", "--num-steps", "2", "--num-steps-stop", "1")
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
     assert exit_code("step1", "--num-steps", "2", "--continue-train", *arguments) == 2

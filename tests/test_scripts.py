@@ -77,7 +77,7 @@ def opened(monkeypatch) -> list[Path]:
 # The published order.
 
 
-def test_each_script_finds_by_default_what_the_one_before_wrote(workplace, capsys):
+def test_each_script_finds_by_default_what_the_one_before_wrote(run_folder, capsys):
     for script in ("step1", "pseudo", "step2"):
         call(script)
     capsys.readouterr()
@@ -152,13 +152,13 @@ def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
         assert record["lr_classifier"] == pytest.approx(10 * record["lr_segmenter"])
 
 
-def test_a_class_becomes_ready_and_the_log_says_so(workplace):
+def test_a_class_becomes_ready_and_the_log_says_so(run_folder):
     call("step1", "--num-steps", "30", "--log-every", "30", "--learning-rate", "0.01")
     assert steps(STEP1)[-1]["ready_stuff"] > 0
     assert steps(STEP1)[-1]["cls"] > 0
 
 
-def test_configuration_is_saved_as_resolved(workplace):
+def test_configuration_is_saved_as_resolved(run_folder):
     call("step1", "--lambda-adv-ins", "0.5")
     saved = json.loads((STEP1 / "config.json").read_text())
     assert saved["input_size"] == list(TINY_SIZE)
@@ -173,7 +173,7 @@ def test_configuration_names_the_network_that_a_checkpoint_brought(after_stage1)
     assert json.loads(Path("runs/a/config.json").read_text())["backbone"] == state(STEP1)["architecture"]["backbone"]
 
 
-def test_real_processes_exit_with_0_and_2_and_one_line(workplace):
+def test_real_processes_exit_with_0_and_2_and_one_line(run_folder):
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / FILES[script]), *COMMON[script], *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -182,8 +182,8 @@ def test_real_processes_exit_with_0_and_2_and_one_line(workplace):
     good = run("step1", "--source-only", "--num-steps", "1")
     assert (good.returncode, good.stderr) == (0, "")
     assert Path("snapshots/builtin/source_only/last.pth").is_file()
-    (workplace / "bad/images").mkdir(parents=True)
-    (workplace / "bad/images/00001.png").write_text("no image\n")
+    (run_folder / "bad/images").mkdir(parents=True)
+    (run_folder / "bad/images/00001.png").write_text("no image\n")
     shutil.copytree(SOURCE / "labels", "bad/labels")
     bad = run("step1", "--data-dir", "bad", "--num-workers", "3")  # the error comes out of a loader process
     assert bad.returncode == 2
@@ -203,14 +203,14 @@ def test_help_lists_the_flags_and_leaves_with_0(script, capsys):
 # The baseline.
 
 
-def test_source_only_runs_without_the_target_folder(workplace):
+def test_source_only_runs_without_the_target_folder(run_folder):
     call("step1", "--source-only", "--data-dir-target", "nowhere")
     folder = Path("snapshots/builtin/source_only")
     assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", "iterations_per_s"}
     assert [record["step"] for record in records(folder)] == [1, 2, 3]
 
 
-def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(workplace, opened):
+def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(run_folder, opened):
     call("step1", "--source-only", "--data-dir-target", "nowhere", "--snapshot-dir", "alone")
     assert opened and all(SOURCE in path.parents for path in opened)
     opened.clear()
@@ -221,16 +221,16 @@ def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scor
     assert differences(alone, scored) == []
 
 
-def test_scores_while_training_do_not_change_the_training(workplace):
+def test_scores_while_training_do_not_change_the_training(run_folder):
     call("step1", "--snapshot-dir", "often", "--save-pred-every", "1")
-    call("step1", "--snapshot-dir", "once", "--data-list-target-test", str(one_val_image(workplace)))
+    call("step1", "--snapshot-dir", "once", "--data-list-target-test", str(one_val_image(run_folder)))
     often, once = (state(Path(name)) for name in ("often", "once"))
     assert differences(without_options(often), without_options(once)) == []
 
 
-def one_val_image(workplace: Path) -> Path:
+def one_val_image(run_folder: Path) -> Path:
     """A list of one of the two validation images."""
-    path = workplace / "one.txt"
+    path = run_folder / "one.txt"
     path.write_text("middleton/middleton_000000_000019_leftImg8bit.png\n")
     return path
 
@@ -238,7 +238,7 @@ def one_val_image(workplace: Path) -> Path:
 # What flags change.
 
 
-def test_iter_size_2_of_batch_1_equals_batch_2(workplace):
+def test_iter_size_2_of_batch_1_equals_batch_2(run_folder):
     """Where nothing depends on the other images of the batch: frozen BatchNorm, no memory."""
     same = ["--bn", "frozen", "--num-steps", "2"]
     same += ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"]
@@ -253,7 +253,7 @@ def test_iter_size_2_of_batch_1_equals_batch_2(workplace):
         assert [r[name] for r in steps(Path("passes"))] == pytest.approx([r[name] for r in steps(Path("batch"))], 1e-4)
 
 
-def test_num_steps_stop_stops_a_run_that_is_planned_longer(workplace):
+def test_num_steps_stop_stops_a_run_that_is_planned_longer(run_folder):
     call("step1", "--num-steps", "10", "--num-steps-stop", "2", "--learning-rate", "0.02", "--power", "1")
     assert [record["lr_segmenter"] for record in steps(STEP1)] == pytest.approx([0.02, 0.018])
     assert state(STEP1)["step"] == 2
@@ -317,7 +317,7 @@ PLAIN = ("--no-random-mirror", "--no-random-scale", "--no-random-jitter", "--num
     ],
     ids=lambda arguments: " ".join(arguments),
 )
-def test_a_flag_changes_the_training(workplace, plain_run, arguments):
+def test_a_flag_changes_the_training(run_folder, plain_run, arguments):
     Path("source.txt").write_text("00001.png\n00002.png\n")
     Path("target.txt").write_text("northfield/northfield_000000_000019_leftImg8bit.png\n")
     call("step1", *PLAIN, *arguments)
@@ -334,7 +334,7 @@ def plain_run(tmp_path_factory, benchmark_root):
     return state(folder)
 
 
-def test_the_same_command_gives_the_same_run(workplace, plain_run):
+def test_the_same_command_gives_the_same_run(run_folder, plain_run):
     call("step1", *PLAIN)
     assert differences(without_options(plain_run), without_options(state(STEP1))) == []
 
@@ -342,26 +342,26 @@ def test_the_same_command_gives_the_same_run(workplace, plain_run):
 @pytest.mark.parametrize(
     "arguments", [["--num-workers", "1"], ["--cpu"], ["--log-every", "2"], ["--save-pred-every", "1"]]
 )
-def test_a_flag_leaves_the_training_as_it_is(workplace, plain_run, arguments):
+def test_a_flag_leaves_the_training_as_it_is(run_folder, plain_run, arguments):
     call("step1", *PLAIN, *arguments)
     assert differences(without_options(plain_run), without_options(state(STEP1))) == []
 
 
-def test_frozen_batchnorm_keeps_its_statistics_and_shared_does_not(workplace):
+def test_frozen_batchnorm_keeps_its_statistics_and_shared_does_not(run_folder):
     for bn in ("frozen", "shared"):
         call("step1", "--bn", bn, "--snapshot-dir", bn, "--num-steps", "1")
     assert torch.equal(weights(Path("frozen"))["bn1.running_mean"], torch.zeros(16))
     assert not torch.equal(weights(Path("shared"))["bn1.running_mean"], torch.zeros(16))
 
 
-def test_log_every_and_save_pred_every(workplace):
+def test_log_every_and_save_pred_every(run_folder):
     call("step1", "--num-steps", "5", "--log-every", "4", "--save-pred-every", "2")
     # A line also before every checkpoint, so that no broken network is saved.
     assert [record["step"] for record in steps(STEP1)] == [2, 4, 5]
     assert [record["step"] for record in records(STEP1) if "miou" in record] == [2, 4, 5]
 
 
-def test_best_is_kept_on_request_only(workplace):
+def test_best_is_kept_on_request_only(run_folder):
     call("step1", "--save-pred-every", "1")
     assert not (STEP1 / "best.pth").exists()
     call("step1", "--save-pred-every", "1", "--select-on-target-labels", "--snapshot-dir", "chosen")
@@ -372,14 +372,14 @@ def test_best_is_kept_on_request_only(workplace):
     assert best["best"] == max(scores)
 
 
-def test_overwrite_leaves_nothing_of_the_run_before(workplace):
+def test_overwrite_leaves_nothing_of_the_run_before(run_folder):
     call("step1", "--save-pred-every", "1", "--select-on-target-labels")
     call("step1", "--overwrite", "--num-steps", "2")
     assert sorted(path.name for path in STEP1.iterdir()) == ["config.json", "last.pth", "log.jsonl"]
     assert [record["step"] for record in steps(STEP1)] == [1, 2]
 
 
-def test_tensorboard_writes_to_log_dir(workplace):
+def test_tensorboard_writes_to_log_dir(run_folder):
     pytest.importorskip("torch.utils.tensorboard")
     call("step1", "--num-steps", "1", "--tensorboard")
     assert list((STEP1 / "tensorboard").glob("events.*"))
@@ -388,11 +388,16 @@ def test_tensorboard_writes_to_log_dir(workplace):
 
 
 def test_set_chooses_the_split_and_a_list_its_images(after_stage1):
-    start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "none", "--json", "scores.json")
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "masks", "--json", "scores.json")
     one = ["--data-list-target-test", str(one_val_image(after_stage1))]
     for arguments, number in ((["--set", "train"], 4), (one, 1)):
         call("evaluate", *start, *arguments)
         assert json.loads(Path("scores.json").read_text())["images"] == number
+    shutil.rmtree("masks")
+    call("evaluate", *start, *one)
+    call("iou", str(TRUTH), "masks", *one, "--json", "again.json")
+    scores, again = (json.loads(Path(f"{name}.json").read_text()) for name in ("scores", "again"))
+    assert again == {key: value for key, value in scores.items() if key != "checkpoint"}
 
 
 def test_ssl_target_dir_and_ignore_label_agree_between_the_scripts(after_stage1):
@@ -404,7 +409,7 @@ def test_ssl_target_dir_and_ignore_label_agree_between_the_scripts(after_stage1)
     assert all(math.isfinite(record["pseudo"]) for record in steps(STEP2))
 
 
-def test_num_classes_cuts_the_table_everywhere(workplace, capsys):
+def test_num_classes_cuts_the_table_everywhere(run_folder, capsys):
     for script in ("step1", "pseudo", "step2", "evaluate"):
         call(script, "--num-classes", "13")
     call("iou", str(TRUTH), str(MASKS), "--num-classes", "13", "--json", "scores.json")
@@ -437,7 +442,7 @@ def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_st
     assert state(STEP2)["memory"]["stuff"]["count"].max() <= 2  # of its own one iteration of two images
 
 
-def test_amp_bf16_trains_and_predicts(workplace):
+def test_amp_bf16_trains_and_predicts(run_folder):
     call("step1", "--amp", "bf16")
     assert weights(STEP1)["conv1.weight"].dtype == torch.float32
     assert all(math.isfinite(record["seg"]) for record in steps(STEP1))

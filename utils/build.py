@@ -186,10 +186,10 @@ def _dataset(
     if BUILTIN_ROOT in Path(root).parents and not Path(root).exists():
         logger.info("%s is not there yet: drawing the built-in data", root)
         write_benchmark(BUILTIN_ROOT)
-    return READERS[reader](root, _list(names, root), table=table, ignore_label=options.ignore_label, **arguments)
+    return READERS[reader](root, list_file(names, root), table=table, ignore_label=options.ignore_label, **arguments)
 
 
-def _list(name: str | None, root: str) -> Path | None:
+def list_file(name: str | None, root: str) -> Path | None:
     """A list file, as given or inside the data folder."""
     if name is None:
         return None

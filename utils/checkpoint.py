@@ -42,10 +42,14 @@ def staged(folder: Path) -> Iterator[Path]:
             yield Path(scratch)
             for path in sorted(Path(scratch).iterdir()):
                 os.replace(path, folder / path.name)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # someone else may have put a file there meanwhile
             for path in new:
                 path.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); make room or choose another one"
+            ) from error
         raise
 
 
@@ -87,7 +91,14 @@ def write_image(path: Path, image: Image.Image) -> None:
 
 def save(path: Path, state: State) -> None:
     """Write a training state (tensors and plain values)."""
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, "version": 1, **state}, file))
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save({"format": FORMAT, "version": 1, **state}, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"the disk may be full; torch says: {str(error).splitlines()[0]}") from error
+
+    write_atomically(path, write)
 
 
 def read(path: str | Path) -> Any:

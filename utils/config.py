@@ -16,8 +16,11 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dataset import READERS
 from model.aim import AIM_FORMS
+from model.backbones import BACKBONES, STRIDE_STYLES
 from model.batchnorm import BN_MODES
+from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
 from utils.checkpoint import write_json
 from utils.errors import UserError
@@ -27,8 +30,6 @@ TRAIN = ("step1", "step2")
 NETWORK = (*TRAIN, "pseudo", "evaluate")
 ALL = (*NETWORK, "iou")
 
-BACKBONES = ("resnet101", "resnet50", "resnet34", "resnet18", "vgg16", "mobilenet_v2", "tiny")
-READER_NAMES = ("gta5", "synthia", "cityscapes", "camvid")
 Check = Callable[[Any], str | None]  # value -> what was expected, or None when it is fine
 
 
@@ -71,15 +72,17 @@ class Options:
     """Resolved options. The flag of `input_size` is `--input-size`, and so on."""
 
     # Task and data
-    preset: str = option("gta5_to_cityscapes", "task; fills in every default", choices=tuple(PRESETS))
+    preset: str = option("gta5_to_cityscapes", "task; fills in all defaults, here shown for", choices=tuple(PRESETS))
     method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
-    source: str = option("gta5", "reader of the labelled domain", TRAIN, choices=READER_NAMES)
-    target: str = option("cityscapes", "reader of the unlabelled domain", choices=READER_NAMES)
+    source: str = option("gta5", "reader of the labelled domain", TRAIN, choices=tuple(READERS))
+    target: str = option("cityscapes", "reader of the unlabelled domain", choices=tuple(READERS))
     data_dir: str = option("data/gta5_deeplab", "root of the source data", TRAIN)
-    data_dir_target: str = option("data/Cityscapes", "root of the target data", NETWORK)
+    data_dir_target: str = option("data/Cityscapes", "root of the target data")
     data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", TRAIN)
-    data_list_target: str | None = option(None, "list of target training images", (*TRAIN, "pseudo"))
-    data_list_target_test: str | None = option(None, "list of labelled target images to score", (*TRAIN, "evaluate"))
+    data_list_target: str | None = option(None, "list of target images (default: the tree)", (*TRAIN, "pseudo"))
+    data_list_target_test: str | None = option(
+        None, "list of labelled target images to score (default: the tree)", (*TRAIN, "evaluate", "iou")
+    )
     set: str = option("val", "split of the target data that is scored", (*TRAIN, "evaluate"))
     input_size: tuple[int, int] = option((1280, 720), "source W,H", TRAIN, check=_size)
     input_size_target: tuple[int, int] = option((1024, 512), "target W,H", NETWORK, check=_size)
@@ -107,10 +110,10 @@ class Options:
         "auto",
         "where a ResNet bottleneck strides; auto follows the weights",
         NETWORK,
-        choices=("auto", "caffe", "torchvision"),
+        choices=("auto", *STRIDE_STYLES),
     )
     normalization: str = option(
-        "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", "caffe", "imagenet")
+        "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", *NORMALIZATIONS)
     )
     restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
     not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
@@ -142,7 +145,7 @@ class Options:
     batch_size: int = option(1, "images of each domain a pass", TRAIN, check=_at_least(1))
     iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
     num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
-    num_steps_stop: int | None = option(None, "step to stop at (default: --num-steps)", TRAIN, check=_at_least(1))
+    num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAIN, check=_at_least(1))
     learning_rate: float = option(
         2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAIN, check=_above(0)
     )
@@ -203,7 +206,7 @@ def _pair(text: str) -> tuple[int, int]:
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "tuple[int, int]": _pair}
 
 
-def _add(parser: argparse.ArgumentParser, item: Field[Any]) -> None:
+def _add(parser: argparse.ArgumentParser, item: Field[Any], default: Any) -> None:
     meta = item.metadata
     kind = str(item.type).removesuffix(" | None")
     if kind == "bool":
@@ -214,7 +217,8 @@ def _add(parser: argparse.ArgumentParser, item: Field[Any]) -> None:
     extra = {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
     if meta["choices"]:
         extra["choices"] = meta["choices"]
-    help = f"{meta['help']} [{item.default}]".replace("%", "%%")
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    help = (meta["help"] if shown is None else f"{meta['help']} [{shown}]").replace("%", "%%")
     parser.add_argument(flag(item.name), type=_TYPES[kind], default=argparse.SUPPRESS, help=help, **extra)
 
 
@@ -232,9 +236,10 @@ def parse(
     )
     for name in positional:
         parser.add_argument(name)
+    defaults = resolve(script, {})
     for item in fields(Options):
         if script in item.metadata["on"]:
-            _add(parser, item)
+            _add(parser, item, getattr(defaults, item.name))
     namespace = parser.parse_args(argv)
     arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
     given = vars(namespace)
@@ -275,7 +280,7 @@ def _check(options: Options, script: str, given: Collection[str]) -> None:
         if expected and script in item.metadata["on"]:
             raise UserError(f"{flag(item.name)}: found {value}, expected {expected}")
     if script in TRAIN:
-        if {"num_steps", "num_steps_stop"} <= set(given) and (options.num_steps_stop or 0) > options.num_steps:
+        if "num_steps_stop" in given and (options.num_steps_stop or 0) > options.num_steps:
             raise UserError(
                 f"--num-steps-stop: found {options.num_steps_stop}, expected at most --num-steps "
                 f"{options.num_steps}, over which the learning rates are planned; raise --num-steps"

@@ -110,7 +110,7 @@ class Trainer:
         batches = chain(list(islice(batches, 1)), batches)
         self._open_folder(keep=here)
         log = JsonLines(self.folder / "log.jsonl", up_to=self.step if here else 0)
-        board = writer(options.log_dir) if writer else None
+        board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
         meter = Meter(self.step)
         set_training_mode(self.segmenter, options.bn)
         bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=None, leave=False)
@@ -171,7 +171,7 @@ class Trainer:
         """What is logged: means of every term since the last line, rates, and how many classes are ready."""
         losses, rate = meter.flush(self.step)
         record: dict[str, Any] = {"step": self.step, **losses}
-        bad = [name for name, value in losses.items() if not torch.isfinite(torch.tensor(value))]
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             raise UserError(self._not_finite(", ".join(bad)))
         for player, optimizer in self.optimizers.items():

@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input, and how a script ends on it."""
+"""The one exception that stands for bad input."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ from utils.metrics import ConfusionMatrix
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def in_order(dataset: SegmentationDataset, num_workers: int) -> DataLoader[dict[str, Any]]:
+def in_order(dataset: SegmentationDataset, num_workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
     """The samples of a data set one by one, in order, as they come (labels may differ in size)."""
     return DataLoader(
         dataset,
         batch_size=None,
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else a loader draws from the state that training goes on with
     )
 
@@ -41,10 +41,11 @@ def predict(
     """Logits [1, C, h, w] (float32) of every image in turn, in eval mode, beside its sample."""
     device = segmenter.input_mean.device
     dtype = AMP_DTYPES[amp]
+    samples = in_order(dataset, num_workers, pin_memory=device.type == "cuda")
     training = segmenter.training
     segmenter.eval()
     try:
-        for sample in tqdm(in_order(dataset, num_workers), desc=desc, disable=None, leave=False):
+        for sample in tqdm(samples, desc=desc, disable=None, leave=False):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                 _, logits = segmenter(sample["image"][None].to(device, non_blocking=True))
             yield sample, logits.float()

@@ -13,9 +13,7 @@ from dataset.classes import colorize
 from utils.checkpoint import write_atomically
 
 
-def comparison(
-    images: SegmentationDataset, names: Sequence[str], predictions: Mapping[str, Path], path: Path, *, scale: int = 1
-) -> None:
+def comparison(images: SegmentationDataset, names: Sequence[str], predictions: Mapping[str, Path], path: Path) -> None:
     """One row an image: target image, ground truth, then the masks of every prediction folder, titled; as PNG.
 
     images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png.
@@ -44,7 +42,7 @@ def comparison(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=11)
     figure.tight_layout(pad=0.3)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=100 * scale))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=100))
     plt.close(figure)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.checkpoint import write_atomically
+
 logger = logging.getLogger("bafft")
 
 
@@ -60,9 +62,8 @@ class JsonLines:
 
     def __init__(self, path: Path, *, up_to: int) -> None:
         kept = [line for line in _lines(path) if 0 < _step(line) <= up_to] if up_to else []
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
-        self._file.writelines(kept)
-        self._file.flush()
+        write_atomically(path, lambda file: file.writelines(line.encode() for line in kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
 
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")

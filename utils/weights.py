@@ -8,7 +8,6 @@ been checked.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ from torch import Tensor
 from model.deeplab import BACKBONES, DeepLab
 from utils import checkpoint
 from utils.errors import UserError
+from utils.logs import logger
 
 __all__ = ["FileInfo", "Report", "describe_file", "load_weights"]
-
-_log = logging.getLogger("bafft")
 
 _PREFIXES = ("module.", "Scale.")
 _WRAPPERS = ("state_dict", "model")
@@ -111,7 +109,7 @@ def load_weights(model: DeepLab, path: str | Path, *, not_restore_last: bool = F
     info, found = _read(path)
     targets = {name: tensor for name, tensor in model.state_dict().items() if _counts(name)}
     report = _compare(model, targets, str(path), info, found, not_restore_last)
-    _log.info("%s", report)
+    logger.info("%s", report)
     _check_backbone(model, info, found, report)
     if not not_restore_last:
         _check_classifier(model, found, report)

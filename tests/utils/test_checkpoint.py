@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def test_a_full_disk_while_saving_a_state(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"last.pth: cannot be written"):
         checkpoint.save(tmp_path / "last.pth", {"step": 2})
+    assert (tmp_path / "last.pth").read_bytes() == before
+    assert names(tmp_path) == ["last.pth"]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_tensor(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint.save(tmp_path / "last.pth", {"step": 1})
+    before = (tmp_path / "last.pth").read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"last.pth: cannot be written"):
+            checkpoint.save(tmp_path / "last.pth", {"tensor": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "last.pth").read_bytes() == before
     assert names(tmp_path) == ["last.pth"]
 

@@ -18,10 +18,10 @@ ALL = (*NETWORK, "iou")
 PUBLISHED = [
     ("--preset", "synthia_to_cityscapes", "synthia_to_cityscapes", ALL),
     ("--data-dir", "here", "here", STAGES),
-    ("--data-dir-target", "here", "here", NETWORK),
+    ("--data-dir-target", "here", "here", ALL),
     ("--data-list", "a.txt", "a.txt", STAGES),
     ("--data-list-target", "a.txt", "a.txt", (*STAGES, "pseudo")),
-    ("--data-list-target-test", "a.txt", "a.txt", (*STAGES, "evaluate")),
+    ("--data-list-target-test", "a.txt", "a.txt", (*STAGES, "evaluate", "iou")),
     ("--input-size", "640,360", (640, 360), STAGES),
     ("--input-size-target", "512,256", (512, 256), NETWORK),
     ("--batch-size", "3", 3, STAGES),
@@ -153,6 +153,17 @@ def test_a_planned_stop_of_a_preset_gives_way_to_fewer_steps_but_a_given_one_doe
     assert parse("step1", ["--num-steps-stop", "10"])[0].num_steps_stop == 10
     with pytest.raises(UserError, match="--num-steps-stop: found 11, expected at most --num-steps 10"):
         parse("step1", ["--num-steps", "10", "--num-steps-stop", "11"])
+    with pytest.raises(UserError, match="--num-steps-stop: found 250001, expected at most --num-steps 250000"):
+        parse("step1", ["--num-steps-stop", "250001"])
+
+
+def test_help_shows_the_defaults_of_the_script(capsys):
+    with pytest.raises(SystemExit):
+        parse("step2", ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for default in ("[snapshots/gta5_to_cityscapes/step1/last.pth]", "[target_ssl_gt]", "[1280,720]", "[300000]"):
+        assert default in shown
+    assert "[None]" not in shown and "{snapshots}" not in shown
 
 
 def test_every_option_has_help_and_a_script():
