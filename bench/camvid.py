@@ -24,6 +24,7 @@ from dataset import READERS
 from utils import config, logs
 from utils.figures import comparison
 
+ILLUSTRATION = Path(__file__).resolve().parent.parent / "illustration" / "dusk.png"
 SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)
 ARMS = {
     "source_only": "source only",
@@ -66,7 +67,9 @@ def draw(data: Path, folder: Path, path: Path) -> None:
     images = READERS["camvid"](data, list_file=data / "train_dusk.txt", label_size="native")
     names = images.names[::16][:4]
     shown = {"source only": "source_only", "step 1": "step1_stopped", "step 2": "step2"}
-    comparison(images, names, {title: folder / "masks" / arm for title, arm in shown.items()}, path)
+    masks = {title: folder / "masks" / arm for title, arm in shown.items()}
+    comparison(images, names, masks, path)
+    comparison(images, names, masks, ILLUSTRATION, with_data=False)  # the photographs are not ours to pass on
 
 
 def main() -> None:

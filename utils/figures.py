@@ -13,17 +13,25 @@ from dataset.classes import colorize
 from utils.checkpoint import write_atomically
 
 
-def comparison(images: SegmentationDataset, names: Sequence[str], predictions: Mapping[str, Path], path: Path) -> None:
+def comparison(
+    images: SegmentationDataset,
+    names: Sequence[str],
+    predictions: Mapping[str, Path],
+    path: Path,
+    *,
+    with_data: bool = True,
+) -> None:
     """One row an image: target image, ground truth, then the masks of every prediction folder, titled; as PNG.
 
-    images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png.
+    images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png. with_data: whether
+    image and ground truth are shown, which a data set may forbid to pass on.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    titles = ["target image", "ground truth", *predictions]
+    titles = [*(["target image", "ground truth"] if with_data else []), *predictions]
     width, height = images[images.names.index(names[0])]["size"]
     cell = (3.2, 3.2 * height / width)
     figure, axes = plt.subplots(
@@ -36,7 +44,7 @@ def comparison(images: SegmentationDataset, names: Sequence[str], predictions: M
         for folder in predictions.values():
             mask = read_ids(folder / f"{images.key(name)}.png")
             pictures.append(_coloured(np.where(truth == images.ignore_label, truth, mask), images))
-        for axis, picture in zip(row, pictures, strict=True):
+        for axis, picture in zip(row, pictures[-len(titles) :], strict=True):
             axis.imshow(picture, interpolation="nearest", aspect="equal")
             axis.set_axis_off()
     for axis, title in zip(axes[0], titles, strict=True):
