@@ -23,8 +23,8 @@ def comparison(
 ) -> None:
     """One row an image: target image, ground truth, then the masks of every prediction folder, titled; as PNG.
 
-    images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png. with_data: whether
-    image and ground truth are shown, which a data set may forbid to pass on.
+    images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png. with_data:
+    whether image and ground truth are shown, which a data set may forbid to pass on.
     """
     import matplotlib
 
