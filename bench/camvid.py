@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -55,12 +56,20 @@ def table(folders: list[Path]) -> list[str]:
         values = [miou(folder, arm) for folder in folders]
         cells = " | ".join(f"{value:.1f}" for value in values)
         lines.append(f"| {title} | {cells} | {spread(values)} | {spread(gains(values, base))} |")
+    times = ", ".join(f"{arm} {minutes(folders, arm):.0f}" for arm in ("pretrain", *ARMS))
+    lines += ["", f"Minutes of training, mean over the seeds: {times}."]
     classes = scores["step2"][0]["classes"]
     lines += ["", f"| mean IoU per class | {' | '.join(classes)} |", "|---" * (len(classes) + 1) + "|"]
     for arm, title in ARMS.items():
         per_class = [sum(100 * s["iou"][name] for s in scores[arm]) / len(folders) for name in classes]
         lines.append(f"| {title} | {' | '.join(f'{value:.1f}' for value in per_class)} |")
     return lines
+
+
+def minutes(folders: list[Path], arm: str) -> float:
+    """Mean time of an arm's training, from when its configuration was written to its last checkpoint."""
+    files = [(folder / arm / "config.json", folder / arm / "last.pth") for folder in folders]
+    return statistics.mean((last.stat().st_mtime - first.stat().st_mtime) / 60 for first, last in files)
 
 
 def draw(data: Path, folder: Path, path: Path) -> None:
