@@ -17,6 +17,7 @@ from dataset.base import SegmentationDataset
 from dataset.classes import colorize
 from model.adaptation import upsample
 from model.deeplab import DeepLab
+from model.transfer import to_host
 from utils.checkpoint import staged, write_image
 from utils.metrics import ConfusionMatrix
 
@@ -74,7 +75,7 @@ def evaluate(
             prediction = upsample(logits, sample["label"].shape).argmax(1)[0]
             scores.update(prediction, sample["label"].to(prediction.device))
             if masks is not None:
-                mask = prediction.to(torch.uint8).cpu().numpy()
+                mask = to_host(prediction.to(torch.uint8))
                 key = dataset.key(sample["name"])
                 write_image(masks / f"{key}.png", Image.fromarray(mask))
                 write_image(masks / f"{key}_color.png", colorize(mask, table, dataset.ignore_label))

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.transfer import to_host
 from utils.checkpoint import staged, write_image
 
 LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 65535
@@ -68,7 +69,7 @@ def write_pseudo_labels(
     with staged(folder) as masks, tempfile.TemporaryDirectory(dir=masks) as scratch:
         keys: list[str] = []
         for key, label, level in predictions:
-            arrays = label.cpu().numpy(), level.cpu().numpy().astype(np.uint16)
+            arrays = to_host(label), to_host(level).astype(np.uint16)
             histogram.add(*arrays)
             np.savez(Path(scratch) / f"{len(keys)}.npz", label=arrays[0], level=arrays[1])
             keys.append(key)
