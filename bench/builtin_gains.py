@@ -84,8 +84,9 @@ def miou(out: Path, arm: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
+    """Mean and sample standard deviation; of a single seed the value alone."""
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def gains(a: list[float], b: list[float]) -> list[float]:
