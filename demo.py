@@ -37,6 +37,7 @@ from utils.logs import logger
 
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
 SHOWN = 4  # images of the picture
+WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
 
 Main = Callable[[Sequence[str]], None]
 Arguments = tuple[str, ...]
@@ -158,9 +159,7 @@ def use_one_thread() -> None:
 def run_arms(runner: Runner) -> None:
     """All arms from one source-trained start, as many at a time as there are processors: a small network uses one."""
     start = runner.pretrain()
-    workers = min(len(TITLES), os.cpu_count() or 1)
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=use_one_thread) as pool:
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=use_one_thread) as pool:
         futures = [pool.submit(train_arm, runner, arm, start) for arm in ("step2", "step1", "source_only", "oracle")]
         for future in as_completed(futures):
             future.result()
@@ -169,7 +168,7 @@ def run_arms(runner: Runner) -> None:
 def peak_rss_mb() -> int:
     """Upper bound on the memory of all processes together, in MiB."""
     own, largest_child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round((own + min(len(TITLES), os.cpu_count() or 1) * largest_child) / 1024)
+    return round((own + WORKERS * largest_child) / 1024)
 
 
 def read_scores(out: Path) -> dict[str, dict]:

@@ -27,8 +27,9 @@ from bench.results import write_section
 from dataset.builtin import write_benchmark
 from utils import config, logs
 
+ADVERSARIAL = ("--lambda-adv-target", "0", "--lambda-adv-feat", "0")
 ALL_TERMS = (
-    *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
+    *ADVERSARIAL,
     *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
 )
 PAPER_WEIGHTS = (
@@ -36,7 +37,7 @@ PAPER_WEIGHTS = (
     *("--lambda-adv-cls", "0.01", "--lambda-adv-ins", "0.01", "--lambda-adv-cate", "0.01"),
 )
 VARIANTS = {
-    "without adversarial": ("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
+    "without adversarial": ADVERSARIAL,
     "without stuff matching": ("--lambda-adv-cls", "0"),
     "without instance matching": ("--lambda-adv-ins", "0"),
     "without AIM weights": ("--aim", "none"),
@@ -51,13 +52,19 @@ def arm_name(title: str) -> str:
     return re.sub(r"\W+", "_", title).strip("_")
 
 
-def run_main(runner: demo.Runner) -> None:
+def run_stages(runner: demo.Runner) -> Path:
+    """Source only, stage 1 as stopped for stage 2, and stage 2; returns the start that they share."""
     start = pretrained(runner)
     stopped = runner.out / "step1_stopped" / "last.pth"
     once(runner, "source_only", lambda: runner.source_only(start))
     once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
-    once(runner, "step1", lambda: runner.step1(start))
     once(runner, "step2", lambda: runner.step2(stopped))
+    return start
+
+
+def run_main(runner: demo.Runner) -> None:
+    start = run_stages(runner)
+    once(runner, "step1", lambda: runner.step1(start))
 
 
 def run_ablation(runner: demo.Runner) -> None:

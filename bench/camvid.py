@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import demo
-from bench.builtin_gains import gains, miou, once, pretrained, spread
+from bench.builtin_gains import gains, miou, run_stages, spread
 from bench.results import write_section
 from dataset import READERS
 from utils import config, logs
@@ -37,14 +37,6 @@ ARMS = {
 def runner(data: Path, weights: Path, out: Path, seed: int) -> demo.Runner:
     common = ("--preset", "camvid_day_to_dusk", "--data-dir-target", str(data))
     return demo.Runner(out, seed, common, source=("--data-dir", str(data)), schedule=SCHEDULE, weights=weights)
-
-
-def run_arms(run: demo.Runner) -> None:
-    start = pretrained(run)
-    stopped = run.out / "step1_stopped" / "last.pth"
-    once(run, "source_only", lambda: run.source_only(start))
-    once(run, "step1_stopped", lambda: run.step1_stopped(start))
-    once(run, "step2", lambda: run.step2(stopped))
 
 
 def table(folders: list[Path]) -> list[str]:
@@ -93,7 +85,7 @@ def main() -> None:
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         if not arguments.table_only:
-            run_arms(runner(arguments.data, arguments.weights, folder, seed))
+            run_stages(runner(arguments.data, arguments.weights, folder, seed))
     lines = table(folders)
     write_section("camvid", f"python bench/camvid.py --seeds {' '.join(map(str, arguments.seeds))}", lines)
     draw(arguments.data, folders[0], arguments.out / "dusk.png")

@@ -136,11 +136,10 @@ class Adaptation:
                 per_image = [category_terms(image, self.memory, self.segmenter.classify, terms) for image in images]
             for name, weight in (("cls", terms.stuff), ("ins", terms.instance), ("isia", terms.isia)):
                 weighted[name] = (weight, torch.stack([losses[name] for losses in per_image]).mean())
-        total = up.new_zeros((), dtype=torch.float32)
+        # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
+        total = logits.flatten()[:0].float().sum()
         for weight, loss in weighted.values():
             total = total + weight * loss
-        # Keeps a graph under `total` when every term is off, so that backward is always allowed.
-        total = total + 0 * logits.sum().float()
         return {name: loss.detach() for name, (_, loss) in weighted.items()}, total
 
     def _discriminator_losses(
