@@ -1,5 +1,6 @@
 """Readers of the data sets, by the name under which a preset asks for them."""
 
+from dataset.aerial import Aerial
 from dataset.base import SegmentationDataset
 from dataset.camvid import CamVid
 from dataset.cityscapes import Cityscapes
@@ -11,4 +12,5 @@ READERS: dict[str, type[SegmentationDataset]] = {
     "synthia": Synthia,
     "cityscapes": Cityscapes,
     "camvid": CamVid,
+    "aerial": Aerial,
 }

@@ -24,6 +24,7 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
 PAD_COLOUR = (123, 117, 104)
 """Mean RGB colour, which the networks' normalisation takes to about zero."""
 
@@ -165,6 +166,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: of the augmentation, with the sample's running number.
         pseudo_label_dir: labels are read from `<pseudo_label_dir>/<key>.png`, train ids of any size.
         id_map: lookup [256] from label id to train id instead of the data set's own (see `load_info_json`).
+        label_root: root of the labels where they lie apart, as for restyled images. `root` and `label_root` may
+            then also be the very folders of images and of labels, and a restyled image may have another size than
+            its label, as long as it shows the same: width over height within 5 %.
 
     Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
     gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
@@ -194,6 +198,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         pseudo_label_dir: str | Path | None = None,
         id_map: LabelMap | None = None,
+        label_root: str | Path | None = None,
     ) -> None:
         if label_size not in ("input", "native"):
             raise ValueError(f"label_size: {label_size!r} given, expected 'input' or 'native'")
@@ -204,6 +209,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise UserError(f"image size: {size} given, expected width and height, both positive")
         self.root = Path(root)
+        self.label_root = self.root if label_root is None else Path(label_root)
         self.split = split
         self.size = size
         self.labels = labels
@@ -239,6 +245,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def label_key(cls, path: Path) -> str | None:
         """The key of the image to which a label file belongs; None where the file is no label."""
         return path.stem
+
+    def below(self, root: Path, folder: str) -> Path:
+        """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
+        path = root / folder
+        return path if self.label_root == self.root or path.is_dir() else root
 
     # What a user of the reader calls.
 
@@ -314,13 +325,20 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 )
             return label
         label = self._lookup[self.read_label(path)]
-        if label.shape != native[::-1]:
+        if not self._fits(label, native):
             raise UserError(
                 f"{path}: label of {label.shape[1]}x{label.shape[0]} pixels, but its image "
-                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same size: replace "
-                "one of them or remove the line from the list"
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
+                f"{'size' if self.label_root == self.root else 'shape'}: replace one of them or remove the line from "
+                "the list"
             )
         return label
+
+    def _fits(self, label: LabelMap, native: Size) -> bool:
+        height, width = label.shape
+        if self.label_root == self.root:
+            return (width, height) == native
+        return abs(width * native[1] / (height * native[0]) - 1) <= ASPECT_TOLERANCE
 
     def _label_file(self, name: str) -> Path:
         if self.pseudo_label_dir is not None:
@@ -330,6 +348,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _find_all(self, list_file: str | Path | None) -> list[str]:
         if not self.root.is_dir():
             raise UserError(f"{self.root}: data folder not found; expected {self.layout} in it")
+        if not self.label_root.is_dir():
+            raise UserError(f"{self.label_root}: folder of labels not found; expected {self.layout} in it")
         if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
         names = read_list(list_file) if list_file is not None else self.find_names(self.split)

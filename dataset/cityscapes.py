@@ -32,7 +32,7 @@ class Cityscapes(SegmentationDataset):
     def label_path(self, name: str) -> Path:
         if not name.endswith(_IMAGE_END):
             raise UserError(f"{self.root}: name {name!r} in the list; expected CITY/NAME{_IMAGE_END}")
-        return self.root / "gtFine" / self.split / (name.removesuffix(_IMAGE_END) + _LABEL_END)
+        return self.label_root / "gtFine" / self.split / (name.removesuffix(_IMAGE_END) + _LABEL_END)
 
     @classmethod
     def label_key(cls, path: Path) -> str | None:

@@ -25,7 +25,7 @@ class ClassTable:
 
     `palette` holds RGB colours (0..255). `stuff` and `things` split the train ids as the paper's stuff and
     instance matching want it. `subsets` names the sets of train ids over which a mean is reported; the first
-    is the main one.
+    is the main one. Of the classes in `f1` the F1 score is reported too.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ClassTable:
     stuff: tuple[int, ...]
     things: tuple[int, ...]
     subsets: dict[str, tuple[int, ...]]
+    f1: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -61,6 +62,7 @@ class ClassTable:
             stuff=tuple(i for i in self.stuff if i < n),
             things=tuple(i for i in self.things if i < n),
             subsets=subsets,
+            f1=tuple(i for i in self.f1 if i < n),
         )
 
 
@@ -115,6 +117,7 @@ AERIAL = ClassTable(
     stuff=(0,),
     things=(1,),
     subsets={"2": (0, 1)},
+    f1=(1,),
 )
 
 CITYSCAPES_IDS = _id_map({x.id: x.trainId for x in _OFFICIAL})
@@ -129,8 +132,8 @@ SYNTHIA_IDS = _id_map(
 
 CAMVID_IDS = _id_map({i: i for i in range(11)})
 
-AERIAL_IDS = _id_map({0: 0, 1: 1, 255: 1})
-"""Masks are published as {0, 1} and as {0, 255}: both mean background and foreground."""
+AERIAL_IDS = _id_map({0: 0, 1: 1})
+"""Of prepared tiles, whose blank areas are 255; the masks of the public downloads ({0, 255}) are no such tiles."""
 
 
 def train_id_lookup(id_map: LabelMap, num_classes: int, ignore_label: int = IGNORE) -> LabelMap:

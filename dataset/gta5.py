@@ -16,10 +16,10 @@ class GTA5(SegmentationDataset):
     layout = "images/00001.png and labels/00001.png"
 
     def find_names(self, split: str) -> list[str]:
-        return image_names(self.root / "images")
+        return image_names(self.below(self.root, "images"))
 
     def image_path(self, name: str) -> Path:
-        return self.root / "images" / name
+        return self.below(self.root, "images") / name
 
     def label_path(self, name: str) -> Path:
-        return (self.root / "labels" / name).with_suffix(".png")
+        return (self.below(self.label_root, "labels") / name).with_suffix(".png")

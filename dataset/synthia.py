@@ -21,13 +21,13 @@ class Synthia(SegmentationDataset):
     layout = "RGB/0000000.png and GT/LABELS/0000000.png"
 
     def find_names(self, split: str) -> list[str]:
-        return image_names(self.root / "RGB")
+        return image_names(self.below(self.root, "RGB"))
 
     def image_path(self, name: str) -> Path:
-        return self.root / "RGB" / name
+        return self.below(self.root, "RGB") / name
 
     def label_path(self, name: str) -> Path:
-        return (self.root / "GT" / "LABELS" / name).with_suffix(".png")
+        return (self.below(self.label_root, "GT/LABELS") / name).with_suffix(".png")
 
     @staticmethod
     def read_label(path: Path) -> LabelMap:

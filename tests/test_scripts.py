@@ -74,6 +74,13 @@ def opened(monkeypatch) -> list[Path]:
     return paths
 
 
+def test_restyled_images_take_the_labels_of_the_originals(run_folder, opened):
+    shutil.copytree(SOURCE / "images", "restyled")
+    call("step1", "--source-only", "--data-dir", "restyled", "--data-dir-labels", str(SOURCE), "--num-steps", "1")
+    trained = [path for path in opened if "Cityscapes" not in path.parts]
+    assert trained and {path.parent for path in trained} == {Path("restyled")}
+
+
 # The published order.
 
 

@@ -57,6 +57,7 @@ def source_data(options: Options, table: ClassTable) -> SegmentationDataset:
         options.source,
         options.data_dir,
         options.data_list,
+        label_root=options.data_dir_labels,
         size=options.input_size,
         augment=_augment(options),
         seed=options.random_seed,

@@ -77,6 +77,9 @@ class Options:
     source: str = option("gta5", "reader of the labelled domain", TRAIN, choices=tuple(READERS))
     target: str = option("cityscapes", "reader of the unlabelled domain", choices=tuple(READERS))
     data_dir: str = option("data/gta5_deeplab", "root of the source data", TRAIN)
+    data_dir_labels: str | None = option(
+        None, "root of the source labels where they lie apart from the images, as for restyled ones", TRAIN
+    )
     data_dir_target: str = option("data/Cityscapes", "root of the target data")
     data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", TRAIN)
     data_list_target: str | None = option(None, "list of target images (default: the tree)", (*TRAIN, "pseudo"))

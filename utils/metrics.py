@@ -70,6 +70,11 @@ class ConfusionMatrix:
         union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
         return np.divide(hit, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
+    def f1(self) -> npt.NDArray[np.float64]:
+        """F1 score (Dice) [C], 0 to 1; nan for a class that is in neither truth nor prediction."""
+        iou = self.iou()
+        return 2 * iou / (1 + iou)
+
     def mean(self, ids: Sequence[int] | None = None) -> float:
         """Mean IoU (0 to 1) over the classes `ids` (default: all) without the absent ones; nan if all are."""
         iou = self.iou() if ids is None else self.iou()[list(ids)]
@@ -77,19 +82,22 @@ class ConfusionMatrix:
         return float(present.mean()) if present.size else float("nan")
 
     def as_dict(self, table: ClassTable) -> dict[str, Any]:
-        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the matrix."""
-        iou = self._iou_of(table)
+        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the matrix;
+        where the table asks for it, F1 by name."""
+        iou, f1 = self._iou_of(table), self.f1()
         return {
             "classes": list(table.names),
             "iou": {name: _number(value) for name, value in zip(table.names, iou, strict=True)},
             "means": {name: _number(self.mean(ids)) for name, ids in table.subsets.items()},
+            **({"f1": {table.names[i]: _number(f1[i]) for i in table.f1}} if table.f1 else {}),
             "confusion": self.matrix.tolist(),
         }
 
     def table(self, table: ClassTable) -> str:
-        """IoU per class and the mean over each class set, in percent, one a line."""
+        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one a line."""
         rows = list(zip(table.names, self._iou_of(table), strict=True))
         rows += [(f"mean of {name} classes", self.mean(ids)) for name, ids in table.subsets.items()]
+        rows += [(f"F1 of {table.names[i]}", self.f1()[i]) for i in table.f1]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {_percent(value):>6}" for name, value in rows)
 

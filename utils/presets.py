@@ -18,6 +18,21 @@ _CITYSCAPES_TARGET: Values = {
     "input_size_target": (1024, 512),
 }
 
+
+def _aerial(source: str, target: str) -> Values:
+    """One of the paper's aerial pairs, on tiles of `prepare_aerial.py`."""
+    return {
+        "source": "aerial",
+        "target": "aerial",
+        "data_dir": f"data/{source}",
+        "data_dir_target": f"data/{target}",
+        "data_list_target_test": "val.txt",
+        "input_size": (512, 512),
+        "input_size_target": (512, 512),
+        "batch_size": 2,
+    }
+
+
 # Ten times the paper's, for hundreds of steps instead of hundreds of thousands (our choice).
 _SHORT_SCHEDULE_WEIGHTS: Values = {
     "lambda_adv_target": 0.01,
@@ -41,6 +56,10 @@ PRESETS: dict[str, Values] = {
         "data_dir": "data/syn_deeplab",
         "input_size": (1280, 760),
     },
+    "iaild_to_mbd": _aerial("IAILD", "MBD"),
+    "mbd_to_iaild": _aerial("MBD", "IAILD"),
+    "deepglobe_to_mrd": _aerial("DeepGlobe", "MRD"),
+    "mrd_to_deepglobe": _aerial("MRD", "DeepGlobe"),
     "camvid_day_to_dusk": {
         "source": "camvid",
         "target": "camvid",

@@ -62,7 +62,7 @@ def test_id_maps():
     assert [int(SYNTHIA_IDS[i]) for i in synthia_order] == list(range(19))
     assert (SYNTHIA_IDS != IGNORE).sum() == 19
     assert list(CAMVID_IDS[:13]) == [*range(11), IGNORE, IGNORE]
-    assert [int(AERIAL_IDS[i]) for i in (0, 1, 2, 254, 255)] == [0, 1, IGNORE, IGNORE, 1]
+    assert [int(AERIAL_IDS[i]) for i in (0, 1, 2, 254, 255)] == [0, 1, IGNORE, IGNORE, IGNORE]
 
 
 def test_lookup_truncates_and_takes_the_ignore_label():

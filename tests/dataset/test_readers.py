@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset import GTA5, READERS, CamVid, Cityscapes, Synthia
+from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Synthia
 from utils.errors import UserError
 
 LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
@@ -25,7 +25,7 @@ def image() -> np.ndarray:
 
 
 def test_names_of_the_readers():
-    readers = {"gta5": GTA5, "synthia": Synthia, "cityscapes": Cityscapes, "camvid": CamVid}
+    readers = {"gta5": GTA5, "synthia": Synthia, "cityscapes": Cityscapes, "camvid": CamVid, "aerial": Aerial}
     assert readers == READERS
 
 
@@ -189,6 +189,94 @@ def test_camvid_refuses(camvid):
     (camvid / "list.txt").write_text("a\n")
     with pytest.raises(UserError, match="name 'a' in the list; expected SPLIT/NAME"):
         CamVid(camvid, camvid / "list.txt")
+
+
+# Aerial
+
+
+@pytest.fixture
+def aerial(tmp_path):
+    for name, suffix in (("a_0", "png"), ("b_0", "jpg"), ("c_0", "png")):
+        save(tmp_path / "Images" / f"{name}.{suffix}", image())
+        save(tmp_path / "SegmentationClass" / f"{name}.png", np.array([[0, 1, 255], [1, 0, 0]], np.uint8))
+    (tmp_path / "train.txt").write_text("b_0\na_0\n")
+    (tmp_path / "val.txt").write_text("c_0\n")
+    return tmp_path
+
+
+def test_aerial(aerial):
+    train = Aerial(aerial)
+    assert train.names == ["b_0", "a_0"]
+    assert train[0]["label"].tolist() == [[0, 1, 255], [1, 0, 0]]
+    assert Aerial(aerial, split="val").names == ["c_0"]
+    (aerial / "other.txt").write_text("b_0.jpg\n")
+    assert Aerial(aerial, aerial / "other.txt")[0]["label"].tolist() == [[0, 1, 255], [1, 0, 0]]
+    truth = {name: aerial / "SegmentationClass" / f"{name}.png" for name in ("a_0", "b_0", "c_0")}
+    assert Aerial.ground_truth(aerial) == Aerial.ground_truth(aerial / "SegmentationClass") == truth
+
+
+def test_aerial_without_lists_is_all_for_training(aerial):
+    (aerial / "train.txt").unlink()
+    with pytest.raises(UserError, match=r"no images of split 'train' found; expected .*SPLIT\.txt"):
+        Aerial(aerial)
+    (aerial / "val.txt").unlink()
+    assert Aerial(aerial).names == ["a_0", "b_0", "c_0"]
+    with pytest.raises(UserError, match="no images of split 'val' found"):
+        Aerial(aerial, split="val")
+
+
+def test_aerial_refuses_masks_that_are_not_prepared(aerial):
+    for name in ("a_0", "b_0"):
+        save(aerial / "SegmentationClass" / f"{name}.png", np.array([[0, 0, 255], [255, 0, 0]], np.uint8))
+    with pytest.raises(UserError, match=r"masks of 0 and 255 without a 1; .* run prepare_aerial\.py"):
+        Aerial(aerial)
+    assert len(Aerial(aerial, labels=False)) == 2
+    (aerial / "manifest.json").write_text("{}")
+    assert Aerial(aerial)[0]["label"].tolist() == [[0, 0, 255], [255, 0, 0]]
+    save(aerial / "SegmentationClass" / "b_0.png", np.array([[0, 0, 255], [77, 0, 0]], np.uint8))
+    with pytest.raises(UserError, match=r"b_0\.png: id 77 in the mask; expected 0 .*1 .*255"):
+        Aerial(aerial)[0]
+
+
+# Labels apart from the images
+
+
+@pytest.fixture
+def restyled(tmp_path):
+    """GTA5 as published, and restyled images of another size in a flat folder."""
+    save(tmp_path / "gta" / "images" / "00001.png", image())
+    save(tmp_path / "gta" / "labels" / "00001.png", LABEL)
+    save(tmp_path / "flat" / "00001.jpg", np.full((4, 6, 3), 9, np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("labels", ["gta", "gta/labels"])
+def test_gta5_restyled_images_take_their_labels_from_elsewhere(restyled, labels):
+    dataset = GTA5(restyled / "flat", label_root=restyled / labels, size=(3, 2))
+    sample = dataset[0]
+    assert dataset.names == ["00001.jpg"]
+    assert sample["image"].unique().tolist() == [9]
+    assert sample["label"].tolist() == TRAIN_IDS
+    (restyled / "flat").rename(restyled / "images")
+    assert GTA5(restyled, label_root=restyled / labels, size=(3, 2))[0]["label"].tolist() == TRAIN_IDS
+
+
+def test_labels_apart_refuse_another_shape_and_no_folder(restyled):
+    save(restyled / "flat" / "00001.jpg", np.full((4, 7, 3), 9, np.uint8))
+    with pytest.raises(UserError, match=r"label of 3x2 pixels, but its image .* has 7x4; expected the same shape"):
+        GTA5(restyled / "flat", label_root=restyled / "gta", size=(3, 2))[0]
+    with pytest.raises(UserError, match="nowhere: folder of labels not found"):
+        GTA5(restyled / "flat", label_root=restyled / "nowhere")
+    with pytest.raises(UserError, match="no images of split 'train' found"):
+        GTA5(restyled / "flat")
+
+
+@pytest.mark.parametrize("reader", READERS.values())
+def test_every_reader_takes_its_labels_from_the_label_root(reader):
+    dataset = object.__new__(reader)
+    dataset.root, dataset.label_root, dataset.split = Path("here"), Path("elsewhere"), "train"
+    assert Path("elsewhere") in dataset.label_path("train/NAME_leftImg8bit.png").parents
+    assert Path("here") in dataset.image_path("train/NAME_leftImg8bit.png").parents
 
 
 @pytest.mark.skipif("BAFFT_CAMVID" not in os.environ, reason="BAFFT_CAMVID names no CamVid folder")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.classes import CAMVID, CITYSCAPES
+from dataset.classes import AERIAL, CAMVID, CITYSCAPES
 from utils.errors import UserError
 from utils.metrics import ConfusionMatrix
 
@@ -104,6 +104,22 @@ def test_table_in_percent():
     assert lines[19][1] == "29.17"
     with pytest.raises(ValueError, match="camvid has 11 classes, the matrix 19"):
         hand_case().table(CAMVID)
+
+
+def test_f1_of_the_foreground():
+    confusion = ConfusionMatrix(2)
+    confusion.update(np.array([1, 1, 1, 0, 0, 1]), np.array([1, 1, 0, 1, 0, 255]))  # 2 hit, 1 false, 1 missed
+    assert confusion.f1() == pytest.approx([2 * 1 / (2 * 1 + 2), 2 * 2 / (2 * 2 + 2)])
+    found = confusion.as_dict(AERIAL)
+    assert found["f1"] == {"foreground": pytest.approx(2 / 3)}
+    assert found["iou"]["foreground"] == pytest.approx(1 / 2)
+    assert found["means"] == {"2": pytest.approx((1 / 3 + 1 / 2) / 2)}
+    lines = [line.rsplit(maxsplit=1) for line in confusion.table(AERIAL).splitlines()]
+    assert [(name.strip(), value) for name, value in lines] == [
+        ("background", "33.33"), ("foreground", "50.00"), ("mean of 2 classes", "41.67"), ("F1 of foreground", "66.67"),
+    ]
+    assert "f1" not in hand_case().as_dict(CITYSCAPES)
+    assert ConfusionMatrix(2).as_dict(AERIAL)["f1"] == {"foreground": None}
 
 
 def test_all_ignored_counts_nothing():

@@ -1,0 +1,69 @@
+"""Tiles of aerial images with masks of buildings or roads, as `prepare_aerial.py` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dataset.base import IMAGE_SUFFIXES, SegmentationDataset, image_names, read_list
+from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
+from utils.errors import UserError
+
+IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
+_SAMPLE = 32
+
+
+class Aerial(SegmentationDataset):
+    """`Images/NAME.png` (or .jpg) with `SegmentationClass/NAME.png`, ids 0, 1 and 255 (ignored); names `NAME`.
+
+    A split is the list `SPLIT.txt`; a folder without any list is all "train".
+    """
+
+    table = AERIAL
+    id_map = AERIAL_IDS
+    layout = f"{IMAGES}/NAME.png (or .jpg), {LABELS}/NAME.png and the list SPLIT.txt, see prepare_aerial.py"
+
+    def find_names(self, split: str) -> list[str]:
+        path = self.root / f"{split}.txt"
+        if path.is_file():
+            return read_list(path)
+        if split != "train" or any(self.root.glob("*.txt")):
+            return []
+        return sorted({self.key(name) for name in image_names(self.below(self.root, IMAGES))})
+
+    def image_path(self, name: str) -> Path:
+        stem = self.below(self.root, IMAGES) / self.key(name)
+        candidates = [Path(f"{stem}{suffix}") for suffix in IMAGE_SUFFIXES]
+        return next((path for path in candidates if path.is_file()), candidates[0])
+
+    def label_path(self, name: str) -> Path:
+        return self.below(self.label_root, LABELS) / f"{self.key(name)}.png"
+
+    @staticmethod
+    def read_label(path: Path) -> LabelMap:
+        """Ids [H, W], each 0, 1 or 255. Raises UserError when the file is corrupt or holds another id."""
+        label = SegmentationDataset.read_label(path)
+        other = label[(label > 1) & (label < 255)]
+        if other.size:
+            raise UserError(
+                f"{path}: id {other[0]} in the mask; expected 0 (background), 1 (foreground) or 255 (ignored): "
+                "build the tiles with prepare_aerial.py"
+            )
+        return label
+
+    @classmethod
+    def label_key(cls, path: Path) -> str | None:
+        return None if path.parent.name == IMAGES else path.stem
+
+    def _check_files(self) -> None:
+        """Also refuses masks of {0, 255}, in which 255 means foreground: here it would be ignored without a word."""
+        super()._check_files()
+        if not self.labels or self.pseudo_label_dir is not None or (self.label_root / MANIFEST).is_file():
+            return
+        ids = {int(i) for name in self.names[:_SAMPLE] for i in np.unique(self.read_label(self.label_path(name)))}
+        if ids == {0, 255}:
+            raise UserError(
+                f"{self.label_root}: masks of 0 and 255 without a 1; expected 0 (background), 1 (foreground) and 255 "
+                "(ignored): run prepare_aerial.py over this folder"
+            )
