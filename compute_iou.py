@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset import READERS
-from dataset.base import read_ids, read_list
+from dataset.reading import read_ids, read_list
 from utils import build, checkpoint, config
 from utils.errors import UserError
 from utils.metrics import ConfusionMatrix

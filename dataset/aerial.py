@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from dataset.base import IMAGE_SUFFIXES, SegmentationDataset, image_names, read_list
+from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
+from dataset.reading import IMAGE_SUFFIXES, image_names, read_list
 from utils.errors import UserError
 
 IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
@@ -35,7 +37,7 @@ class Aerial(SegmentationDataset):
     def image_path(self, name: str) -> Path:
         stem = self.below(self.root, IMAGES) / self.key(name)
         candidates = [Path(f"{stem}{suffix}") for suffix in IMAGE_SUFFIXES]
-        return next((path for path in candidates if path.is_file()), candidates[0])
+        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
     def label_path(self, name: str) -> Path:
         return self.below(self.label_root, LABELS) / f"{self.key(name)}.png"

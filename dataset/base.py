@@ -1,12 +1,11 @@
-"""What all readers share: lists, checks, reading, resizing, augmentation, and the endless sampler.
+"""What all readers share: checks, resizing, augmentation, and the endless sampler.
 
 A data set is a small subclass: where its files lie, and how its label ids map to train ids.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,79 +17,15 @@ from PIL import Image, ImageEnhance
 from torch.utils.data import Dataset, Sampler
 
 from dataset.classes import IGNORE, ClassTable, LabelMap, train_id_lookup
+from dataset.reading import IMAGE_SUFFIXES, fault, image_names, read_ids, read_image, read_list
 from utils.errors import UserError
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
 PAD_COLOUR = (123, 117, 104)
 """Mean RGB colour, which the networks' normalisation takes to about zero."""
-
-_UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
-)
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-
-
-def read_image(path: Path) -> Image.Image:
-    """The image as 8-bit RGB, whatever its mode. Raises UserError when it is corrupt or has over 8 bits."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise UserError(f"{path}: image of mode {image.mode}; expected 8 bits a channel: convert it")
-            return image.convert("RGB")
-    except _UNREADABLE as error:
-        raise UserError(
-            f"{path}: corrupt or unreadable image ({error}); replace the file or remove it from the list"
-        ) from error
-
-
-def read_ids(path: Path) -> LabelMap:
-    """The ids [H, W] of a grey or palette label file. Raises UserError when it is corrupt or has colours."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise UserError(
-                    f"{path}: label of mode {image.mode}; expected a grey or palette PNG with one id a pixel"
-                )
-            return np.array(image, dtype=np.uint8)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"{path}: corrupt or unreadable label ({error}); replace the file or remove it from the list"
-        ) from error
-
-
-def read_list(path: str | Path) -> list[str]:
-    """The relative names of a list file, one a line, blank lines skipped.
-
-    Raises UserError when the file is missing or empty, or a line leaves the data folder or stands twice.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: unreadable list ({error}); expected one relative name a line") from error
-    first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name:
-            continue
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UserError(f"{path}, line {number}: {name!r}; expected a name below the data folder")
-        if name in first_line:
-            raise UserError(f"{path}, line {number}: {name!r} is in line {first_line[name]} too; remove one")
-        first_line[name] = number
-    if not first_line:
-        raise UserError(f"{path}: the list is empty; expected one relative name a line")
-    return list(first_line)
-
-
-def image_names(folder: Path) -> list[str]:
-    """Sorted names, relative to `folder` and with forward slashes, of the images anywhere below it."""
-    images = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path.relative_to(folder).as_posix() for path in images)
 
 
 @dataclass(frozen=True)
@@ -269,8 +204,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if not folder.is_dir():
             raise UserError(f"{folder}: folder of labels not found; expected {cls.layout}")
         found: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*.png")):
-            key = cls.label_key(path)
+        for path in (folder / name for name in image_names(folder)):
+            key = cls.label_key(path) if path.suffix == ".png" else None
             if key is None:
                 continue
             if key in found:
@@ -375,10 +310,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)
 
     def _refuse_missing(self, kind: str, paths: Iterable[Path], remedy: str) -> None:
-        missing = [path for path in paths if not path.is_file()]
+        missing = [path for path in paths if not os.path.isfile(path)]
         if missing:
             count = f"{len(missing)} of {len(self.names)} missing"
-            raise UserError(f"{missing[0]}: {kind} not found ({count}); {remedy}")
+            raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}); {remedy}")
 
 
 class EndlessSampler(Sampler[list[tuple[int, int]]]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
-from dataset.base import IMAGE_SUFFIXES, SegmentationDataset, image_names
+from dataset.base import SegmentationDataset
 from dataset.classes import CAMVID, CAMVID_IDS
+from dataset.reading import IMAGE_SUFFIXES, image_names
 from utils.errors import UserError
 
 
@@ -22,7 +24,7 @@ class CamVid(SegmentationDataset):
 
     def image_path(self, name: str) -> Path:
         candidates = [self.root / f"{name}{suffix}" for suffix in (".jpg", *IMAGE_SUFFIXES)]
-        return next((path for path in candidates if path.is_file()), candidates[0])
+        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
     def label_path(self, name: str) -> Path:
         parts = PurePosixPath(name).parts

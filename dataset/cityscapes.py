@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from dataset.reading import image_names
 from utils.errors import UserError
 
 _IMAGE_END = "_leftImg8bit.png"
@@ -24,7 +25,7 @@ class Cityscapes(SegmentationDataset):
 
     def find_names(self, split: str) -> list[str]:
         folder = self.root / "leftImg8bit" / split
-        return sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{_IMAGE_END}"))
+        return [name for name in image_names(folder) if name.endswith(_IMAGE_END) and name.count("/") == 1]
 
     def image_path(self, name: str) -> Path:
         return self.root / "leftImg8bit" / self.split / name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.base import SegmentationDataset, image_names
+from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from dataset.reading import image_names
 
 
 class GTA5(SegmentationDataset):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from dataset.base import SegmentationDataset, image_names
+from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, SYNTHIA_IDS, LabelMap
+from dataset.reading import image_names, opened
 from utils.errors import UserError
 
 
@@ -35,15 +35,9 @@ class Synthia(SegmentationDataset):
 
         Raises UserError when the file is corrupt or not a 16-bit RGB PNG.
         """
-        try:
-            # Pillow says what is wrong with a broken file; OpenCV only lets libpng write to stderr.
-            with Image.open(path) as image:
-                image.verify()
+        with opened(path, "label") as image:
+            image.verify()  # says what is wrong with a broken file; OpenCV only lets libpng write to stderr
             data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        except (OSError, SyntaxError, ValueError, EOFError, cv2.error) as error:
-            raise UserError(
-                f"{path}: corrupt or unreadable label ({error}); replace the file or remove it from the list"
-            ) from error
         if data is None or data.dtype != np.uint16 or data.ndim != 3:
             found = "nothing OpenCV reads" if data is None else f"{data.dtype} of shape {data.shape}"
             raise UserError(

@@ -10,9 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dataset.builtin import write_benchmark
 from tests.scripts import PSEUDO, STEP1, TINY_SIZE, call
+
+# The same examples every time, few of them, and no clock: a slow machine is no failure.
+settings.register_profile("bafft", derandomize=True, database=None, deadline=None, max_examples=60)
+settings.load_profile("bafft")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ A value comes from, the later the stronger: the field's default, the stage, the 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import math
 import re
@@ -316,18 +317,31 @@ def save(options: Options, folder: Path) -> None:
     write_json(folder / "config.json", options.as_dict())
 
 
+def _refuse(message: str) -> NoReturn:
+    # An error of a loader process comes wrapped in its traceback; the message is what follows the error's name.
+    message = message.rpartition("utils.errors.UserError: ")[2].strip()
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C in one line and 130."""
     # More reading processes than cores are no fault: decoding large images waits for the disk too.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
         logging.getLogger("bafft").debug("bad input", exc_info=True)
-        # An error of a loader process comes wrapped in its traceback; the message is the last line.
-        line = str(error).strip().splitlines()[-1].removeprefix("utils.errors.UserError: ")
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        logging.getLogger("bafft").debug("fault of a file", exc_info=True)
+        _refuse(f"{error.filename}: {error.strerror}; expected a file or folder that can be used")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

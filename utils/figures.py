@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.base import SegmentationDataset, read_ids, read_image
+from dataset.base import SegmentationDataset
 from dataset.classes import colorize
+from dataset.reading import read_ids, read_image
 from utils.checkpoint import write_atomically
 
 

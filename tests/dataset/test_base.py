@@ -10,8 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset import GTA5
-from dataset.base import PAD_COLOUR, Augment, EndlessSampler, read_image, read_list
+from dataset.base import PAD_COLOUR, Augment, EndlessSampler
 from dataset.classes import CITYSCAPES, IGNORE
+from dataset.reading import read_image, read_list
 from utils.errors import UserError
 
 ROAD, CAR, UNLABELLED = 7, 26, 0
@@ -144,20 +145,6 @@ def test_label_with_colours(root):
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(root / "labels" / "00001.png")
     with pytest.raises(UserError, match=r"labels/00001\.png: label of mode RGB; expected a grey or palette"):
         GTA5(root)[0]
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA"])
-def test_images_of_any_eight_bit_mode_become_rgb(tmp_path, mode):
-    path = tmp_path / "a.png"
-    Image.new("RGB", (5, 3), (255, 255, 255)).convert(mode).save(path)
-    image = read_image(path)
-    assert (image.mode, image.size, image.getpixel((4, 2))) == ("RGB", (5, 3), (255, 255, 255))
-
-
-def test_sixteen_bit_image_refused(tmp_path):
-    Image.fromarray(np.full((3, 5), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: image of mode I;16; expected 8 bits"):
-        read_image(tmp_path / "a.png")
 
 
 # Samples.

@@ -1,0 +1,168 @@
+"""Reading what others wrote: images, labels, lists and folders. Every fault is one line that names the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from dataset.classes import LabelMap
+from utils.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
+
+
+def fault(path: str | Path) -> str | None:
+    """None for a regular file, also behind links; else what is there instead: a folder, a pipe, a loop of links."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is a link that leads nowhere" if os.path.islink(path) else "not found"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    except ValueError:  # no name that a file can have
+        return "not found"
+    if stat.S_ISREG(mode):
+        return None
+    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, no regular file"
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image as 8-bit RGB, pixels as they are stored (no EXIF rotation); transparency is dropped.
+
+    16 bits count as 0 to 65535, of which the high byte stays. Raises UserError when the file is corrupt, has other than
+    8 or 16 bits, or 16 of which only the lower 12 are used: it would become black.
+    """
+    with opened(path, "image") as image:
+        deep = any(";16" in str(tile) for tile in image.tile)
+        if image.mode.startswith("I;16"):
+            rgb = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        elif image.mode in _EIGHT_BIT_MODES:
+            rgb = image.convert("RGB")
+        else:
+            raise UserError(f"{path}: image of mode {image.mode}; expected 8 or 16 bits a channel: convert it")
+    if deep and np.asarray(rgb).max() < 16:
+        raise UserError(
+            f"{path}: 16-bit image without a value above 4095; expected 0 to 65535 in use: stretch it, or convert to "
+            "8 bits"
+        )
+    return rgb
+
+
+def read_ids(path: Path) -> LabelMap:
+    """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits.
+
+    Raises UserError when the file is corrupt, has colours, holds an id above 255, or is a JPEG, which changes ids.
+    """
+    with opened(path, "label") as image:
+        found = "a JPEG" if image.format == "JPEG" else f"of mode {image.mode}"
+        if image.format == "JPEG" or not (image.mode in ("1", "L", "P") or image.mode.startswith("I;16")):
+            raise UserError(f"{path}: label {found}; expected a grey or palette PNG with one id a pixel")
+        stored = str(image.tile)
+        ids = np.array(image)
+    if ids.max() > 255:
+        raise UserError(f"{path}: label with id {ids.max()}; expected ids of 0 to 255")
+    stretch = next((factor for kind, factor in _STRETCH.items() if kind in stored), 1)
+    return (ids // stretch).astype(np.uint8) if stretch > 1 else ids.astype(np.uint8, copy=False)
+
+
+@contextmanager
+def opened(path: Path, kind: str) -> Iterator[ImageFile.ImageFile]:
+    """An open image file. UserError for whatever opening it, and the work on it in the block, provokes."""
+    found = fault(path)
+    if found:
+        raise UserError(f"{path}: {kind} {found}; add the file or remove it from the list")
+    try:
+        with warnings.catch_warnings(), _silent() if path.suffix.lower().startswith(".tif") else nullcontext():
+            warnings.simplefilter("ignore")  # of Pillow: odd metadata, many pixels
+            with Image.open(path) as image:
+                yield image
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in a decoder, it is the file that is wrong
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: corrupt or unreadable {kind} ({reason}); replace the file or remove it from the list"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error: libtiff prints what the exception says too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def read_list(path: str | Path) -> list[str]:
+    """The relative names of a list file in UTF-8, one a line; blank lines, CRLF, a byte-order mark and space around a
+    name do not count.
+
+    Raises UserError when the file is missing or empty, or a line is absolute, holds `..` or a backslash, or stands
+    twice. Links below the data folder are followed, wherever they lead: data are often linked (our choice).
+    """
+    path = Path(path)
+    found = fault(path)
+    if found:
+        raise UserError(f"{path}: unreadable list ({found}); expected a text file with one relative name a line")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: unreadable list ({error}); expected UTF-8 with one relative name a line") from error
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
+            raise UserError(
+                f"{path}, line {number}: {name!r}; expected a name below the data folder, with forward slashes"
+            )
+        if name in first_line:
+            raise UserError(f"{path}, line {number}: {name!r} is in line {first_line[name]} too; remove one")
+        first_line[name] = number
+    if not first_line:
+        raise UserError(f"{path}: the list is empty; expected one relative name a line")
+    return list(first_line)
+
+
+def image_names(folder: Path) -> list[str]:
+    """Sorted names, relative to `folder` and with forward slashes, of the images anywhere below it.
+
+    Linked folders are followed; hidden files and folders, which systems and editors leave, do not count; a folder that
+    does not exist holds nothing. UserError for a folder that cannot be read, or that is linked into itself.
+    """
+    return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _names_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    try:
+        status = os.stat(folder)
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(f"{folder}: folder cannot be read ({error.strerror}); make it readable") from error
+    here = status.st_dev, status.st_ino
+    if here in above:
+        raise UserError(f"{folder}: a link to a folder that it lies in; expected no loop: remove the link")
+    for entry in entries:
+        if os.path.isdir(entry):
+            yield from (f"{entry.name}/{name}" for name in _names_below(folder / entry.name, (*above, here)))
+        else:
+            yield entry.name

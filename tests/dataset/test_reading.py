@@ -1,0 +1,279 @@
+"""Files of all kinds: what is read gives the right pixels, what is not is named in one line."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dataset.reading import fault, image_names, read_ids, read_image, read_list
+from utils.errors import UserError
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+IDS = RNG.integers(0, 34, (4, 6), dtype=np.uint8)
+
+
+def png(path: Path, width: int, depth: int, row: bytes, kind: int = 0, height: int = 1) -> Path:
+    """A PNG of one row (repeated) with `depth` bits a pixel, byte by byte; kind 0 is grey, 2 RGB."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    data = zlib.compress((b"\0" + row) * min(height, 9))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+def palette(path: Path, ids: np.ndarray = IDS) -> Path:
+    """Saved with colours that have nothing to do with the ids, one of them transparent."""
+    image = Image.fromarray(ids)
+    image.putpalette([(7 * i + 90) % 256 for i in range(768)])
+    image.save(path, transparency=0)
+    return path
+
+
+def refused(read, path: Path, *words: str) -> None:
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(read_image(path))
+
+
+# Photographs.
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "größe 街.png", "x" * 200 + ".png"])
+def test_a_photograph_of_sixteen_bits_keeps_its_high_byte(tmp_path, name):
+    deep = RNG.integers(0, 65536, (4, 6, 3), dtype=np.uint16)
+    deep[0, 0] = 65535
+    cv2.imwrite(str(tmp_path / "b.png"), deep[:, :, ::-1])
+    for pixels, expected in ((deep, deep >> 8), (deep[:, :, 1], np.repeat(deep[:, :, 1:2] >> 8, 3, axis=2))):
+        cv2.imwrite(str(tmp_path / name), pixels if pixels.ndim == 2 else pixels[:, :, ::-1])
+        assert np.array_equal(pixels_of(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
+def test_twelve_bits_in_sixteen_would_turn_black(tmp_path, shape):
+    cv2.imwrite(str(tmp_path / "a.png"), RNG.integers(0, 4096, shape, dtype=np.uint16))
+    refused(read_image, tmp_path / "a.png", "without a value above 4095", "expected 0 to 65535")
+
+
+def test_photographs_that_are_no_rgb(tmp_path):
+    path = tmp_path / "a.png"
+    alpha = RNG.integers(0, 256, (4, 6, 1), dtype=np.uint8)
+    Image.fromarray(np.dstack([COLOURS, alpha])).save(path)
+    assert np.array_equal(pixels_of(path), COLOURS)  # a transparent pixel has a colour too
+    Image.fromarray(COLOURS[:, :, 0]).save(path)
+    assert np.array_equal(pixels_of(path), np.repeat(COLOURS[:, :, :1], 3, axis=2))
+    palette(path)
+    colours = (7 * (3 * IDS[:, :, None].astype(int) + np.arange(3)) + 90) % 256
+    assert np.array_equal(pixels_of(path), colours)
+    Image.fromarray(IDS > 9).save(path)
+    assert np.array_equal(pixels_of(path), np.repeat((IDS > 9)[:, :, None] * 255, 3, axis=2))
+    Image.fromarray(COLOURS).convert("CMYK").save(tmp_path / "a.tif")
+    assert np.array_equal(pixels_of(tmp_path / "a.tif"), COLOURS)
+    Image.fromarray(COLOURS).save(path.with_suffix(".tif"), compression="tiff_lzw")
+    assert np.array_equal(pixels_of(path.with_suffix(".tif")), COLOURS)
+
+
+def test_a_photograph_of_another_depth(tmp_path):
+    for dtype in (np.int32, np.float32):
+        Image.fromarray(IDS.astype(dtype)).save(tmp_path / "a.tif")
+        refused(read_image, tmp_path / "a.tif", "image of mode", "expected 8 or 16 bits a channel")
+
+
+# Labels.
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "ids"),
+    [
+        (1, bytes([0b01100001]), [0, 1, 1, 0, 0, 0, 0, 1]),
+        (2, bytes([0b00011011, 0b11100100]), [0, 1, 2, 3, 3, 2, 1, 0]),
+        (4, bytes([0x0A, 0xF1, 0x23, 0xBC]), [0, 10, 15, 1, 2, 3, 11, 12]),
+        (8, bytes(range(250, 258 - 2)) + b"\0\1", [250, 251, 252, 253, 254, 255, 0, 1]),
+        (16, struct.pack(">8H", 0, 1, 7, 33, 128, 200, 254, 255), [0, 1, 7, 33, 128, 200, 254, 255]),
+    ],
+)
+def test_ids_are_the_stored_values_of_any_depth(tmp_path, depth, row, ids):
+    read = read_ids(png(tmp_path / "a.png", 8, depth, row))
+    assert (read.dtype, read.tolist()) == (np.uint8, [ids])
+
+
+def test_ids_of_a_palette_are_its_indices(tmp_path):
+    assert np.array_equal(read_ids(palette(tmp_path / "a.png")), IDS)
+    few = IDS % 4  # saved with two bits a pixel
+    assert np.array_equal(read_ids(palette(tmp_path / "a.png", few)), few)
+
+
+def test_labels_that_have_no_ids(tmp_path):
+    path = tmp_path / "a.png"
+    for mode in ("RGB", "RGBA", "LA"):
+        Image.fromarray(COLOURS).convert(mode).save(path)
+        refused(read_ids, path, f"label of mode {mode}", "expected a grey or palette PNG")
+    png(path, 2, 16, struct.pack(">2H", 7, 7001))
+    refused(read_ids, path, "label with id 7001", "expected ids of 0 to 255")
+    Image.fromarray(IDS).save(path, "JPEG")
+    refused(read_ids, path, "label a JPEG")
+
+
+# Damage.
+
+WRITERS = {
+    "png": lambda path: Image.fromarray(COLOURS.repeat(8, 0)).save(path),
+    "jpg": lambda path: Image.fromarray(COLOURS.repeat(8, 0).repeat(8, 1)).save(path, quality=90),
+    "tif": lambda path: Image.fromarray(COLOURS.repeat(8, 0)).save(path, compression="tiff_lzw"),
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("keep", [0, 1, 8, 0.3, 0.8])
+def test_a_truncated_photograph(tmp_path, suffix, keep):
+    path = tmp_path / f"a.{suffix}"
+    WRITERS[suffix](path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep if isinstance(keep, int) else keep * len(content))])
+    refused(read_image, path, "corrupt or unreadable image")
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_random_damage_never_escapes(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    WRITERS[suffix](path)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    for number in range(60):
+        rng = np.random.default_rng(number)
+        damaged = content.copy()
+        # Half of the time in the first 64 bytes, where the headers are.
+        damaged[rng.integers(0, (64, len(content))[number % 2], 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(damaged.tobytes())
+        for read in (read_image, read_ids):
+            try:
+                read(path)
+            except UserError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+
+
+def test_libtiff_adds_no_lines_of_its_own(tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOURS.repeat(50, 0)).save(path, compression="tiff_deflate")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 255
+    path.write_bytes(content)
+    refused(read_image, path, "corrupt or unreadable image")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_decompression_bomb(tmp_path):
+    png(tmp_path / "a.png", 30_000, 8, bytes(90_000), kind=2, height=30_000)
+    for read in (read_image, read_ids):
+        refused(read, tmp_path / "a.png", "corrupt or unreadable", "exceeds limit of")
+
+
+def test_files_that_are_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dead.png").symlink_to("nowhere.png")
+    said = {
+        "pipe.png": "is a pipe or device",
+        "folder.png": "is a folder",
+        "loop.png": "cannot be opened (Too many levels of symbolic links)",
+        "dead.png": "is a link that leads nowhere",
+        "x" * 300 + ".png": "cannot be opened (File name too long)",
+        "none.png": "not found",
+        "\0.png": "not found",
+    }
+    for name, words in said.items():
+        for read in (read_image, read_ids, read_list):
+            refused(read, tmp_path / name, words)
+    assert fault("/dev/zero") == "is a pipe or device, no regular file"
+    assert fault(__file__) is None
+
+
+# Folders.
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_linked_folders_are_followed_and_hidden_files_are_not_images(tmp_path):
+    touch(tmp_path / "disk", "deep/b.PNG", "ü.jpeg", "notes.txt")
+    touch(tmp_path / "images", "a.png", "._a.png", ".ipynb_checkpoints/a.png")
+    (tmp_path / "images/linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "images/again.tif").symlink_to(tmp_path / "disk/ü.jpeg")
+    assert image_names(tmp_path / "images") == ["a.png", "again.tif", "linked/deep/b.PNG", "linked/ü.jpeg"]
+    (tmp_path / "data").symlink_to(tmp_path / "images")
+    assert image_names(tmp_path / "data") == image_names(tmp_path / "images")
+    assert image_names(tmp_path / "none") == image_names(tmp_path / "images/a.png") == []
+
+
+def test_a_folder_linked_into_itself(tmp_path):
+    touch(tmp_path / "images", "a/b/c.png")
+    (tmp_path / "images/a/b/up").symlink_to(tmp_path / "images/a")
+    with pytest.raises(UserError, match=r"images/a/b/up: a link to a folder that it lies in"):
+        image_names(tmp_path / "images")
+    (tmp_path / "self").symlink_to("self")
+    with pytest.raises(UserError, match=r"self: folder cannot be read .Too many levels"):
+        image_names(tmp_path / "self")
+
+
+# Lists.
+
+# Among the letters are signs that Python, but no list, takes for ends of lines.
+NAMES = st.text(st.sampled_from("ab.é街-_/ \u00a0\u2028\x85\x0b\x1c😀"), min_size=1).map(str.strip)
+
+
+def plain(name: str) -> bool:
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/") and not name.startswith("\ufeff")
+
+
+@given(
+    names=st.lists(NAMES.filter(plain), min_size=1, unique=True),
+    start=st.sampled_from(["", "\ufeff"]),
+    end=st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\r\n"]),
+)
+def test_any_list_of_names_comes_back(tmp_path_factory, names, start, end):
+    path = tmp_path_factory.getbasetemp() / "list.txt"
+    path.write_bytes((start + end.join(names) + end).encode())
+    assert read_list(path) == names
+
+
+@given(content=st.one_of(st.binary(), st.text(alphabet="ab/.\\ \r\n\0\ufeff").map(str.encode)))
+def test_any_bytes_are_names_below_the_folder_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "list.txt"
+    path.write_bytes(content)
+    try:
+        names = read_list(path)
+    except UserError as error:
+        assert str(path) in str(error)
+        return
+    root = Path("/data/root")
+    assert names and len(set(names)) == len(names)
+    assert all(Path(os.path.normpath(root / name)).is_relative_to(root) for name in names)
+
+
+@pytest.mark.parametrize("line", ["..", "a/../../b.png", "/a.png", "//a.png", "..\\a.png", "C:\\a.png", "a\\b.png"])
+def test_a_name_that_leaves_the_folder(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"a.png\n\n{line}\n")
+    refused(read_list, tmp_path / "list.txt", "line 3", "expected a name below the data folder")
+
+
+def test_a_list_in_another_encoding(tmp_path):
+    (tmp_path / "list.txt").write_text("größe.png\n", encoding="utf-16")
+    refused(read_list, tmp_path / "list.txt", "unreadable list", "expected UTF-8")
