@@ -18,6 +18,7 @@ from utils import build, config, logs
 from utils.evaluation import predict
 from utils.logs import logger
 from utils.pseudo_labels import confidence, write_pseudo_labels
+from utils.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,16 +26,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.setup()
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
+    skipped = Skipped()
+    build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
     predictions = (
         (images.key(sample["name"]), *confidence(logits, tuple(sample["image"].shape[1:])))
-        for sample, logits in predict(segmenter, images, amp=options.amp, num_workers=options.num_workers)
+        for sample, logits in predict(
+            segmenter, images, amp=options.amp, num_workers=options.num_workers, skipped=skipped
+        )
     )
     folder = Path(options.ssl_target_dir)
     thresholds, kept, predicted = write_pseudo_labels(predictions, classes.num_classes, folder, options.ignore_label)
     for name, threshold, n_kept, n in zip(classes.names, thresholds, kept, predicted, strict=True):
         logger.info("%-14s threshold %.4f  kept %5.1f %% of %d pixels", name, threshold, 100 * n_kept / max(n, 1), n)
-    logger.info("%d pseudo-labels in %s", len(images), folder)
+    skipped.list_in(folder)
+    logger.info("%d pseudo-labels in %s", len(images) - len(skipped.reasons), folder)
 
 
 if __name__ == "__main__":

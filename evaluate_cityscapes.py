@@ -14,6 +14,7 @@ from pathlib import Path
 
 from utils import build, checkpoint, config, logs
 from utils.evaluation import evaluate
+from utils.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,15 +22,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.setup()
     classes = build.classes(options)
     images = build.test_data(options, classes)
+    skipped = Skipped()
+    build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
     folder = None if options.save in (None, "none") else Path(str(options.save))
-    scores = evaluate(segmenter, images, amp=options.amp, num_workers=options.num_workers, save=folder)
-    print(f"IoU in percent of {options.restore_from} on {len(images)} images of {options.data_dir_target}")
+    scores = evaluate(segmenter, images, amp=options.amp, num_workers=options.num_workers, save=folder, skipped=skipped)
+    scored = len(images) - len(skipped.reasons)
+    print(f"IoU in percent of {options.restore_from} on {scored} images of {options.data_dir_target}")
     print(scores.table(classes))
     if folder is not None:
+        skipped.list_in(folder)
         print(f"masks in {folder}")
     if options.json:
-        result = {"checkpoint": options.restore_from, "images": len(images), **scores.as_dict(classes)}
+        result = {"checkpoint": options.restore_from, "images": scored, "skipped": skipped.reasons}
+        result |= scores.as_dict(classes)
         checkpoint.write_json(Path(options.json), result)
 
 

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         target=None if options.source_only else build.target_data(options, classes),
         test=build.test_data_if_any(options, classes),
     )
+    build.check_files(options, data.skipped, data.source, data.target, data.test)
     segmenter = build.segmenter(options, given, classes)
     Trainer(options, "step1", segmenter, data).run()
 

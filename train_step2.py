@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         target=build.target_data(options, classes, pseudo_labels=True),
         test=build.test_data_if_any(options, classes),
     )
+    build.check_files(options, data.skipped, data.source, data.target, data.test)
     segmenter = build.segmenter(options, given, classes)
     Trainer(options, "step2", segmenter, data).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ class Aerial(SegmentationDataset):
         super()._check_files()
         if not self.labels or self.pseudo_label_dir is not None or (self.label_root / MANIFEST).is_file():
             return
-        ids = {int(i) for name in self.names[:_SAMPLE] for i in np.unique(self.read_label(self.label_path(name)))}
+        ids: set[int] = set()
+        for name in self.names[:_SAMPLE]:
+            with suppress(UserError) if self.skip_bad else nullcontext():
+                ids.update(np.unique(self.read_label(self.label_path(name))).tolist())
         if ids == {0, 255}:
             raise UserError(
                 f"{self.label_root}: masks of 0 and 255 without a 1; expected 0 (background), 1 (foreground) and 255 "

@@ -17,8 +17,8 @@ from PIL import Image, ImageEnhance
 from torch.utils.data import Dataset, Sampler
 
 from dataset.classes import IGNORE, ClassTable, LabelMap, train_id_lookup
-from dataset.reading import IMAGE_SUFFIXES, fault, image_names, read_ids, read_image, read_list
-from utils.errors import UserError
+from dataset.reading import IMAGE_SUFFIXES, fault, image_names, image_size, read_ids, read_image, read_list
+from utils.errors import UserError, one_line
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -104,6 +104,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         label_root: root of the labels where they lie apart, as for restyled images. `root` and `label_root` may
             then also be the very folders of images and of labels, and a restyled image may have another size than
             its label, as long as it shows the same: width over height within 5 %.
+        skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
 
     Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
     gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
@@ -134,6 +135,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         pseudo_label_dir: str | Path | None = None,
         id_map: LabelMap | None = None,
         label_root: str | Path | None = None,
+        skip_bad: bool = False,
     ) -> None:
         if label_size not in ("input", "native"):
             raise ValueError(f"label_size: {label_size!r} given, expected 'input' or 'native'")
@@ -153,6 +155,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.ignore_label = ignore_label
         self.augment = augment or Augment()
         self.seed = seed
+        self.skip_bad = skip_bad
         self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
         id_map = self.id_map if id_map is None else id_map
         self._lookup = train_id_lookup(id_map, self.table.num_classes, ignore_label)
@@ -248,6 +251,21 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         sample["image"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return sample
 
+    def header_fault(self, name: str) -> str | None:
+        """What the headers of an image and of its label tell: not there, no image, or two sizes; None when all is well.
+
+        Decoding may still find damage.
+        """
+        try:
+            native = image_size(self.image_path(name), "image")
+            if self.labels:
+                size = image_size(self._label_file(name), "label")
+                if self.pseudo_label_dir is None:
+                    self._refuse_other_size(name, size, native)
+        except UserError as error:
+            return one_line(error)
+        return None
+
     def _train_ids(self, name: str, native: Size) -> LabelMap:
         path = self._label_file(name)
         if self.pseudo_label_dir is not None:
@@ -260,20 +278,18 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 )
             return label
         label = self._lookup[self.read_label(path)]
-        if not self._fits(label, native):
-            raise UserError(
-                f"{path}: label of {label.shape[1]}x{label.shape[0]} pixels, but its image "
-                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
-                f"{'size' if self.label_root == self.root else 'shape'}: replace one of them or remove the line from "
-                "the list"
-            )
+        self._refuse_other_size(name, label.shape[::-1], native)
         return label
 
-    def _fits(self, label: LabelMap, native: Size) -> bool:
-        height, width = label.shape
-        if self.label_root == self.root:
-            return (width, height) == native
-        return abs(width * native[1] / (height * native[0]) - 1) <= ASPECT_TOLERANCE
+    def _refuse_other_size(self, name: str, label: Size, native: Size) -> None:
+        apart = self.label_root != self.root
+        stretch = label[0] * native[1] / (label[1] * native[0])
+        if abs(stretch - 1) > ASPECT_TOLERANCE if apart else label != native:
+            raise UserError(
+                f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
+                f"{'shape' if apart else 'size'}: replace one of them or remove the line from the list"
+            )
 
     def _label_file(self, name: str) -> Path:
         if self.pseudo_label_dir is not None:
@@ -311,7 +327,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _refuse_missing(self, kind: str, paths: Iterable[Path], remedy: str) -> None:
         missing = [path for path in paths if not os.path.isfile(path)]
-        if missing:
+        if missing and not (self.skip_bad and len(missing) < len(self.names)):
             count = f"{len(missing)} of {len(self.names)} missing"
             raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}); {remedy}")
 

@@ -36,6 +36,12 @@ def fault(path: str | Path) -> str | None:
     return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, no regular file"
 
 
+def image_size(path: Path, kind: str) -> tuple[int, int]:
+    """Width and height from the header alone. Raises UserError for what is no image; `kind` says what it should be."""
+    with opened(path, kind) as image:
+        return image.size
+
+
 def read_image(path: Path) -> Image.Image:
     """The image as 8-bit RGB, pixels as they are stored (no EXIF rotation); transparency is dropped.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from dataset import READERS
 from dataset.base import Augment, SegmentationDataset
@@ -18,6 +19,7 @@ from model.deeplab import DeepLab, build_segmenter
 from utils.config import Options, flag
 from utils.errors import UserError
 from utils.logs import logger
+from utils.skipped import Skipped
 from utils.weights import describe_file, load_weights
 
 BUILTIN_ROOT = Path("data/builtin")
@@ -95,6 +97,24 @@ def test_data(options: Options, table: ClassTable, *, labels: bool = True) -> Se
         labels=labels,
         label_size="native",
     )
+
+
+def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
+    """Read the headers of all files before anything starts: a file that is no image, or a pair of two sizes, shows now
+    and not in mid-epoch.
+
+    All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
+    """
+    for images in (images for images in data if images is not None):
+        names = tqdm(images.names, desc="headers", disable=None, leave=False)
+        faults = [fault for fault in map(images.header_fault, names) if fault]
+        if options.skip_bad_images and len(faults) < len(images):
+            skipped.add(faults)
+        elif faults:
+            for fault in faults[1:]:
+                logger.info("bad: %s", fault)
+            count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
+            raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
 
 
 def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
@@ -187,7 +207,8 @@ def _dataset(
     if BUILTIN_ROOT in Path(root).parents and not Path(root).exists():
         logger.info("%s is not there yet: drawing the built-in data", root)
         write_benchmark(BUILTIN_ROOT)
-    return READERS[reader](root, list_file(names, root), table=table, ignore_label=options.ignore_label, **arguments)
+    arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
+    return READERS[reader](root, list_file(names, root), table=table, **arguments)
 
 
 def list_file(name: str | None, root: str) -> Path | None:

@@ -24,7 +24,7 @@ from model.batchnorm import BN_MODES
 from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
 from utils.checkpoint import write_json
-from utils.errors import UserError
+from utils.errors import UserError, one_line
 from utils.presets import METHODS, PRESETS, STAGES
 
 TRAIN = ("step1", "step2")
@@ -97,6 +97,9 @@ class Options:
     random_mirror: bool = option(False, "mirror images at random", TRAIN)
     random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
+    skip_bad_images: bool = option(
+        False, "go on without images that are missing, corrupt, or of another size than their label", NETWORK
+    )
     num_workers: int = option(4, "processes that read images; 0 reads in the main one", NETWORK, check=_at_least(0))
 
     # Network
@@ -318,10 +321,7 @@ def save(options: Options, folder: Path) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    # An error of a loader process comes wrapped in its traceback; the message is what follows the error's name.
-    message = message.rpartition("utils.errors.UserError: ")[2].strip()
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -336,7 +336,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
     except UserError as error:
         logging.getLogger("bafft").debug("bad input", exc_info=True)
-        _refuse(str(error))
+        _refuse(one_line(error))
     except OSError as error:
         if error.filename is None:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.base import EndlessSampler, SegmentationDataset
+from dataset.skip import Replacing
 from model.adaptation import Adaptation, Batch
 from model.batchnorm import set_training_mode
 from model.deeplab import DeepLab
@@ -29,6 +30,7 @@ from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import AMP_DTYPES, evaluate
 from utils.logs import JsonLines, logger, revision
+from utils.skipped import Skipped
 
 _SETTINGS = ("base_lr", "momentum", "weight_decay")  # of an optimiser's group, from the options also on resuming
 
@@ -41,11 +43,13 @@ def poly(step: int, options: Options) -> float:
 
 @dataclass
 class Data:
-    """source: labelled; target: unlabelled or with pseudo-labels, None for source only; test: for scores, if any."""
+    """source: labelled; target: unlabelled or with pseudo-labels, None for source only; test: for scores, if any;
+    skipped: the bad images of all three."""
 
     source: SegmentationDataset
     target: SegmentationDataset | None = None
     test: SegmentationDataset | None = None
+    skipped: Skipped = field(default_factory=Skipped, kw_only=True)
 
 
 class Trainer:
@@ -158,13 +162,14 @@ class Trainer:
         options = self.options
         drawn = self.step * options.iter_size * options.batch_size
         loader = DataLoader(
-            dataset,
+            Replacing(dataset) if dataset.skip_bad else dataset,
             batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn),
             num_workers=options.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else a loader draws from the state that training goes on with
         )
         for batch in loader:
+            self.data.skipped.add(line for reasons in batch.get("skipped", ()) for line in reasons.splitlines())
             yield {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label") if key in batch}
 
     def _record(self, meter: Meter) -> dict[str, Any]:
@@ -210,7 +215,10 @@ class Trainer:
         checkpoint.save(self.folder / "last.pth", self.state_dict())
         if self.data.test is None:
             return
-        scores = evaluate(self.segmenter, self.data.test, amp=self.options.amp, num_workers=self.options.num_workers)
+        options = self.options
+        scores = evaluate(
+            self.segmenter, self.data.test, amp=options.amp, num_workers=options.num_workers, skipped=self.data.skipped
+        )
         set_training_mode(self.segmenter, self.options.bn)
         table = self.data.test.table
         name, ids = next(iter(table.subsets.items()))
@@ -251,6 +259,7 @@ class Trainer:
             for name in ("last.pth", "best.pth"):
                 (self.folder / name).unlink(missing_ok=True)
         config.save(self.options, self.folder)
+        self.data.skipped.list_in(self.folder, go_on=keep)
         logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.device))
         logger.info("options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.stage))
 

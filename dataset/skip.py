@@ -1,0 +1,54 @@
+"""`--skip-bad-images`: samples of a data set without those that cannot be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from dataset.base import SegmentationDataset
+from utils.errors import UserError, one_line
+
+TRIES = 100
+
+
+class Replacing(Dataset[dict[str, Any]]):
+    """For training: in the place of a bad sample stands the next good one of the list, with the running number (and so
+    the augmentation) of the bad one.
+
+    Nothing is remembered, so a run that goes on draws the same; samples have "skipped", the reasons, a line each.
+    Raises UserError where 100 samples in a row, or all, are bad.
+    """
+
+    def __init__(self, data: SegmentationDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
+        position, number = index
+        reasons: list[str] = []
+        for _ in range(min(TRIES, len(self))):
+            try:
+                return {**self.data[position, number], "skipped": "\n".join(reasons)}
+            except UserError as error:
+                reasons.append(one_line(error))
+            position = (position + 1) % len(self)
+        raise UserError(f"{self.data.root}: {len(reasons)} bad images in a row, too many to skip; first {reasons[0]}")
+
+
+class LeavingOut(Dataset[dict[str, Any]]):
+    """For prediction: of a bad sample only its "name" is left, and the reason as "skipped"."""
+
+    def __init__(self, data: SegmentationDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self.data[index]
+        except UserError as error:
+            return {"name": self.data.names[index], "skipped": one_line(error)}
