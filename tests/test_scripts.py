@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dataset import Cityscapes, base
-from dataset.classes import CITYSCAPES
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
 from tests.scripts import (
     COMMON,
     MAINS,
@@ -103,6 +104,29 @@ def test_each_script_finds_by_default_what_the_one_before_wrote(run_folder, caps
     assert scores == again
     assert scores["images"] == 2
     assert records(STEP2)[-1]["miou"] == pytest.approx(scores["means"]["19"], abs=1e-12)
+
+
+def test_saved_masks_score_alike_in_every_form(after_stage1, capsys):
+    call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--json", "0.json")
+    labels = np.append(np.flatnonzero(CITYSCAPES_IDS < 19)[np.argsort(CITYSCAPES_IDS[CITYSCAPES_IDS < 19])], 0)
+    for path in MASKS.glob("*_leftImg8bit.png"):
+        Path("label_ids").mkdir(exist_ok=True)
+        Image.fromarray(labels[mask(path)].astype(np.uint8)).save(Path("label_ids") / path.name)
+    for path in TRUTH.rglob("*_labelIds.png"):
+        Path("train_ids").mkdir(exist_ok=True)
+        name = path.name.replace("labelIds", "labelTrainIds")
+        Image.fromarray(CITYSCAPES_IDS[mask(path)]).save(Path("train_ids") / name)
+    call("iou", str(TRUTH), str(MASKS), "--json", "1.json", "--workers", "2")
+    call("iou", str(TRUTH), "label_ids", "--pred-ids", "label", "--json", "2.json")
+    call("iou", "train_ids", str(MASKS), "--json", "3.json")
+    first, *others = (json.loads(Path(f"{i}.json").read_text()) for i in range(4))
+    del first["checkpoint"]
+    assert all(other == first for other in others)
+    shrunk = next(iter(MASKS.glob("*_leftImg8bit.png")))
+    Image.fromarray(mask(shrunk)[::2, ::2]).save(shrunk)
+    call("iou", str(TRUTH), str(MASKS), "--json", "4.json", "--resize-pred", "nearest")
+    resized = json.loads(Path("4.json").read_text())
+    assert np.sum(resized["confusion"]) == np.sum(first["confusion"])
 
 
 def test_scores_as_json_add_up(after_stage1):

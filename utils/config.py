@@ -188,6 +188,19 @@ class Options:
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
     json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
 
+    # Saved masks
+    gt_ids: str = option(
+        "auto",
+        "ids in the files of ground truth; auto takes Cityscapes' labelTrainIds files where there are no labelIds",
+        ("iou",),
+        choices=("auto", "label", "train"),
+    )
+    pred_ids: str = option("train", "ids in the predicted masks", ("iou",), choices=("train", "label"))
+    resize_pred: str = option(
+        "none", "how masks of another size than their label are resized", ("iou",), choices=("none", "nearest")
+    )
+    workers: int = option(1, "processes that read masks; the scores are the same", ("iou",), check=_at_least(1))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as saved beside the checkpoints."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

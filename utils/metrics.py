@@ -18,6 +18,9 @@ Map = npt.NDArray[Any] | torch.Tensor
 class ConfusionMatrix:
     """Counts of pixels by true and predicted class, over any number of images.
 
+    A pixel of a class may also be predicted as none of them, where masks hold other ids: it counts as missed, as in
+    the official Cityscapes evaluation.
+
     Raises ValueError for a prediction and a label of different shapes or not of integers, UserError for an id
     outside the classes (a pixel whose label is `ignore` may hold any prediction).
     """
@@ -27,7 +30,7 @@ class ConfusionMatrix:
             raise ValueError(f"{num_classes} classes with ignore label {ignore}")
         self.num_classes = num_classes
         self.ignore = ignore
-        self._counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self._counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)  # last column: no class
 
     def update(self, pred: Map, label: Map) -> None:
         """Count every pixel once. `pred`, `label`: integer maps of one shape, numpy or torch on any device.
@@ -46,6 +49,11 @@ class ConfusionMatrix:
         self._check(guess, "prediction")
         size = self.num_classes
         counts = torch.bincount(truth * size + guess, minlength=size * size).reshape(size, size)
+        self.add(torch.nn.functional.pad(counts, (0, 1)))
+
+    def add(self, counts: Map) -> None:
+        """Add pixel counts [C, C + 1]: rows the truth, columns the prediction, the last one no class."""
+        counts = torch.as_tensor(counts)
         self._counts = self._counts.to(counts.device) + counts
 
     def _check(self, ids: torch.Tensor, kind: str) -> None:
@@ -61,13 +69,18 @@ class ConfusionMatrix:
     @property
     def matrix(self) -> npt.NDArray[np.int64]:
         """Pixel counts [C, C], rows the truth, columns the prediction."""
-        return self._counts.cpu().numpy()
+        return self._counts[:, :-1].cpu().numpy()
+
+    @property
+    def no_class(self) -> npt.NDArray[np.int64]:
+        """Pixels [C] of each true class that were predicted as no class."""
+        return self._counts[:, -1].cpu().numpy()
 
     def iou(self) -> npt.NDArray[np.float64]:
         """Intersection over union [C], 0 to 1; nan for a class that is in neither truth nor prediction."""
         matrix = self.matrix
         hit = np.diag(matrix).astype(np.float64)
-        union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+        union = matrix.sum(0) + matrix.sum(1) + self.no_class - np.diag(matrix)
         return np.divide(hit, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
     def f1(self) -> npt.NDArray[np.float64]:
@@ -82,24 +95,34 @@ class ConfusionMatrix:
         return float(present.mean()) if present.size else float("nan")
 
     def as_dict(self, table: ClassTable) -> dict[str, Any]:
-        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the matrix;
-        where the table asks for it, F1 by name."""
+        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent) and the classes of
+        each set, the matrix, and pixels predicted as no class; where the table asks for it, F1 by name."""
         iou, f1 = self._iou_of(table), self.f1()
         return {
             "classes": list(table.names),
             "iou": {name: _number(value) for name, value in zip(table.names, iou, strict=True)},
             "means": {name: _number(self.mean(ids)) for name, ids in table.subsets.items()},
+            "class_sets": {name: [table.names[i] for i in ids] for name, ids in table.subsets.items()},
             **({"f1": {table.names[i]: _number(f1[i]) for i in table.f1}} if table.f1 else {}),
             "confusion": self.matrix.tolist(),
+            "no_class": self.no_class.tolist(),
         }
 
     def table(self, table: ClassTable) -> str:
-        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one a line."""
+        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one a line;
+        then which classes the smaller sets leave out, and how many pixels were predicted as no class."""
         rows = list(zip(table.names, self._iou_of(table), strict=True))
         rows += [(f"mean of {name} classes", self.mean(ids)) for name, ids in table.subsets.items()]
         rows += [(f"F1 of {table.names[i]}", self.f1()[i]) for i in table.f1]
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {_percent(value):>6}" for name, value in rows)
+        lines = [f"{name:<{width}}  {_percent(value):>6}" for name, value in rows]
+        for name, ids in table.subsets.items():
+            left_out = [other for i, other in enumerate(table.names) if i not in ids]
+            lines += [f"{name} classes: all but {', '.join(left_out)}"] if left_out else []
+        missed, total = int(self.no_class.sum()), int(self._counts.sum())
+        if missed:
+            lines.append(f"predicted as no class, counted as missed: {missed} pixels ({100 * missed / total:.2f} %)")
+        return "\n".join(lines)
 
     def _iou_of(self, table: ClassTable) -> npt.NDArray[np.float64]:
         if table.num_classes != self.num_classes:

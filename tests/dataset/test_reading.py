@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dataset import reading
 from dataset.reading import fault, image_names, read_ids, read_image, read_list
 from utils.errors import UserError
 
@@ -116,6 +117,20 @@ def test_ids_of_a_palette_are_its_indices(tmp_path):
     assert np.array_equal(read_ids(palette(tmp_path / "a.png")), IDS)
     few = IDS % 4  # saved with two bits a pixel
     assert np.array_equal(read_ids(palette(tmp_path / "a.png", few)), few)
+
+
+def test_the_fast_decoder_takes_every_png_of_8_bits_and_agrees_with_pillow(tmp_path):
+    steps = np.cumsum(RNG.random((60, 90)) < 0.1, axis=1) + np.cumsum(RNG.random((60, 90)) < 0.1, axis=0)
+    for ids in (steps.astype(np.uint8), RNG.integers(0, 256, (60, 90), dtype=np.uint8)):
+        grey, coloured = Image.fromarray(ids), Image.fromarray(ids)
+        coloured.putpalette(RNG.bytes(768))
+        for number, image in enumerate((grey, coloured)):
+            path = tmp_path / f"{number}.png"
+            for options in ({}, {"optimize": True}, {"compress_level": 1}, {"transparency": 3}):
+                image.save(path, **options)
+                fast = reading._png_ids(path)
+                assert fast is not None and fast.dtype == np.uint8 and np.array_equal(fast, ids)
+                assert np.array_equal(np.array(Image.open(path)), ids)
 
 
 def test_labels_that_have_no_ids(tmp_path):

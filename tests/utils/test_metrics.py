@@ -89,16 +89,24 @@ def test_as_dict_is_json():
     assert found["iou"]["sidewalk"] == 0.5
     assert found["iou"]["train"] is None
     assert list(found["means"]) == ["19", "16", "13"]
-    assert np.array(found["confusion"]).sum() == 5
+    assert [len(names) for names in found["class_sets"].values()] == [19, 16, 13]
+    assert set(found["class_sets"]["19"]) - set(found["class_sets"]["16"]) == {"terrain", "truck", "train"}
+    assert np.array(found["confusion"]).sum() == 5 and found["no_class"] == [0] * 19
     assert found["confusion"][1][:2] == [1, 1]
     assert ConfusionMatrix(19).as_dict(CITYSCAPES)["means"] == {"19": None, "16": None, "13": None}
 
 
 def test_table_in_percent():
-    lines = [line.rsplit(maxsplit=1) for line in hand_case().table(CITYSCAPES).splitlines()]
+    *rows, without3, without6 = hand_case().table(CITYSCAPES).splitlines()
+    assert without3 == "16 classes: all but terrain, truck, train"
+    assert without6 == "13 classes: all but wall, fence, pole, terrain, truck, train"
+    lines = [line.rsplit(maxsplit=1) for line in rows]
     assert len(lines) == 19 + 3
     assert [name.strip() for name, _ in lines] == [
-        *CITYSCAPES.names, "mean of 19 classes", "mean of 16 classes", "mean of 13 classes",
+        *CITYSCAPES.names,
+        "mean of 19 classes",
+        "mean of 16 classes",
+        "mean of 13 classes",
     ]
     assert [value for _, value in lines[:4]] == ["66.67", "50.00", "0.00", "absent"]
     assert lines[19][1] == "29.17"
@@ -116,7 +124,10 @@ def test_f1_of_the_foreground():
     assert found["means"] == {"2": pytest.approx((1 / 3 + 1 / 2) / 2)}
     lines = [line.rsplit(maxsplit=1) for line in confusion.table(AERIAL).splitlines()]
     assert [(name.strip(), value) for name, value in lines] == [
-        ("background", "33.33"), ("foreground", "50.00"), ("mean of 2 classes", "41.67"), ("F1 of foreground", "66.67"),
+        ("background", "33.33"),
+        ("foreground", "50.00"),
+        ("mean of 2 classes", "41.67"),
+        ("F1 of foreground", "66.67"),
     ]
     assert "f1" not in hand_case().as_dict(CITYSCAPES)
     assert ConfusionMatrix(2).as_dict(AERIAL)["f1"] == {"foreground": None}
