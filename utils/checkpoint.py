@@ -53,8 +53,10 @@ def staged(folder: Path) -> Iterator[Path]:
         raise
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None], *, sync: bool = True) -> None:
     """Have `write` fill a temporary file beside `path`, then rename it: `path` is the old file or the new one, whole.
+
+    sync: wait until it would outlive a power cut, which takes long for thousands of small files.
 
     Raises UserError when the disk is full or the folder cannot be written; the old file stays.
     """
@@ -64,7 +66,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(

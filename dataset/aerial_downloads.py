@@ -1,0 +1,148 @@
+"""Finds images and masks in the public aerial data sets, in the trees in which they are distributed."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset.aerial import IMAGES, LABELS
+from utils.errors import UserError
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+_UNSPLIT = tuple((images, masks, "") for images, masks in (("images", "gt"), ("images", "masks"), (IMAGES, LABELS)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A public data set. layouts: alternatives, each of (image folder, mask folder, split); "" is split by name.
+
+    image_end, mask_end: what follows the common stem in a file name, before the extension. blank: whether it has areas
+    without data, which are white. cities: whether images are numbered by city, as `austin1`.
+    """
+
+    folder: str
+    layout: str
+    layouts: tuple[tuple[tuple[str, str, str], ...], ...]
+    image_end: str = ""
+    mask_end: str = ""
+    blank: bool = False
+    cities: bool = False
+
+
+def _massachusetts(folder: str) -> Kind:
+    names = (("train", "train"), ("valid", "val"), ("val", "val"), ("test", "test"))
+    site = tuple((f"{name}/sat", f"{name}/map", split) for name, split in names)
+    flat = tuple((name, f"{name}_labels", split) for name, split in names)
+    below = tuple(
+        tuple((f"{prefix}/{images}", f"{prefix}/{masks}", split) for images, masks, split in flat)
+        for prefix in ("tiff", "png")
+    )
+    layout = (
+        "{train,valid,test}/{sat,map}/NAME.tiff, or tiff/{train,train_labels,...}/NAME.tiff, or {images,masks}/NAME"
+    )
+    return Kind(folder, layout, (site, flat, *below, *((pair,) for pair in _UNSPLIT)), blank=True)
+
+
+KINDS: dict[str, Kind] = {
+    "iaild": Kind(
+        "IAILD",
+        "train/{images,gt}/CITYn.tif, as in AerialImageDataset/",
+        tuple(((f"{prefix}train/images", f"{prefix}train/gt", ""),) for prefix in ("", "AerialImageDataset/"))
+        + tuple((pair,) for pair in _UNSPLIT),
+        cities=True,
+    ),
+    "mbd": _massachusetts("MBD"),
+    "mrd": _massachusetts("MRD"),
+    "deepglobe": Kind(
+        "DeepGlobe",
+        "train/ID_sat.jpg and train/ID_mask.png",
+        ((("train", "train", ""),), ((".", ".", ""),)),
+        image_end="_sat",
+        mask_end="_mask",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """One image of the download with its mask. split: "train", "val" or "test"."""
+
+    name: str
+    image: Path
+    mask: Path
+    split: str
+
+
+def find_originals(kind: Kind, root: Path) -> list[Original]:
+    """All labelled images of a download, sorted by name.
+
+    Raises UserError when the tree is not as distributed, a partner is missing, or a name stands in two splits.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: folder of the download not found; expected {kind.layout} in it")
+    for layout in kind.layouts:
+        found = [
+            original
+            for images, masks, split in layout
+            if (root / images).is_dir() and (root / masks).is_dir()
+            for original in _pairs(kind, root / images, root / masks, split)
+        ]
+        if found:
+            _refuse_half(root, layout)
+            break
+    else:
+        raise UserError(f"{root}: no images with masks found; expected {kind.layout}")
+    by_name: dict[str, Original] = {}
+    for original in sorted(found, key=lambda original: (original.name, original.split)):
+        other = by_name.setdefault(original.name, original)
+        if other != original:
+            raise UserError(
+                f"{original.image}: {other.image} has the same name; expected one of them: remove the other"
+            )
+    originals = list(by_name.values())
+    if any(original.split for original in originals):
+        return originals
+    held_out = _held_out(kind, [original.name for original in originals])
+    return [Original(o.name, o.image, o.mask, "val" if o.name in held_out else "train") for o in originals]
+
+
+def _held_out(kind: Kind, names: list[str]) -> set[str]:
+    """Which originals validate, where the download does not say: the first five of each city, as Inria's authors
+    suggest, else the tenth of the names with the smallest CRC-32, at least one of two."""
+    if kind.cities:
+        return {name for name in names if re.fullmatch(r".*\D[1-5]", name)}
+    count = max(len(names) // 10, 1) if len(names) > 1 else 0
+    return set(sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))[:count])
+
+
+def _refuse_half(root: Path, layout: tuple[tuple[str, str, str], ...]) -> None:
+    for images, masks, _ in layout:
+        if (root / images).is_dir() and not (root / masks).is_dir():
+            raise UserError(f"{root / images}: no masks in {root / masks}; download them, or move the images away")
+
+
+def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> Iterator[Original]:
+    mask_of = _by_stem(masks, kind.mask_end)
+    image_of = _by_stem(images, kind.image_end)
+    missing = sorted(image_of.keys() - mask_of.keys())
+    if missing:
+        raise UserError(
+            f"{image_of[missing[0]]}: no mask {missing[0]}{kind.mask_end} in {masks} ({len(missing)} of "
+            f"{len(image_of)} missing); expected one for every image: download it, or move the image away"
+        )
+    for stem, image in image_of.items():
+        yield Original(stem, image, mask_of[stem], split)
+
+
+def _by_stem(folder: Path, end: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.stem.endswith(end) and not path.name.startswith("."):
+            stem = path.stem.removesuffix(end)
+            if stem in found:
+                raise UserError(f"{path}: {found[stem].name} is beside it; expected one file a name: remove the other")
+            found[stem] = path
+    return found

@@ -1,0 +1,99 @@
+"""Build an aerial data set from its public download: tiles, masks, lists, and a manifest with counts and checksums.
+
+Tiles of 512x512 cover every original; those that are mostly blank (white, no data) are dropped, the rest of the blank
+areas becomes 255 in the masks. All tiles of an original are in one split:
+
+  iaild      the first five images of each city validate, as Inria's authors suggest; images without masks are left out
+  mbd, mrd   as distributed: train, valid and test
+  deepglobe  the tenth of the images with the smallest CRC-32 of their id validates (only its train part has masks)
+
+A stopped run goes on where it was. Sizes on disk and the trees of the downloads: data/README.md.
+
+Examples:
+  python prepare_aerial.py iaild ~/Downloads/AerialImageDataset          # -> data/IAILD
+  python prepare_aerial.py mrd ~/Downloads/mass_roads --workers 8        # -> data/MRD
+  python prepare_aerial.py mrd ~/Downloads/mass_roads --split published --out data/MRD_published
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset.aerial_downloads import KINDS, find_originals
+from dataset.aerial_tiles import SPLITS, Settings, prepare, verify
+from utils import config, logs
+from utils.errors import UserError
+from utils.logs import logger
+
+
+def _parser() -> argparse.ArgumentParser:
+    first_line, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Settings("")
+    parser.add_argument("dataset", choices=tuple(KINDS), help="which data set")
+    parser.add_argument("download", type=Path, help="folder of the unpacked download")
+    parser.add_argument("--out", type=Path, help="folder to build [data/IAILD, data/MBD, data/MRD or data/DeepGlobe]")
+    parser.add_argument("--tile", type=int, default=default.tile, help="side of a tile in pixels [%(default)s]")
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=default.overlap,
+        help="pixels that neighbouring tiles share at least; more where the side is no multiple [%(default)s]",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("original", "published"),
+        default="original",
+        help="'published' puts the validation tiles into the training list too, for comparison [%(default)s]",
+    )
+    parser.add_argument(
+        "--blank-min",
+        type=int,
+        help=f"pixels of the smallest white area at the edge that counts as blank, 0 for none "
+        f"[mbd, mrd: {default.blank_min}; iaild, deepglobe: 0, they have none]",
+    )
+    parser.add_argument(
+        "--max-blank", type=float, default=default.max_blank, help="drop tiles with more than this blank [%(default)s]"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="images cut at a time [%(default)s]"
+    )
+    parser.add_argument("--verify", action="store_true", help="only compare --out with the checksums of its manifest")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(argv)
+    logs.setup()
+    kind = KINDS[given.dataset]
+    out = given.out or Path("data") / kind.folder
+    if given.workers < 1:
+        raise UserError(f"--workers: found {given.workers}, expected at least 1")
+    if given.verify:
+        logger.info("%s: %d tiles, all as in the manifest", out, verify(out))
+        return
+    blank_min = given.blank_min
+    if blank_min is None:
+        blank_min = Settings("").blank_min if kind.blank else 0
+    settings = Settings(given.dataset, given.tile, given.overlap, blank_min, given.max_blank)
+    settings.check()
+    originals = find_originals(kind, given.download)
+    manifest = prepare(originals, settings, out, published_split=given.split == "published", workers=given.workers)
+    counts = manifest["counts"]
+    for split in SPLITS:
+        tiles = manifest["lists"].get(split, {"tiles": 0})["tiles"]
+        logger.info("%-5s %5d images, %6d tiles in the list", split, counts["originals"][split], tiles)
+    logger.info(
+        "%s: %d tiles, %d blank ones dropped; %.2f %% foreground, %.2f %% ignored",
+        out, counts["tiles"], counts["dropped"],
+        *(100 * counts[name] / max(counts["pixels"], 1) for name in ("foreground", "ignored")),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    config.run(main)
