@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.aerial import IMAGES, LABELS
+from dataset.reading import IMAGE_SUFFIXES
 from utils.errors import UserError
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 _UNSPLIT = tuple((images, masks, "") for images, masks in (("images", "gt"), ("images", "masks"), (IMAGES, LABELS)))
 
 
@@ -140,7 +140,7 @@ def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> Iterator[Origin
 def _by_stem(folder: Path, end: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path.stem.endswith(end) and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(end) and not path.name.startswith("."):
             stem = path.stem.removesuffix(end)
             if stem in found:
                 raise UserError(f"{path}: {found[stem].name} is beside it; expected one file a name: remove the other")
