@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adversarial import discriminator_loss, segmenter_loss
+from model.adversarial import discriminator_loss, segmenter_loss, shared_scores
 from model.aim import aim_weights
 from model.batchnorm import statistics_kept
 from model.deeplab import DeepLab
@@ -22,6 +21,7 @@ from model.isia import isia, released_gap, released_same
 from model.matching import instance_matching, nearest_distance, stuff_matching
 from model.memory import SourceMemory, recognised
 from model.regions import Regions, pool_regions
+from model.segmentation import probabilities, segmentation_loss
 
 Batch = dict[str, Tensor]
 Losses = dict[str, Tensor]
@@ -88,8 +88,7 @@ class Adaptation:
         with self._autocast(source["image"].device):
             with statistics_kept(self.segmenter, terms.bn == "target" and target is not None):
                 features_s, logits_s = self.segmenter(source["image"])
-            up_s = upsample(logits_s, source["image"].shape[2:])
-            loss = segmentation_loss(up_s, source["label"], terms.ignore_label)
+            loss = segmentation_loss(logits_s, source["label"], terms.ignore_label)
         losses = {"seg": loss.detach()}
         loss = terms.segmentation * loss
         together = terms.same > 0 and target is not None  # a term with gradient through both domains: one backward
@@ -100,12 +99,16 @@ class Adaptation:
         if self.memory is not None:
             self.memory.update(features_s.detach(), logits_s.detach(), source["label"], self.segmenter.classify)
 
-        self.discriminators.requires_grad_(False)
         with self._autocast(target["image"].device):
             with statistics_kept(self.segmenter, terms.bn == "source"):
                 features_t, logits_t = self.segmenter(target["image"])
-            up_t = upsample(logits_t, target["image"].shape[2:])
-            target_losses, total = self._target_losses(features_t, logits_t, up_t, target, matching)
+            size = target["image"].shape[2:]
+            scores = {
+                name: shared_scores(self.discriminators[name], maps)
+                for name, maps in self._maps(features_t, logits_t, size).items()
+            }
+            fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
+            target_losses, total = self._target_losses(features_t, logits_t, fooled, target, matching)
             if together:
                 pairs = zip(logits_s, logits_t, strict=True)
                 same = torch.stack([released_same(s, t, features_t.shape[1]) for s, t in pairs]).mean()
@@ -113,23 +116,33 @@ class Adaptation:
                 total = total + terms.same * same + loss
         losses |= target_losses
         backward(total, "segmenter")
-        self.discriminators.requires_grad_(True)
-        losses |= self._discriminator_losses(up_s, features_s, up_t, features_t, backward)
+
+        with torch.no_grad(), self._autocast(source["image"].device):
+            maps_s = self._maps(features_s, logits_s, source["image"].shape[2:])
+        for name, maps in maps_s.items():
+            with self._autocast(maps.device):
+                loss = discriminator_loss(self.discriminators[name](maps.detach()), scores[name][1])
+            backward(loss, "discriminator")
+            losses[f"D_{name}"] = loss.detach()
         return losses
 
+    def _maps(self, features: Tensor, logits: Tensor, size: torch.Size) -> dict[str, Tensor]:
+        """What each discriminator looks at, by its name."""
+        maps = {"output": lambda: probabilities(logits, size), "feature": lambda: features}
+        return {name: maps[name]() for name in self.discriminators}
+
     def _target_losses(
-        self, features: Tensor, logits: Tensor, up: Tensor, target: Batch, matching: bool
+        self, features: Tensor, logits: Tensor, fooled: Losses, target: Batch, matching: bool
     ) -> tuple[Losses, Tensor]:
+        """Terms of a target batch, and their weighted sum; `fooled`: the adversarial ones by discriminator."""
         terms = self.terms
         weighted: dict[str, tuple[float, Tensor]] = {}
-        if "output" in self.discriminators:
-            scores = self.discriminators["output"](up.softmax(1))
-            weighted["adv"] = (terms.adversarial, segmenter_loss(scores))
-        if "feature" in self.discriminators:
-            scores = self.discriminators["feature"](features)
-            weighted["adv_feat"] = (terms.feature_adversarial, segmenter_loss(scores))
+        if "output" in fooled:
+            weighted["adv"] = (terms.adversarial, fooled["output"])
+        if "feature" in fooled:
+            weighted["adv_feat"] = (terms.feature_adversarial, fooled["feature"])
         if terms.pseudo_label:
-            weighted["pseudo"] = (terms.pseudo_label, segmentation_loss(up, target["label"], terms.ignore_label))
+            weighted["pseudo"] = (terms.pseudo_label, segmentation_loss(logits, target["label"], terms.ignore_label))
         if self.memory is not None and matching and terms.matching:
             images = pool_regions(features, logits.argmax(1), self.memory.split)
             with torch.autocast(features.device.type, enabled=False):
@@ -142,41 +155,8 @@ class Adaptation:
             total = total + weight * loss
         return {name: loss.detach() for name, (_, loss) in weighted.items()}, total
 
-    def _discriminator_losses(
-        self, up_s: Tensor, features_s: Tensor, up_t: Tensor, features_t: Tensor, backward: Backward
-    ) -> Losses:
-        inputs = {
-            "output": lambda: (up_s.detach().softmax(1), up_t.detach().softmax(1)),
-            "feature": lambda: (features_s.detach(), features_t.detach()),
-        }
-        losses = {}
-        for name, discriminator in self.discriminators.items():
-            with self._autocast(up_s.device):
-                source, target = inputs[name]()
-                loss = discriminator_loss(discriminator(source), discriminator(target))
-            backward(loss, "discriminator")
-            losses[f"D_{name}"] = loss.detach()
-        return losses
-
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
-
-
-def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Logits [B, C, h, w] to [B, C, H, W]: bilinear, align_corners=True."""
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
-    """Cross-entropy per image, over its valid pixels, then the mean over images; an image without one gives 0.
-
-    logits: [B, C, H, W]; labels: [B, H, W] integer train ids or `ignore_label`.
-    """
-    per_image = []
-    for scores, label in zip(logits, labels.long(), strict=True):
-        total = F.cross_entropy(scores[None].float(), label[None], ignore_index=ignore_label, reduction="sum")
-        per_image.append(total / (label != ignore_label).sum().clamp_min(1))
-    return torch.stack(per_image).mean()
 
 
 def category_terms(image: Regions, memory: SourceMemory, classify: Callable[[Tensor], Tensor], terms: Terms) -> Losses:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 SOURCE, TARGET = 0.0, 1.0
 
@@ -25,3 +28,27 @@ def segmenter_loss(target_scores: Tensor) -> Tensor:
 def discriminator_loss(source_scores: Tensor, target_scores: Tensor) -> Tensor:
     """What a discriminator minimises, on detached maps: (BCE(D(p_s), 0) + BCE(D(p_t), 1)) / 2."""
     return (domain_loss(source_scores, SOURCE) + domain_loss(target_scores, TARGET)) / 2
+
+
+def shared_scores(discriminator: nn.Module, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """One forward pass for both players: the scores as the segmenter sees them, and as the discriminator does.
+
+    The values are equal. The gradient of the first goes to `maps`, past the discriminator's parameters, that of the
+    second to the parameters and no further than `maps`.
+    """
+    seen = maps.detach().requires_grad_()
+    scores = discriminator(seen)
+    return _Past.apply(maps, (seen, scores)), scores
+
+
+class _Past(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, graph: tuple[Tensor, Tensor]) -> Tensor:
+        ctx.graph = graph  # in a tuple, or autograd would follow it into the discriminator
+        return graph[1].detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        seen, scores = ctx.graph
+        (through,) = torch.autograd.grad(scores, seen, gradient, retain_graph=True)
+        return through, None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from dataset import READERS
@@ -23,6 +24,7 @@ from utils.skipped import Skipped
 from utils.weights import describe_file, load_weights
 
 BUILTIN_ROOT = Path("data/builtin")
+Module = TypeVar("Module", bound=nn.Module)
 ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization")
 
 
@@ -32,6 +34,14 @@ def device(options: Options) -> torch.device:
     if chosen.type == "cpu" and options.amp == "fp16":
         raise UserError("--amp fp16: found no GPU; expected one: use --amp off")
     return chosen
+
+
+def placed(network: Module, options: Options) -> Module:
+    """The network on its device, its convolutions in the memory format of `--channels-last`."""
+    network = network.to(device(options))
+    if options.channels_last:
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+    return network
 
 
 def seed_everything(seed: int) -> None:
@@ -168,7 +178,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
         load_weights(network, path, not_restore_last=options.not_restore_last)
-    return network.to(device(options))
+    return placed(network, options)
 
 
 def resumed_from(options: Options) -> Path | None:

@@ -165,6 +165,7 @@ class Options:
     power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
     warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
     random_seed: int = option(1234, "seed of everything random", TRAIN, check=_seed)
+    channels_last: bool = option(True, "keep maps in memory pixel by pixel, which convolutions are faster on", NETWORK)
     amp: str = option("off", "mixed precision", NETWORK, choices=("off", "bf16", "fp16"))
     cpu: bool = option(False, "do not use a GPU", NETWORK)
 

@@ -77,6 +77,7 @@ class Trainer:
             lr=options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
+            fused=True,
         )
         self.optimizers: dict[str, torch.optim.Optimizer] = {"segmenter": self.optimizer}
         self.discriminators = nn.ModuleDict()
@@ -88,7 +89,7 @@ class Trainer:
                 self.discriminators["feature"] = FeatureDiscriminator(
                     segmenter.feature_dim, options.discriminator_width
                 )
-            self.discriminators.to(self.device)
+            build.placed(self.discriminators, options)
             if terms.matching:
                 split = ClassSplit(table.num_classes, table.stuff, table.things)
                 self.memory = SourceMemory(split, segmenter.feature_dim, options.num_prototype, self.device)
@@ -97,6 +98,7 @@ class Trainer:
                 [{"params": list(self.discriminators.parameters()), "base_lr": options.learning_rate_D}],
                 lr=options.learning_rate_D,
                 betas=(0.9, 0.99),
+                fused=True,
             )
         fp16 = options.amp == "fp16"
         self.scalers = {player: torch.amp.GradScaler(self.device.type, enabled=fp16) for player in self.optimizers}
@@ -150,7 +152,8 @@ class Trainer:
         return total
 
     def _backward(self, loss: Tensor, player: str) -> None:
-        self.scalers[player].scale(loss / self.options.iter_size).backward()
+        loss = self.scalers[player].scale(loss / self.options.iter_size)
+        loss.backward(inputs=[p for group in self.optimizers[player].param_groups for p in group["params"]])
 
     def _batches(self) -> Iterator[tuple[Batch, Batch | None]]:
         source = self._endless(self.data.source, self.options.random_seed)

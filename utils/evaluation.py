@@ -16,8 +16,8 @@ from tqdm import tqdm
 from dataset.base import SegmentationDataset
 from dataset.classes import colorize
 from dataset.skip import LeavingOut
-from model.adaptation import upsample
 from model.deeplab import DeepLab
+from model.segmentation import upsample
 from model.transfer import to_host
 from utils.checkpoint import staged, write_image
 from utils.errors import UserError

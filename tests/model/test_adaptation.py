@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset.classes import ClassTable
 from model import transfer
-from model.adaptation import Adaptation, Batch, Terms, category_terms, segmentation_loss, upsample
+from model.adaptation import Adaptation, Batch, Terms, category_terms
 from model.deeplab import DeepLab, build_segmenter
 from model.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.memory import SourceMemory
 from model.regions import pool_regions
+from model.segmentation import upsample
 from tests.twins import adaptation as twin
 from tests.twins import adversarial, isia, segmentation
 from tests.twins import memory as twin_memory
@@ -39,54 +39,6 @@ from tests.twins.cases import (
 from tests.twins.regions import Features
 from utils import config
 from utils.engine import Data, Trainer
-
-# ---------------------------------------------------------------- cross-entropy and up-sampling
-
-
-@pytest.mark.parametrize(("batch", "classes", "height", "width"), SIZES)
-def test_segmentation_loss_equals_the_twin(batch: int, classes: int, height: int, width: int) -> None:
-    case = random_case(0, batch, classes, height, width)
-    labels = case.labels.clone()
-    if batch > 1:
-        labels[1] = 255  # an image without a valid pixel counts as 0, in the mean over images too
-    logits = case.logits.requires_grad_()
-    loss = segmentation_loss(logits, labels)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    expected, wanted = segmentation.segmentation_loss(logits.detach(), labels)
-    assert_value(loss, expected)
-    assert_gradient(gradient, wanted)
-
-
-def test_segmentation_loss_of_a_full_size_map_equals_the_twin() -> None:
-    case = random_case(1, 1, 3, 91, 161)
-    expected, _ = segmentation.segmentation_loss(case.logits, case.labels)
-    assert_value(segmentation_loss(case.logits, case.labels), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_without_a_valid_pixel_loss_and_gradient_are_zero(dtype: torch.dtype) -> None:
-    logits = (1e4 * torch.randn(2, 3, 4, 5)).requires_grad_()
-    loss = segmentation_loss(logits, torch.full((2, 4, 5), 255, dtype=dtype))
-    (gradient,) = torch.autograd.grad(loss, logits)
-    assert loss == 0 and not gradient.any()
-
-
-def test_segmentation_loss_by_hand_with_another_ignore_label() -> None:
-    logits = torch.log(torch.tensor([[[[1.0, 3.0]], [[1.0, 1.0]]], [[[1.0, 1.0]], [[1.0, 7.0]]]]))
-    labels = torch.tensor([[[0, 0]], [[9, 1]]])
-    # (log 2 + log 4/3) / 2 and log 8/7
-    expected = (np.log(2) + np.log(4 / 3)) / 4 + np.log(8 / 7) / 2
-    assert segmentation_loss(logits, labels, 9).item() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("size_in", "size_out"), [((1, 1), (3, 5)), ((2, 3), (7, 4)), ((5, 9), (33, 64)), ((4, 4), (4, 4))]
-)
-def test_up_sampling_puts_corners_on_corners(size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
-    logits = torch.randn(1, 2, *size_in, generator=torch.Generator().manual_seed(0))
-    expected = torch.tensor([segmentation.upsample(plane, *size_out) for plane in logits[0].tolist()])
-    torch.testing.assert_close(upsample(logits, size_out)[0], expected, rtol=1e-5, atol=1e-5)
-
 
 # ---------------------------------------------------------------- category and instance terms
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from model.adversarial import SOURCE, TARGET, discriminator_loss, domain_loss, segmenter_loss
+from model.adversarial import SOURCE, TARGET, discriminator_loss, domain_loss, segmenter_loss, shared_scores
+from model.discriminator import OutputDiscriminator
 from tests.twins import adversarial as twin
 from tests.twins.cases import assert_gradient, assert_value
 
@@ -49,3 +50,25 @@ def test_low_precision_scores_are_judged_in_float32_under_autocast() -> None:
         loss = segmenter_loss(scores)
     assert loss.dtype == torch.float32
     assert_value(loss, twin.domain_loss(scores, 0))
+
+
+def test_shared_scores_give_each_player_its_own_gradient_of_one_forward_pass() -> None:
+    torch.manual_seed(0)
+    discriminator, passes = OutputDiscriminator(3, 0.1), []
+    discriminator.register_forward_hook(lambda *_: passes.append(1))
+    logits = torch.randn(2, 3, 32, 64, requires_grad=True)
+    for_segmenter, for_discriminator = shared_scores(discriminator, logits.softmax(1))
+    assert len(passes) == 1 and torch.equal(for_segmenter, for_discriminator)
+    (0.3 * segmenter_loss(for_segmenter)).backward()
+    assert all(p.grad is None for p in discriminator.parameters())
+    assert logits.grad is not None
+    gradient = logits.grad.clone()
+    domain_loss(for_discriminator, TARGET).backward()
+    assert torch.equal(logits.grad, gradient)
+
+    parameters = list(discriminator.parameters())
+    scores = discriminator(logits.softmax(1))
+    (wanted,) = torch.autograd.grad(0.3 * segmenter_loss(scores), logits, retain_graph=True)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-9)
+    for p, expected in zip(parameters, torch.autograd.grad(domain_loss(scores, TARGET), parameters)):
+        torch.testing.assert_close(p.grad, expected, rtol=1e-6, atol=1e-9)

@@ -106,6 +106,30 @@ def test_flags_reach_the_data(benchmark_root):
     assert source.ignore_label == 200 and source.seed != target.seed
 
 
+def test_channels_last_changes_rounding_alone(trainer):
+    batches = [
+        {"image": torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8), "label": torch.randint(19, (2, 64, 96))}
+        for _ in range(2)
+    ]
+    losses, weights = [], []
+    for argument in ("--channels-last", "--no-channels-last"):
+        torch.manual_seed(0)
+        made = trainer("--batch-size", "2", argument)
+        networks = (*made.segmenter.modules(), *made.discriminators.modules())
+        convs = [m for m in networks if isinstance(m, torch.nn.Conv2d) and m.weight[0, 0].numel() > 1]
+        assert all(
+            conv.weight.is_contiguous(memory_format=torch.channels_last) == (argument == "--channels-last")
+            for conv in convs
+        )
+        losses.append(made._iterate(1, iter([tuple(batches)])))
+        weights.append([p.detach() for p in made.segmenter.parameters()])
+    assert losses[0].keys() == losses[1].keys() and "isia" in losses[0]
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-6)
+    for a, b in zip(*weights):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_a_step_that_is_not_finite_names_the_terms(trainer):
     made = trainer()
     meter = Meter(0)

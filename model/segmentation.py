@@ -1,0 +1,77 @@
+"""Logits at image size: up-sampling, soft-max maps and the cross-entropy, which keeps no map of that size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Pixels of a strip, all images together: 19 float32 maps of 2^15 are 2.4 MiB, near a CPU's cache. A GPU wants few large
+# kernels instead.
+_STRIP = {"cpu": 2**15, "cuda": 2**18}
+
+
+def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Logits [B, C, h, w] to [B, C, H, W]: bilinear, align_corners=True."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Soft-max [B, C, H, W] of the up-sampled logits [B, C, h, w]; channels last in memory, which is faster for both
+    passes of the up-sampling and for a discriminator's convolutions."""
+    up = upsample(logits.contiguous(memory_format=torch.channels_last), size)
+    return up.permute(0, 2, 3, 1).softmax(3).permute(0, 3, 1, 2)
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
+    """Cross-entropy per image, over its valid pixels, then the mean over images; an image without one gives 0.
+
+    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Value and
+    gradient are computed together, strip by strip, so that nothing of C x H x W is kept.
+    """
+    return _StripwiseCrossEntropy.apply(logits, labels, ignore_label)
+
+
+class _StripwiseCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            small = logits.float()
+            height, width = labels.shape[1:]
+            rows, columns = (_interpolation(*n, small) for n in zip(small.shape[2:], (height, width)))
+            wide = small @ columns.T
+            valid = labels != ignore_label
+            weight = 1 / valid.sum((1, 2)).clamp_min(1) / len(labels)
+            loss, gradient = small.new_zeros(()), torch.zeros_like(wide)
+            step = max(1, _STRIP.get(small.device.type, 2**18) // (len(labels) * width))
+            for top in range(0, height, step):
+                near = _rows_between(top, min(top + step, height) - 1, height, small.shape[2])
+                strip = rows[top : top + step, near]
+                log_p = (strip @ wide[:, :, near]).log_softmax(1)
+                label, counted = (maps[:, top : top + step, None].transpose(1, 2) for maps in (labels, valid))
+                label = label.where(counted, 0).long()
+                scale = counted * weight[:, None, None, None]
+                loss = loss - (log_p.gather(1, label) * scale).sum()
+                if ctx.needs_input_grad[0]:
+                    difference = log_p.exp_().scatter_add_(1, label, log_p.new_full((), -1.0).expand_as(label))
+                    gradient[:, :, near] += strip.T @ difference.mul_(scale)
+            ctx.save_for_backward((gradient @ columns).to(logits.dtype) if ctx.needs_input_grad[0] else None)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * gradient, None, None
+
+
+def _interpolation(size_in: int, size_out: int, like: Tensor) -> Tensor:
+    """[size_out, size_in]: bilinear interpolation along one side (align_corners=True) as a matrix."""
+    identity = torch.eye(size_in, dtype=like.dtype, device=like.device)
+    return F.interpolate(identity[None], size=size_out, mode="linear", align_corners=True)[0].T
+
+
+def _rows_between(first: int, last: int, height: int, rows: int) -> slice:
+    """The input rows that the output rows `first` to `last` of `height` are made of, and at most one more a side."""
+    scale = (rows - 1) / max(height - 1, 1)
+    return slice(max(int(first * scale) - 1, 0), int(last * scale) + 3)
