@@ -6,18 +6,20 @@ Examples:
   python train_step1.py --source-only                          # the baseline that never sees a target image
   python train_step1.py --method released                      # what the published code computes
   python train_step1.py --continue-train                       # resume from last.pth
+  torchrun --nproc-per-node 4 train_step1.py                   # on four GPUs
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils import build, config, logs
+from utils import build, config, distributed, logs
 from utils.engine import Data, Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("step1", argv, description=__doc__)
+    distributed.start(options.cpu)
     logs.setup()
     build.seed_everything(options.random_seed)
     classes = build.classes(options)

@@ -346,20 +346,30 @@ class EndlessSampler(Sampler[list[tuple[int, int]]]):
     Epoch e is the permutation of `default_rng([seed, e])`, so that every image comes once an epoch. Nothing
     is remembered between samples: with `start`, the number of samples drawn before, a run goes on exactly.
     Use it as a DataLoader's `batch_sampler`. A batch may span two epochs.
+
+    With `size` processes, number `rank` gets its part of batches of `size * batch_size` samples: together they draw
+    what one process of that batch size draws, in its order.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int, start: int = 0, *, rank: int = 0, size: int = 1
+    ) -> None:
         if length < 1 or batch_size < 1 or start < 0:
             raise ValueError(f"length {length}, batch_size {batch_size}, start {start}: below 1, 1, 0")
+        if not 0 <= rank < size:
+            raise ValueError(f"process {rank} of {size}: expected a number from 0 to below {size}")
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.start = start
+        self.rank = rank
+        self.size = size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         samples = self._samples()
         while True:
-            yield [next(samples) for _ in range(self.batch_size)]
+            of_all = [next(samples) for _ in range(self.size * self.batch_size)]
+            yield of_all[self.rank * self.batch_size :][: self.batch_size]
 
     def _samples(self) -> Iterator[tuple[int, int]]:
         epoch, position = divmod(self.start, self.length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BN_MODES = ("shared", "source", "target", "frozen")
@@ -33,6 +33,12 @@ def statistics_kept(segmenter: nn.Module, keep: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
+
+
+def running_statistics(segmenter: nn.Module) -> list[Tensor]:
+    """Running mean and variance of every BatchNorm layer."""
+    both = [(layer.running_mean, layer.running_var) for layer in _layers(segmenter)]
+    return [values for pair in both for values in pair if values is not None]
 
 
 def _layers(module: nn.Module) -> Iterator[_BatchNorm]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.regions import MAX_INSTANCES, ClassSplit, pool_regions
 
 Classify = Callable[[Tensor], Tensor]
+Gather = Callable[[list[Tensor]], list[Tensor]]
 
 
 class RingBuffers:
@@ -69,12 +70,22 @@ class RingBuffers:
 
 
 class SourceMemory:
-    """Ring buffers of `num_prototype` centroids a stuff class and `10 * num_prototype` instances a thing class."""
+    """Ring buffers of `num_prototype` centroids a stuff class and `10 * num_prototype` instances a thing class.
+
+    gather: for several processes, whose memories are to be equal: tensors [N, M, ...] of this process -> those of all
+    of them as [N, M', ...], in a fixed order.
+    """
 
     def __init__(
-        self, split: ClassSplit, feature_dim: int, num_prototype: int = 50, device: torch.device | str = "cpu"
+        self,
+        split: ClassSplit,
+        feature_dim: int,
+        num_prototype: int = 50,
+        device: torch.device | str = "cpu",
+        gather: Gather | None = None,
     ) -> None:
         self.split = split
+        self.gather = gather
         self.num_prototype = num_prototype
         # Index tensors live on the device: indexing with a Python list would copy it there, and wait, every time.
         self.stuff_ids = torch.tensor(split.stuff, dtype=torch.int64, device=device)
@@ -94,8 +105,16 @@ class SourceMemory:
         present = torch.stack([image.present[self.stuff_ids] for image in images], 1)
         things = torch.cat([image.instances for image in images], 1)
         is_instance = torch.cat([image.is_instance for image in images], 1)
-        self.stuff.write(stuff, present & recognised(stuff, self.stuff_ids, classify))
-        self.things.write(things, is_instance & recognised(things, self.thing_ids, classify))
+        stuff_accepted = present & recognised(stuff, self.stuff_ids, classify)
+        things_accepted = is_instance & recognised(things, self.thing_ids, classify)
+        if self.gather is not None:
+            # Every process sends as many slots, however few instances its images hold.
+            missing = len(images) * MAX_INSTANCES - things.shape[1]
+            things, things_accepted = F.pad(things, (0, 0, 0, missing)), F.pad(things_accepted, (0, missing))
+            own = [stuff, stuff_accepted, things, things_accepted]
+            stuff, stuff_accepted, things, things_accepted = self.gather(own)
+        self.stuff.write(stuff, stuff_accepted)
+        self.things.write(things, things_accepted)
 
     def centroids(self) -> tuple[Tensor, Tensor]:
         """Source centroid of every class of the table: ([C, D] mean of its buffer, [C] bool is ready)."""

@@ -17,6 +17,7 @@ from dataset.builtin import write_benchmark
 from dataset.classes import ClassTable
 from model.adaptation import Terms
 from model.deeplab import DeepLab, build_segmenter
+from utils import distributed
 from utils.config import Options, flag
 from utils.errors import UserError
 from utils.logs import logger
@@ -214,9 +215,11 @@ def _augment(options: Options) -> Augment:
 def _dataset(
     options: Options, table: ClassTable, reader: str, root: str, names: str | None, **arguments: Any
 ) -> SegmentationDataset:
-    if BUILTIN_ROOT in Path(root).parents and not Path(root).exists():
-        logger.info("%s is not there yet: drawing the built-in data", root)
-        write_benchmark(BUILTIN_ROOT)
+    if BUILTIN_ROOT in Path(root).parents:
+        with distributed.main_first():
+            if not Path(root).exists():
+                logger.info("%s is not there yet: drawing the built-in data", root)
+                write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
     return READERS[reader](root, list_file(names, root), table=table, **arguments)
 

@@ -23,6 +23,7 @@ from model.backbones import BACKBONES, STRIDE_STYLES
 from model.batchnorm import BN_MODES
 from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
+from utils import distributed
 from utils.checkpoint import write_json
 from utils.errors import UserError, one_line
 from utils.presets import METHODS, PRESETS, STAGES
@@ -125,6 +126,7 @@ class Options:
     restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
     not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
     bn: str = option("shared", "whose batches feed BatchNorm's running statistics", TRAIN, choices=BN_MODES)
+    sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
     discriminator_width: float = option(
         1.0, "factor on the discriminators' channels, for small segmenters", TRAIN, check=_above(0)
@@ -149,7 +151,7 @@ class Options:
     )
 
     # Schedule
-    batch_size: int = option(1, "images of each domain a pass", TRAIN, check=_at_least(1))
+    batch_size: int = option(1, "images of each domain a pass, in each process of torchrun", TRAIN, check=_at_least(1))
     iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
     num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
     num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAIN, check=_at_least(1))
@@ -347,7 +349,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        with distributed.session():
+            main()
     except UserError as error:
         logging.getLogger("bafft").debug("bad input", exc_info=True)
         _refuse(one_line(error))

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from dataset.base import EndlessSampler, SegmentationDataset
 from dataset.skip import Replacing
 from model.adaptation import Adaptation, Batch
-from model.batchnorm import set_training_mode
+from model.batchnorm import running_statistics, set_training_mode
 from model.deeplab import DeepLab
 from model.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.memory import SourceMemory
 from model.regions import ClassSplit
 from model.transfer import to_host
-from utils import build, checkpoint, config
+from utils import build, checkpoint, config, distributed
 from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import AMP_DTYPES, evaluate
@@ -66,6 +66,10 @@ class Trainer:
                 f"--select-on-target-labels: no labels for split {options.set!r} of {options.data_dir_target}; "
                 f"expected some to select on: leave the flag out"
             )
+        if options.sync_bn:
+            if self.device.type == "cpu":
+                raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
+            nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
         terms = build.terms(options, stage)
         table = data.source.table
         backbone, classifier = segmenter.parameter_groups()
@@ -92,7 +96,8 @@ class Trainer:
             build.placed(self.discriminators, options)
             if terms.matching:
                 split = ClassSplit(table.num_classes, table.stuff, table.things)
-                self.memory = SourceMemory(split, segmenter.feature_dim, options.num_prototype, self.device)
+                gather = distributed.gather if distributed.size() > 1 else None
+                self.memory = SourceMemory(split, segmenter.feature_dim, options.num_prototype, self.device, gather)
         if len(self.discriminators):
             self.optimizers["discriminator"] = torch.optim.Adam(
                 [{"params": list(self.discriminators.parameters()), "base_lr": options.learning_rate_D}],
@@ -105,6 +110,8 @@ class Trainer:
         self.adaptation = Adaptation(
             segmenter, self.discriminators, self.memory, terms, amp_dtype=AMP_DTYPES[options.amp]
         )
+        if distributed.rank():  # the networks are built: from here on each process has its own random numbers
+            build.seed_everything(options.random_seed + distributed.rank())
 
     def run(self) -> None:
         """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped."""
@@ -114,12 +121,16 @@ class Trainer:
         # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
         batches = self._batches()
         batches = chain(list(islice(batches, 1)), batches)
-        self._open_folder(keep=here)
-        log = JsonLines(self.folder / "log.jsonl", up_to=self.step if here else 0)
-        board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
+        distributed.check_equal(lambda: self._inputs() | self._sums())
+        log = board = None
+        if distributed.is_main():
+            self._open_folder(keep=here)
+            log = JsonLines(self.folder / "log.jsonl", up_to=self.step if here else 0)
+            board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
         meter = Meter(self.step)
         set_training_mode(self.segmenter, options.bn)
-        bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=None, leave=False)
+        hidden = None if distributed.is_main() else True
+        bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=hidden, leave=False)
         for step in bar:
             meter.add(self._iterate(step, batches))
             self.step = step + 1
@@ -127,7 +138,8 @@ class Trainer:
             save = done or self.step % options.save_pred_every == 0
             if save or self.step % options.log_every == 0:  # looks at the losses, so that no broken network is saved
                 record = self._record(meter)
-                log.write(record)
+                if log is not None:
+                    log.write(record)
                 logger.info("%s", self._line(record))
                 _to_board(board, record)
             if save:
@@ -146,10 +158,19 @@ class Trainer:
             losses = self.adaptation.iteration(source, target, self._backward, matching=step > 0)
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value / self.options.iter_size
+        distributed.average(self._averaged())
         for player, optimizer in self.optimizers.items():
             self.scalers[player].step(optimizer)
             self.scalers[player].update()
         return total
+
+    def _averaged(self) -> Iterator[Tensor]:
+        """What an iteration makes different in each process, and must be the same for the next one."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                yield from (p.grad for p in group["params"] if p.grad is not None)
+        if self.options.bn != "frozen":
+            yield from running_statistics(self.segmenter)
 
     def _backward(self, loss: Tensor, player: str) -> None:
         loss = self.scalers[player].scale(loss / self.options.iter_size)
@@ -163,10 +184,11 @@ class Trainer:
 
     def _endless(self, dataset: SegmentationDataset, seed: int) -> Iterator[Batch]:
         options = self.options
-        drawn = self.step * options.iter_size * options.batch_size
+        rank, size = distributed.rank(), distributed.size()
+        drawn = self.step * options.iter_size * options.batch_size * size
         loader = DataLoader(
             Replacing(dataset) if dataset.skip_bad else dataset,
-            batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn),
+            batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn, rank=rank, size=size),
             num_workers=options.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else a loader draws from the state that training goes on with
@@ -177,6 +199,7 @@ class Trainer:
 
     def _record(self, meter: Meter) -> dict[str, Any]:
         """What is logged: means of every term since the last line, rates, and how many classes are ready."""
+        self._share_skipped()
         losses, rate = meter.flush(self.step)
         record: dict[str, Any] = {"step": self.step, **losses}
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -189,6 +212,10 @@ class Trainer:
             ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
             record |= {"ready_stuff": int(ready[0]), "ready_things": int(ready[1])}
         return record | {"iterations_per_s": round(rate, 3)}
+
+    def _share_skipped(self) -> None:
+        for reasons in distributed.objects(self.data.skipped.reasons):
+            self.data.skipped.add(reasons)
 
     def _not_finite(self, what: str) -> str:
         last = self.folder / "last.pth"
@@ -210,12 +237,31 @@ class Trainer:
             )
         return f"{self.stage} {self.step}/{stop}  {terms}{ready}  {rate:.2f} it/s  {left} left"
 
-    def _save(self, log: JsonLines, board: Any) -> None:
+    def _inputs(self) -> dict[str, Any]:
+        """What every process must have been given alike."""
+        target = self.data.target
+        return {
+            "options": self.options.as_dict(),
+            "source images": self.data.source.names,
+            "target images": target.names if target else [],
+            "step": self.step,
+        }
+
+    def _sums(self) -> dict[str, str]:
+        """Sums over what every process must hold alike at the end of any iteration."""
+        weights = [*self.segmenter.state_dict().values(), *self.discriminators.state_dict().values()]
+        buffers = [self.memory.stuff, self.memory.things] if self.memory else []
+        entries = [values for buffer in buffers for values in buffer.state_dict().values()]
+        held = {"weights": weights, "source memory": entries}
+        return {name: repr(sum(float(v.double().sum()) for v in values)) for name, values in held.items()}
+
+    def _save(self, log: JsonLines | None, board: Any) -> None:
         """Write last.pth, score the network where the target has labels, and keep the best on request."""
         weights = [value for value in self.segmenter.state_dict().values() if value.is_floating_point()]
         if not torch.stack([value.isfinite().all() for value in weights]).all():
             raise UserError(self._not_finite("weights"))  # after a loss that still was
-        checkpoint.save(self.folder / "last.pth", self.state_dict())
+        distributed.check_equal(self._sums)
+        self._write("last.pth", self.state_dict())
         if self.data.test is None:
             return
         options = self.options
@@ -228,12 +274,17 @@ class Trainer:
         miou = scores.mean(ids)
         logger.info("%s %d  target mIoU %.2f (%s classes)", self.stage, self.step, 100 * miou, name)
         record = {"step": self.step, "miou": None if math.isnan(miou) else miou, "classes": name}
-        log.write(record)
+        if log is not None:
+            log.write(record)
         _to_board(board, record)
         if self.options.select_on_target_labels and miou > self.best:
             self.best = miou
-            checkpoint.save(self.folder / "best.pth", self.state_dict() | {"selected_by": "target labels"})
-            checkpoint.save(self.folder / "last.pth", self.state_dict())  # knows the best score too, for resuming
+            self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
+            self._write("last.pth", self.state_dict())  # knows the best score too, for resuming
+
+    def _write(self, name: str, state: checkpoint.State) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.folder / name, state)
 
     def _resume(self) -> bool:
         """Take up the run of `--continue-train`, if any: True where it goes on in its own folder.
@@ -267,6 +318,8 @@ class Trainer:
         logger.info("options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.stage))
 
     def state_dict(self) -> checkpoint.State:
+        """Everything that training goes on from. Of several processes all must call it."""
+        rng, *rng_of_others = distributed.objects(checkpoint.rng_state())
         return {
             "stage": self.stage,
             "architecture": self.segmenter.architecture,
@@ -277,7 +330,8 @@ class Trainer:
             "scalers": {player: scaler.state_dict() for player, scaler in self.scalers.items()},
             "step": self.step,
             "best": self.best,
-            "rng": checkpoint.rng_state(),
+            "rng": rng,
+            "rng_of_others": rng_of_others,
             "options": self.options.as_dict(),
         }
 
@@ -300,7 +354,11 @@ class Trainer:
                 self.scalers[player].load_state_dict(state["scalers"][player])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
-            checkpoint.set_rng_state(state["rng"])
+            states = [state["rng"], *state.get("rng_of_others", [])]
+            if distributed.rank() < len(states):
+                checkpoint.set_rng_state(states[distributed.rank()])
+            if distributed.size() != len(states):
+                logger.info("changed since that checkpoint: processes %d -> %d", len(states), distributed.size())
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -324,7 +382,9 @@ class Meter:
 
     def flush(self, step: int) -> tuple[dict[str, float], float]:
         """Mean of every term, and iterations a second, since the last call."""
-        values = to_host(torch.stack([self._sums[name].float() for name in self._sums]))
+        sums = torch.stack([self._sums[name].float() for name in self._sums])
+        distributed.average([sums])
+        values = to_host(sums)
         means = {name: float(v) / self._counts[name] for name, v in zip(self._sums, values, strict=True)}
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._since)

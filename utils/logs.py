@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils import distributed
 from utils.checkpoint import write_atomically
 
 logger = logging.getLogger("bafft")
@@ -34,14 +35,15 @@ class _Console(_Handler):
 
 
 def setup(prefix: str | None = None) -> None:
-    """Let the project's logger print to standard output; calling again changes nothing.
+    """Let the project's logger print to standard output; calling again changes nothing. Of several processes
+    (`utils.distributed`) one prints.
 
     prefix: for one of several processes whose standard output goes to a file: its short lines also go to the terminal,
     under this prefix.
     """
     if not logger.handlers:
         _add(_Handler(), "")
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if distributed.is_main() else logging.CRITICAL)
         logger.propagate = False
     if prefix is not None:
         for handler in [h for h in logger.handlers if isinstance(h, _Console)]:

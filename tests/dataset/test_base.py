@@ -379,6 +379,14 @@ def test_sampler_batches_larger_than_the_data():
             EndlessSampler(*arguments)
 
 
+def test_samplers_of_several_processes_share_the_batches_of_one():
+    alone = list(itertools.islice(EndlessSampler(7, 6, seed=3, start=6), 5))
+    parts = [itertools.islice(EndlessSampler(7, 2, seed=3, start=6, rank=rank, size=3), 5) for rank in range(3)]
+    assert [list(itertools.chain(*shares)) for shares in zip(*parts)] == alone
+    with pytest.raises(ValueError, match="process 3 of 3"):
+        EndlessSampler(7, 2, seed=3, rank=3, size=3)
+
+
 def test_sampler_in_a_loader(root):
     dataset = GTA5(root, size=(8, 4), augment=Augment(mirror=True, jitter=True), seed=2)
     loader = DataLoader(dataset, batch_sampler=EndlessSampler(len(dataset), 2, seed=2))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.memory import RingBuffers, SourceMemory, correct_labels, recognised
+from model.memory import Gather, RingBuffers, SourceMemory, correct_labels, recognised
 from tests.twins import memory as twin
 from tests.twins.cases import SIZES, Case, random_case, split_of
 
@@ -247,6 +247,29 @@ def test_a_memory_may_lack_things_or_stuff(classes: int) -> None:
         case.split = type(case.split)(classes, stuff, things)
         ours, expected = case.memories(1)
         update_both(case, ours, expected)
+
+
+def test_a_memory_that_gathers_from_two_processes_equals_one_that_sees_both_images() -> None:
+    case = random_case(9, 2, 19, 11, 20)
+    sent: list[list[Tensor]] = []
+
+    def note(tensors: list[Tensor]) -> list[Tensor]:
+        sent.append(tensors)
+        return tensors
+
+    def memory_of(gather: Gather | None, images: slice) -> SourceMemory:
+        memory = SourceMemory(case.split, case.features.shape[1], 1, gather=gather)
+        memory.update(case.features[images], case.logits[images], case.labels[images], case.classify)
+        return memory
+
+    for image in (slice(0, 1), slice(1, 2)):
+        memory_of(note, image)
+    assert [t.shape for t in sent[0]] == [t.shape for t in sent[1]]
+    ours = memory_of(lambda _: [torch.cat(pair, 1) for pair in zip(*sent)], slice(0, 1))
+    whole = memory_of(None, slice(0, 2))
+    for mine, expected in ((ours.stuff, whole.stuff), (ours.things, whole.things)):
+        assert mine.count.tolist() == expected.count.tolist() and expected.count.max() > 1
+        torch.testing.assert_close(mine.entries, expected.entries)
 
 
 def test_things_have_ten_times_the_slots() -> None:

@@ -1,0 +1,50 @@
+"""Scripts run in two connected processes, as torchrun starts them, on the tiny benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+Call = tuple[str, ...]  # a script of `tests.scripts.MAINS`, then its arguments
+
+
+def run_in_two(*calls: Call, timeout: float = 240) -> list[tuple[int, str, str]]:
+    """Make the calls in turn, in the working folder; return exit code, output and errors of each process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in ("0", "1"):
+        environment = os.environ | {
+            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+        }
+        command = [sys.executable, "-m", "tests.processes", json.dumps(calls)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(started, outputs, strict=True)]
+
+
+def main() -> None:
+    from tests.scripts import call
+    from utils import config
+
+    def make_calls() -> None:
+        for arguments in json.loads(sys.argv[1]):
+            call(*arguments)
+
+    config.run(make_calls)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Two processes do what one does with batches of twice the size; when one fails, both end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.processes import run_in_two
+from tests.scripts import SOURCE, call, differences, state, steps
+from utils import checkpoint
+
+# Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
+TRAIN = ("--bn", "frozen", "--learning-rate", "1e-4", "--random-mirror", "--random-scale", "--overwrite", "--cpu")
+TERMS = {"step1": {"seg", "adv", "adv_feat", "cls", "ins", "isia"}}
+TERMS["step2"] = TERMS["step1"] | {"pseudo"}
+
+
+def make_start(script: str, path: Path) -> None:
+    """A checkpoint whose predictions hold many classes, and whose memory is ready for all of them.
+
+    A classifier of centre taps alone also gives the mean of pixels of a class that class.
+    """
+    call(script, "--num-steps-stop", "1", "--snapshot-dir", "start", "--overwrite", "--restore-from", "none")
+    made = state(Path("start"))
+    random = torch.Generator().manual_seed(0)
+    for name, values in made["segmenter"].items():
+        if name.startswith("layer6") and name.endswith("weight"):
+            values.zero_()[..., 1:2, 1:2].normal_(0, 0.5, generator=random)
+    for buffer in made["memory"].values():
+        buffer["entries"].uniform_(0, 2, generator=random)
+        buffer["count"] += buffer["entries"].shape[1] + 1
+    checkpoint.save(path, made)
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.double() - b.double()).abs().max())
+
+
+def check_equal_but_for_rounding(script: str) -> None:
+    one, two = Path(f"one-{script}"), Path(f"two-{script}")
+    for alone, both in zip(steps(one), steps(two), strict=True):
+        assert alone.keys() == both.keys() >= TERMS[script]
+        for name in alone.keys() - {"iterations_per_s"}:
+            assert both[name] == pytest.approx(alone[name], rel=1e-4), name
+            assert alone[name] > 0, f"{name} takes no part"
+    began, alone, both = checkpoint.read(f"{script}.pth"), state(one), state(two)
+    for part, tolerance in (("segmenter", 1e-3), ("discriminators", 0.05)):  # Adam enlarges the rounding of small ones
+        for name, values in alone[part].items():
+            moved = distance(values, began[part][name])
+            assert moved > 0 or not name.startswith(("conv1.", "layers."))
+            assert distance(values, both[part][name]) <= tolerance * moved, name
+    for kind, buffer in alone["memory"].items():
+        assert buffer["count"].tolist() == both["memory"][kind]["count"].tolist()
+        assert torch.allclose(buffer["entries"], both["memory"][kind]["entries"], rtol=1e-4, atol=1e-5)
+    assert (alone["memory"]["things"]["count"] > began["memory"]["things"]["count"]).any()
+    assert (alone["memory"]["stuff"]["count"] > began["memory"]["stuff"]["count"]).any()
+
+
+def test_two_processes_train_as_one_and_resume_exactly(after_stage1):
+    for script in ("step1", "step2"):
+        make_start(script, Path(f"{script}.pth"))
+    jobs = [(script, *TRAIN, "--num-steps", "4", "--continue-train", f"{script}.pth") for script in ("step1", "step2")]
+    batches = ("--num-steps", "4", "--batch-size", "1", "--bn", "shared", "--learning-rate", "0.02", "--cpu")
+    ended = run_in_two(
+        *((*job, "--batch-size", "1", "--snapshot-dir", f"two-{job[0]}") for job in jobs),
+        ("step1", *batches, "--snapshot-dir", "whole"),
+        ("step1", *batches, "--snapshot-dir", "half", "--num-steps-stop", "3"),
+        ("step1", *batches, "--snapshot-dir", "half", "--continue-train"),
+    )
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "step1 4/4" in ended[0][1] and ended[1][1:] == ("", "")
+    for job in jobs:
+        call(*job, "--snapshot-dir", f"one-{job[0]}")
+        check_equal_but_for_rounding(job[0])
+    whole, resumed = state(Path("whole")), state(Path("half"))
+    assert len(whole["rng_of_others"]) == 1
+    assert differences(whole | {"options": 0}, resumed | {"options": 0}) == []
+
+
+def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_root):
+    # The fourth image of the first epoch: the second one that the second process reads.
+    order = np.random.default_rng([1234, 0]).permutation(6)
+    images = run_folder / "spoilt"
+    images.mkdir()
+    for path in (benchmark_root / SOURCE.name).iterdir():
+        (images / path.name).symlink_to(path)
+    (images / "images").unlink()
+    (images / "images").mkdir()
+    for number, path in enumerate(sorted((benchmark_root / SOURCE.name / "images").iterdir())):
+        copy = images / "images" / path.name
+        content = path.read_bytes()
+        copy.write_bytes(content[: len(content) // 2] if number == order[3] else content)
+    arguments = ("--batch-size", "1", "--random-seed", "1234", "--data-dir", str(images), "--cpu")
+    (code, out, error), (code_of_other, *said_by_other) = run_in_two(("step1", *arguments))
+    assert (code, code_of_other) == (2, 2)
+    assert error == "" and "step1 1/3" in out and "step1 2/3" not in out
+    assert said_by_other[1].startswith(f"error: {images}/images/0000{order[3] + 1}.png: corrupt or unreadable image")
+    assert said_by_other[0] == "" and said_by_other[1].count("\n") == 1
