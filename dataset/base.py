@@ -5,17 +5,21 @@ A data set is a small subclass: where its files lie, and how its label ids map t
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import Dataset, Sampler
 
+from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, train_id_lookup
 from dataset.reading import IMAGE_SUFFIXES, fault, image_names, image_size, read_ids, read_image, read_list
 from utils.errors import UserError, one_line
@@ -65,24 +69,33 @@ class _Draw:
             jitter=(brightness, contrast, saturation) if augment.jitter else (1.0, 1.0, 1.0),
         )
 
-    def geometry(self, image: Image.Image, size: Size, resample: Image.Resampling, fill: Any) -> Image.Image:
+    def geometry(self, pixels: Pixels, size: Size, resample: Image.Resampling, fill: Any) -> Pixels:
         """Resize once, from native to the scaled size, then crop or pad to `size`, then flip."""
         width, height = (max(1, round(side * self.factor)) for side in size)
-        if image.size != (width, height):
-            image = image.resize((width, height), resample)
-        if image.size != size:
-            left, top = (round(self.place[axis] * (size[axis] - image.size[axis])) for axis in (0, 1))
+        pixels = resized(pixels, (width, height), resample)
+        if (width, height) != size:
+            left, top = round(self.place[0] * (size[0] - width)), round(self.place[1] * (size[1] - height))
+            image = Image.fromarray(pixels)
             window = Image.new(image.mode, size, fill)
             window.paste(image, (left, top))
-            image = window
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+            pixels = np.asarray(window)
+        return pixels[:, ::-1] if self.flip else pixels
 
-    def colour(self, image: Image.Image) -> Image.Image:
+    def colour(self, pixels: Pixels) -> Pixels:
+        if self.jitter == (1.0, 1.0, 1.0):
+            return pixels
+        image = Image.fromarray(pixels)
         enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
         for enhancer, factor in zip(enhancers, self.jitter, strict=True):
-            if factor != 1.0:
-                image = enhancer(image).enhance(factor)
-        return image
+            image = enhancer(image).enhance(factor)
+        return np.asarray(image)
+
+
+def resized(pixels: Pixels, size: Size | None, resample: Image.Resampling) -> Pixels:
+    """Pixels [H, W] or [H, W, 3] at another size; None leaves them as they are."""
+    if size is None or pixels.shape[1::-1] == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, resample))
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -105,6 +118,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             then also be the very folders of images and of labels, and a restyled image may have another size than
             its label, as long as it shows the same: width over height within 5 %.
         skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
+        cache: keeps what was read for the next epoch and the next run. It holds images at `size`, but native ones
+            where scale or jitter wants these; the samples are the same with it and without.
 
     Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
     gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
@@ -138,6 +153,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         id_map: LabelMap | None = None,
         label_root: str | Path | None = None,
         skip_bad: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         if label_size not in ("input", "native"):
             raise ValueError(f"label_size: {label_size!r} given, expected 'input' or 'native'")
@@ -161,6 +177,15 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
         id_map = self.id_map if id_map is None else id_map
         self._lookup = train_id_lookup(id_map, self.table.num_classes, ignore_label)
+        self.cache = cache
+        # What a read comes to before anything random is done to it, and all that it depends on beside the file.
+        self._image_size = None if self.augment.scale or self.augment.jitter else size
+        self._label_size = None if self.augment.scale or label_size == "native" else size
+        self._image_kind = f"image size {self._image_size} bicubic, Pillow {PIL.__version__}"
+        self._label_kind = (
+            f"label size {self._label_size} nearest, Pillow {PIL.__version__}, {type(self).__qualname__}, "
+            f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}"
+        )
         self.names = self._find_all(list_file)
         self._check_files()
 
@@ -245,18 +270,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
         name = self.names[position]
-        image = read_image(self.image_path(name))
-        native = image.size
-        size = self.size or native
         draw = _Draw.make(self.augment, self.seed, number)
+        image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
+        size = self.size or native
         sample: dict[str, Any] = {"name": name, "size": native}
         if self.labels:
-            label = Image.fromarray(self._train_ids(name, native))
+            label = self._train_ids(name, native)
             if self.label_size == "input":
                 label = draw.geometry(label, size, Image.Resampling.NEAREST, self.ignore_label)
-            sample["label"] = torch.from_numpy(np.array(label))
+            sample["label"] = _own(label)
         image = draw.geometry(draw.colour(image), size, Image.Resampling.BICUBIC, PAD_COLOUR)
-        sample["image"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        sample["image"] = _own(image.transpose(2, 0, 1))
         return sample
 
     def header_fault(self, name: str) -> str | None:
@@ -274,8 +298,27 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return one_line(error)
         return None
 
-    def _train_ids(self, name: str, native: Size) -> LabelMap:
-        path = self._label_file(name)
+    def cache_wanted(self) -> list[Wanted]:
+        """All that indexing will ask the cache for."""
+        paths = [self.image_path(name) for name in self.names]
+        size = 3 * _area(self._image_size, paths)
+        wanted = [Wanted(path, self._image_kind, size) for path in paths]
+        if self.labels:
+            paths = [self._label_file(name) for name in self.names]
+            size = _area(self._label_size, paths)
+            wanted += [Wanted(path, self._label_kind, size) for path in paths]
+        return wanted
+
+    def _stored(self, path: Path, kind: str, read: Callable[[Path], Stored]) -> Stored:
+        return read(path) if self.cache is None else self.cache.get(path, kind, read)
+
+    def _read_image(self, path: Path) -> Stored:
+        image = read_image(path)
+        size = self._image_size or image.size
+        small = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(small), image.size
+
+    def _read_train_ids(self, path: Path) -> Stored:
         if self.pseudo_label_dir is not None:
             label = read_ids(path)
             known = (label < self.table.num_classes) | (label == self.ignore_label)
@@ -284,9 +327,15 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     f"{path}: pseudo-label with id {label[~known][0]}; expected train ids below "
                     f"{self.table.num_classes} or {self.ignore_label}: generate the pseudo-labels anew"
                 )
-            return label
-        label = self._lookup[self.read_label(path)]
-        self._refuse_other_size(name, label.shape[::-1], native)
+        else:
+            label = self.read_label(path)
+        small = resized(label, self._label_size, Image.Resampling.NEAREST)
+        return (small if self.pseudo_label_dir else np.take(self._lookup, small)), label.shape[::-1]
+
+    def _train_ids(self, name: str, native: Size) -> LabelMap:
+        label, size = self._stored(self._label_file(name), self._label_kind, self._read_train_ids)
+        if self.pseudo_label_dir is None:
+            self._refuse_other_size(name, size, native)
         return label
 
     def _refuse_other_size(self, name: str, label: Size, native: Size) -> None:
@@ -338,6 +387,22 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if missing and not (self.skip_bad and len(missing) < len(self.names)):
             count = f"{len(missing)} of {len(self.names)} missing"
             raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}); {remedy}")
+
+
+def _own(pixels: Pixels) -> torch.Tensor:
+    """A contiguous tensor with memory of its own."""
+    return torch.from_numpy(np.array(pixels, order="C"))
+
+
+def _area(size: Size | None, paths: Sequence[Path]) -> int:
+    """Pixels of an image of this size; for None the mean over some of the files, as their headers say."""
+    if size is not None:
+        return size[0] * size[1]
+    areas = []
+    for path in paths[:: max(1, len(paths) // 16)]:
+        with suppress(UserError):
+            areas.append(math.prod(image_size(path, "image")))
+    return sum(areas) // max(1, len(areas))
 
 
 class EndlessSampler(Sampler[list[tuple[int, int]]]):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.scripts import (
     TRUTH,
     call,
     differences,
+    exit_code,
     mask,
     records,
     state,
@@ -479,3 +481,35 @@ def test_amp_bf16_trains_and_predicts(run_folder):
     assert all(math.isfinite(record["seg"]) for record in steps(STEP1))
     call("pseudo", "--amp", "bf16")
     assert len(list(PSEUDO.iterdir())) == 4
+
+
+# Cache.
+
+
+def test_a_cache_changes_no_weight_label_or_score(after_stage1, capsys, caplog):
+    def results(*arguments: str) -> tuple[dict, list, str]:
+        shutil.rmtree(STEP2, ignore_errors=True)
+        call("pseudo", *arguments)
+        labels = [mask(path).tolist() for path in sorted(PSEUDO.iterdir())]
+        call("step2", *arguments)
+        call("evaluate", "--json", "scores.json", *arguments)
+        return without_options(state(STEP2)), labels, Path("scores.json").read_text()
+
+    plain = results()
+    for _ in range(2):
+        capsys.readouterr()
+        assert differences(list(plain), list(results("--cache", "cache"))) == []
+    # Pseudo-labels, training (source, target, scores) and evaluation; the pseudo-labels were written just now.
+    printed = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if "cache cache: " in line]
+    found = [line.split(" images and labels are there")[0] for line in printed]
+    assert found[0::2] == ["4 of 4", "4 of 4"] and found[1].endswith(" of 24")
+
+
+@pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])
+def test_a_cache_that_does_not_fit_is_refused(after_stage1, capsys, monkeypatch, script):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    start = ["--restore-from", str(STEP1 / "last.pth"), "--overwrite"] if script == "step1" else []
+    assert exit_code(script, "--cache", "here/cache", *start) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --cache: here/cache needs about ") and error.count("\n") == 1
+    assert not Path("here").exists()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dataset import READERS
 from dataset.base import Augment, SegmentationDataset
 from dataset.builtin import write_benchmark
+from dataset.cache import Cache
 from dataset.classes import ClassTable
 from model.adaptation import Terms
 from model.deeplab import DeepLab, build_segmenter
@@ -112,7 +113,7 @@ def test_data(options: Options, table: ClassTable, *, labels: bool = True) -> Se
 
 def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
     """Read the headers of all files before anything starts: a file that is no image, or a pair of two sizes, shows now
-    and not in mid-epoch.
+    and not in mid-epoch. So does a `--cache` without room for them.
 
     All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
     """
@@ -126,6 +127,8 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
                 logger.info("bad: %s", fault)
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
+    if options.cache is not None:
+        Cache(options.cache).announce([item for images in data if images is not None for item in images.cache_wanted()])
 
 
 def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
@@ -221,7 +224,8 @@ def _dataset(
                 logger.info("%s is not there yet: drawing the built-in data", root)
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
-    return READERS[reader](root, list_file(names, root), table=table, **arguments)
+    cache = None if options.cache is None else Cache(options.cache)
+    return READERS[reader](root, list_file(names, root), table=table, cache=cache, **arguments)
 
 
 def list_file(name: str | None, root: str) -> Path | None:

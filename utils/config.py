@@ -101,6 +101,12 @@ class Options:
     skip_bad_images: bool = option(
         False, "go on without images that are missing, corrupt, or of another size than their label", NETWORK
     )
+    cache: str | None = option(
+        None,
+        "folder that keeps decoded, resized images for later epochs and runs, see data/README.md (default: none)",
+        NETWORK,
+        check=lambda value: None if value else "a folder",
+    )
     num_workers: int = option(4, "processes that read images; 0 reads in the main one", NETWORK, check=_at_least(0))
 
     # Network
@@ -321,7 +327,7 @@ def describe(options: Options, script: str) -> str:
     return "\n".join(f"  {flag(f.name):26s} {getattr(options, f.name)}" for f in shown)
 
 
-_RUN = ("continue_train", "overwrite", "restore_from", "snapshot_dir", "log_dir", "num_steps_stop")
+_RUN = ("cache", "continue_train", "overwrite", "restore_from", "snapshot_dir", "log_dir", "num_steps_stop")
 
 
 def changes(before: dict[str, Any], options: Options, script: str) -> list[str]:

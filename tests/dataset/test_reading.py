@@ -24,13 +24,16 @@ IDS = RNG.integers(0, 34, (4, 6), dtype=np.uint8)
 def png(path: Path, width: int, depth: int, row: bytes, kind: int = 0, height: int = 1) -> Path:
     """A PNG of one row (repeated) with `depth` bits a pixel, byte by byte; kind 0 is grey, 2 RGB."""
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    data = zlib.compress((b"\0" + row) * min(height, 9))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    path.write_bytes(png_of(header, (b"\0" + row) * min(height, 9)))
     return path
+
+
+def png_of(header: bytes, data: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
 def palette(path: Path, ids: np.ndarray = IDS) -> Path:
@@ -119,18 +122,60 @@ def test_ids_of_a_palette_are_its_indices(tmp_path):
     assert np.array_equal(read_ids(palette(tmp_path / "a.png", few)), few)
 
 
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def save_interlaced(path: Path, pixels: np.ndarray) -> None:
+    """As the seven passes of a PNG: x, y of the first pixel, steps in x and y."""
+    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in ADAM7]
+    data = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
+    kind = 2 if pixels.ndim == 3 else 0
+    path.write_bytes(png_of(struct.pack(">IIBBBBB", *pixels.shape[1::-1], 8, kind, 0, 0, 1), data))
+
+
 def test_the_fast_decoder_takes_every_png_of_8_bits_and_agrees_with_pillow(tmp_path):
     steps = np.cumsum(RNG.random((60, 90)) < 0.1, axis=1) + np.cumsum(RNG.random((60, 90)) < 0.1, axis=0)
-    for ids in (steps.astype(np.uint8), RNG.integers(0, 256, (60, 90), dtype=np.uint8)):
+    path = tmp_path / "é.png"
+    for ids in (steps.astype(np.uint8), RNG.integers(0, 256, (61, 89), dtype=np.uint8), IDS[:1, :1]):
         grey, coloured = Image.fromarray(ids), Image.fromarray(ids)
         coloured.putpalette(RNG.bytes(768))
-        for number, image in enumerate((grey, coloured)):
-            path = tmp_path / f"{number}.png"
-            for options in ({}, {"optimize": True}, {"compress_level": 1}, {"transparency": 3}):
-                image.save(path, **options)
-                fast = reading._png_ids(path)
-                assert fast is not None and fast.dtype == np.uint8 and np.array_equal(fast, ids)
-                assert np.array_equal(np.array(Image.open(path)), ids)
+        rgb = np.stack([ids, ids[::-1], 255 - ids], axis=2)
+        for image, channels, expected in (
+            (grey, "mono", ids),
+            (coloured, "mono", ids),
+            (Image.fromarray(rgb), "rgb", rgb),
+        ):
+            transparent = 3 if channels == "mono" else (1, 2, 3)
+            for options in ({}, {"optimize": True}, {"compress_level": 0}, {"transparency": transparent}, None):
+                if options is None:
+                    save_interlaced(path, expected)
+                else:
+                    image.save(path, **options)
+                fast = reading._png(path, channels)
+                assert fast is not None and fast.dtype == np.uint8 and np.array_equal(fast, expected)
+                assert np.array_equal(np.array(Image.open(path)), expected)
+        assert np.array_equal(pixels_of(path), rgb)
+
+
+@pytest.mark.parametrize("kind", ["1", "LA", "RGBA", "I;16", "P", "L", "other channels", "JPEG", "cut", "flipped"])
+def test_the_fast_decoder_leaves_everything_else_to_pillow(tmp_path, kind):
+    path = tmp_path / "a.png"
+    image = Image.fromarray(RNG.integers(0, 4, (20, 30), dtype=np.uint8))
+    if kind == "P":
+        image.putpalette(bytes(range(48)))
+    if kind in ("P", "L"):
+        image.save(path, bits=4)
+    elif kind == "JPEG":
+        image.save(path, "JPEG")
+    elif kind in ("1", "LA", "RGBA", "I;16"):
+        image.convert(kind).save(path)
+    else:
+        image.save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255 * (kind == "flipped")
+    path.write_bytes(data[: len(data) // 2] if kind == "cut" else data)
+    assert reading._png(path, "rgb") is None
+    assert kind == "other channels" or reading._png(path, "mono") is None
 
 
 def test_labels_that_have_no_ids(tmp_path):
