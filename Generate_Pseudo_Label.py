@@ -2,7 +2,8 @@
 
 A pixel keeps its predicted class where its confidence reaches the class's threshold: the median confidence of
 all pixels predicted as that class, at most 0.9. Masks of train ids (255: rejected) go to --ssl-target-dir, which
-needs 3 bytes a pixel for the time being (4.7 GB for Cityscapes).
+needs 3 bytes a pixel for the time being (4.7 GB for Cityscapes; removed also after an error or Ctrl-C). After a kill
+the same command goes on where it stopped.
 
 Examples:
   python Generate_Pseudo_Label.py
@@ -11,13 +12,20 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from dataset.base import SegmentationDataset
+from model.deeplab import DeepLab
 from utils import build, config, logs
+from utils.config import Options
 from utils.evaluation import predict
 from utils.logs import logger
-from utils.pseudo_labels import confidence, write_pseudo_labels
+from utils.pseudo_labels import Prediction, confidence, fingerprint, write_pseudo_labels
 from utils.skipped import Skipped
 
 
@@ -29,18 +37,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
-    predictions = (
-        (images.key(sample["name"]), *confidence(logits, tuple(sample["image"].shape[1:])))
-        for sample, logits in predict(
-            segmenter, images, amp=options.amp, num_workers=options.num_workers, skipped=skipped
-        )
-    )
+    numbers = {name: number for number, name in enumerate(images.names)}
+    width, height = options.input_size_target
+
+    def predictions(chosen: Sequence[int]) -> Iterator[Prediction]:
+        for sample, (logits,) in predict(
+            segmenter,
+            images,
+            amp=options.amp,
+            num_workers=options.num_workers,
+            batch_size=options.batch_size,
+            indices=chosen,
+            skipped=skipped,
+        ):
+            yield numbers[sample["name"]], *confidence(logits, (height, width))
+
     folder = Path(options.ssl_target_dir)
-    thresholds, kept, predicted = write_pseudo_labels(predictions, classes.num_classes, folder, options.ignore_label)
-    for name, threshold, n_kept, n in zip(classes.names, thresholds, kept, predicted, strict=True):
+    result = write_pseudo_labels(
+        predictions,
+        [images.key(name) for name in images.names],
+        classes.num_classes,
+        folder,
+        options.ignore_label,
+        identity=identity(options, images, segmenter),
+        pixels=width * height,
+        batch_size=options.batch_size,
+    )
+    rows = zip(classes.names, result.thresholds, result.kept, result.predicted, strict=True)
+    for name, threshold, n_kept, n in rows:
         logger.info("%-14s threshold %.4f  kept %5.1f %% of %d pixels", name, threshold, 100 * n_kept / max(n, 1), n)
     skipped.list_in(folder)
-    logger.info("%d pseudo-labels in %s", len(images) - len(skipped.reasons), folder)
+    logger.info("%d pseudo-labels in %s", result.masks, folder)
+
+
+def identity(options: Options, images: SegmentationDataset, segmenter: DeepLab) -> dict[str, Any]:
+    """Everything that the predictions depend on."""
+    files = [os.stat(path) if path.is_file() else None for path in map(images.image_path, images.names)]
+    return {
+        "weights": fingerprint(segmenter),
+        "architecture": segmenter.architecture,
+        "options": [options.input_size_target, options.amp, options.batch_size],
+        "device": [segmenter.input_mean.device.type, torch.__version__],
+        "root": str(images.root.resolve()),
+        "images": [[found.st_size, found.st_mtime_ns] if found else None for found in files],
+    }
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils import build, checkpoint, config, logs
-from utils.evaluation import evaluate
+from utils.evaluation import Variants, evaluate
 from utils.skipped import Skipped
 
 
@@ -26,15 +26,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
     folder = None if options.save in (None, "none") else Path(str(options.save))
-    scores = evaluate(segmenter, images, amp=options.amp, num_workers=options.num_workers, save=folder, skipped=skipped)
+    variants = Variants(options.scales, options.flip)
+    scores = evaluate(
+        segmenter,
+        images,
+        amp=options.amp,
+        num_workers=options.num_workers,
+        batch_size=options.batch_size,
+        variants=variants,
+        save=folder,
+        skipped=skipped,
+    )
     scored = len(images) - len(skipped.reasons)
     print(f"IoU in percent of {options.restore_from} on {scored} images of {options.data_dir_target}")
+    if variants != Variants():
+        print(f"mean soft-max over scales {', '.join(map(str, options.scales))}{' and mirrored images' * options.flip}")
     print(scores.table(classes))
     if folder is not None:
         skipped.list_in(folder)
         print(f"masks in {folder}")
     if options.json:
         result = {"checkpoint": options.restore_from, "images": scored, "skipped": skipped.reasons}
+        if variants != Variants():
+            result |= {"scales": options.scales, "flip": options.flip}
         result |= scores.as_dict(classes)
         checkpoint.write_json(Path(options.json), result)
 

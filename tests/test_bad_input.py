@@ -285,7 +285,8 @@ def test_bad_input_of_stage_2(after_stage1, capsys, spoil, arguments, said):
         (each("Cityscapes/leftImg8bit/train/southport/*.png", make_text), [],
          "southport_000000_000019_leftImg8bit.png:"),
         (lambda _: None, ["--ssl-target-dir", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),
-        (lambda _: None, ["--batch-size", "2"], "unrecognized arguments: --batch-size 2"),
+        (lambda _: None, ["--batch-size", "0"], "--batch-size: found 0, expected a number of at least 1"),
+        (lambda _: None, ["--iter-size", "2"], "unrecognized arguments: --iter-size 2"),
         (lambda _: None, ["--restore-from", "nowhere.pth"], "--restore-from: nowhere.pth does not exist"),
     ],
 )  # fmt: skip
@@ -305,6 +306,8 @@ def test_bad_input_of_the_pseudo_labels(after_stage1, bad, capsys, spoil, argume
         (each("Cityscapes/leftImg8bit/val/*/*1_*.png", cut), [], "middleton_000001_000019_leftImg8bit.png: corrupt or"),
         (delete_last_val_label, [], "middleton_000001_000019_gtFine_labelIds.png: label not found (1 of 2 missing)"),
         (each(VAL_LABELS, shrink), [], "_gtFine_labelIds.png: label of 32x32 pixels, but its image"),
+        (lambda _: None, ["--scales", "0.75x"], "--scales: found '0.75x', expected numbers such as 0.75,1,1.25"),
+        (lambda _: None, ["--scales", "1,0"], "--scales: found (1.0, 0.0), expected scales from 0.1 to 10"),
         (lambda _: None, ["--set", "nowhere"], "no images of split 'nowhere' found"),
         (lambda _: None, ["--data-dir-target", "nowhere"], "nowhere: data folder not found"),
         (lambda _: None, ["--save", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),

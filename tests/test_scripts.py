@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -38,6 +39,7 @@ from tests.scripts import (
     steps,
 )
 from utils import build, config
+from utils.pseudo_labels import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {
@@ -129,6 +131,42 @@ def test_saved_masks_score_alike_in_every_form(after_stage1, capsys):
     call("iou", str(TRUTH), str(MASKS), "--json", "4.json", "--resize-pred", "nearest")
     resized = json.loads(Path("4.json").read_text())
     assert np.sum(resized["confusion"]) == np.sum(first["confusion"])
+
+
+def test_batches_scales_and_flips_of_the_evaluation(after_stage1, capsys):
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "none")
+    call("evaluate", *start, "--json", "plain.json")
+    call("evaluate", *start, "--batch-size", "2", "--json", "batch.json")
+    capsys.readouterr()
+    call("evaluate", *start, "--flip", "--scales", "0.75,1.0,1.25", "--json", "mean.json")
+    assert "mean soft-max over scales 0.75, 1.0, 1.25 and mirrored images" in capsys.readouterr().out
+    plain, batch, mean = (json.loads(Path(f"{name}.json").read_text()) for name in ("plain", "batch", "mean"))
+    assert np.abs(np.subtract(plain["confusion"], batch["confusion"])).sum() <= 4
+    assert (mean["scales"], mean["flip"]) == ([0.75, 1.0, 1.25], True)
+    assert mean["confusion"] != plain["confusion"] and np.sum(mean["confusion"]) == np.sum(plain["confusion"])
+
+
+def test_pseudo_labels_go_on_after_a_kill_unless_the_network_is_another(after_stage1, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "close", lambda _: None)
+        call("pseudo", "--ssl-target-dir", "labels")  # as if killed before its last step
+    assert Path("labels/.unfinished/3.npz").is_file()
+
+    def run(*arguments: str) -> str:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="bafft"):
+            logging.getLogger("bafft").propagate = True
+            call("pseudo", "--ssl-target-dir", "labels", *arguments)
+        return caplog.text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "close", lambda _: None)
+        assert "going on with 4 images" in run()
+        assert "going on" not in run("--batch-size", "2")
+        assert "going on with 4 images" in run("--batch-size", "2")
+    assert "going on" not in run()
+    labels = {path.name: path.read_bytes() for path in Path("labels").iterdir()}
+    assert labels == {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
 
 
 def test_scores_as_json_add_up(after_stage1):

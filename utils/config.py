@@ -55,6 +55,10 @@ def _size(value: tuple[int, int]) -> str | None:
     return None if min(value) >= 32 else "WIDTH,HEIGHT of at least 32 pixels each"
 
 
+def _scales(values: tuple[float, ...]) -> str | None:
+    return None if all(0.1 <= value <= 10 for value in values) else "scales from 0.1 to 10"
+
+
 def option(
     default: Any,
     help: str,
@@ -157,7 +161,9 @@ class Options:
     )
 
     # Schedule
-    batch_size: int = option(1, "images of each domain a pass, in each process of torchrun", TRAIN, check=_at_least(1))
+    batch_size: int = option(
+        1, "images a pass; in training of each domain, in each process of torchrun", NETWORK, check=_at_least(1)
+    )
     iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
     num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
     num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAIN, check=_at_least(1))
@@ -197,7 +203,14 @@ class Options:
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
     json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
 
-    # Saved masks
+    # Prediction and saved masks
+    flip: bool = option(False, "predict mirrored images too; the mean soft-max counts (our choice)", ("evaluate",))
+    scales: tuple[float, ...] = option(
+        (1.0,),
+        "predict at these scales of --input-size-target, such as 0.75,1,1.25; the mean soft-max counts (our choice)",
+        ("evaluate",),
+        check=_scales,
+    )
     gt_ids: str = option(
         "auto",
         "ids in the files of ground truth; auto takes Cityscapes' labelTrainIds files where there are no labelIds",
@@ -232,7 +245,20 @@ def _pair(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "tuple[int, int]": _pair}
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected numbers such as 0.75,1,1.25") from None
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple[int, int]": _pair,
+    "tuple[float, ...]": _numbers,
+}
 
 
 def _add(parser: argparse.ArgumentParser, item: Field[Any], default: Any) -> None:
@@ -283,6 +309,8 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     # The restore_from of a preset is where stage 1 starts from; later scripts start from the stage before.
     if script != "step1":
         layers[1].pop("restore_from", None)
+    if script not in TRAIN:
+        layers[1].pop("batch_size", None)  # a preset's is for training
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
     if "method" in given:
         layers.append(METHODS[given["method"]].get(script, {}))

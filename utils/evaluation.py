@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset.base import SegmentationDataset
-from dataset.classes import colorize
+from dataset.classes import LabelMap, colorize
 from dataset.skip import LeavingOut
 from model.deeplab import DeepLab
-from model.segmentation import upsample
 from model.transfer import to_host
+from model.upsampling import best_class
+from utils.background import Background
 from utils.checkpoint import staged, write_image
 from utils.errors import UserError
 from utils.metrics import ConfusionMatrix
@@ -27,15 +30,44 @@ from utils.skipped import Skipped
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def in_order(dataset: SegmentationDataset, num_workers: int, pin_memory: bool) -> DataLoader[dict[str, Any]]:
-    """The samples of a data set one by one, in order, as they come (labels may differ in size)."""
+def in_order(
+    dataset: SegmentationDataset, num_workers: int, pin_memory: bool, batch_size: int, indices: Sequence[int]
+) -> DataLoader[Any]:
+    """The samples of a data set in the order of `indices`, in lists, as they come (labels may differ in size)."""
     return DataLoader(
         LeavingOut(dataset) if dataset.skip_bad else dataset,
-        batch_size=None,
+        batch_size=batch_size,
+        sampler=indices,
+        collate_fn=list,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else a loader draws from the state that training goes on with
     )
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Versions of every image over which a prediction is the mean soft-max (our choice): scales, each also mirrored."""
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def maps(self, segmenter: DeepLab, images: Tensor) -> list[Tensor]:
+        """Logits [B, C, h, w] where there is one version, else soft-max maps, one a scale; float32."""
+        if self == Variants():
+            return [segmenter(images)[1].float()]
+        found = []
+        for scale in self.scales:
+            scaled = images
+            if scale != 1:
+                size = [round(side * scale) for side in images.shape[2:]]
+                scaled = F.interpolate(segmenter.normalise(images), size=size, mode="bilinear", antialias=True)
+            probabilities = segmenter(scaled)[1].float().softmax(1)
+            if self.flip:
+                mirrored = segmenter(scaled.flip(3))[1].float().softmax(1).flip(3)
+                probabilities = (probabilities + mirrored) / 2
+            found.append(probabilities)
+        return found
 
 
 @torch.inference_mode()
@@ -45,29 +77,37 @@ def predict(
     *,
     amp: str = "off",
     num_workers: int = 0,
+    batch_size: int = 1,
+    variants: Variants = Variants(),
+    indices: Sequence[int] | None = None,
     desc: str = "predict",
     skipped: Skipped | None = None,
-) -> Iterator[tuple[dict[str, Any], Tensor]]:
-    """Logits [1, C, h, w] (float32) of every image in turn, in eval mode, beside its sample.
+) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
+    """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode.
 
     Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad.
     """
     device = segmenter.input_mean.device
     dtype = AMP_DTYPES[amp]
-    samples = in_order(dataset, num_workers, pin_memory=device.type == "cuda")
+    chosen = range(len(dataset)) if indices is None else indices
+    batches = in_order(dataset, num_workers, device.type == "cuda", batch_size, chosen)
     training, found = segmenter.training, False
     bad = Skipped() if skipped is None else skipped
     segmenter.eval()
     try:
-        for sample in tqdm(samples, desc=desc, disable=None, leave=False):
-            if "skipped" in sample:
-                bad.add([sample["skipped"]])
-                continue
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                _, logits = segmenter(sample["image"][None].to(device, non_blocking=True))
-            yield sample, logits.float()
-            found = True
-        if not found:
+        with tqdm(total=len(chosen), desc=desc, disable=None, leave=False) as bar:
+            for batch in batches:
+                bad.add([sample["skipped"] for sample in batch if "skipped" in sample])
+                samples = [sample for sample in batch if "skipped" not in sample]
+                if samples:
+                    images = torch.stack([sample["image"] for sample in samples]).to(device, non_blocking=True)
+                    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                        maps = variants.maps(segmenter, images)
+                    found = True
+                for number, sample in enumerate(samples):
+                    yield sample, [m[number : number + 1] for m in maps]
+                bar.update(len(batch))
+        if not found and len(chosen):
             raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
     finally:
         segmenter.train(training)
@@ -79,25 +119,37 @@ def evaluate(
     *,
     amp: str = "off",
     num_workers: int = 0,
+    batch_size: int = 1,
+    variants: Variants = Variants(),
     save: Path | None = None,
     skipped: Skipped | None = None,
 ) -> ConfusionMatrix:
     """Confusion matrix over a whole data set with labels at their native size.
 
-    Logits are up-sampled (bilinear, align_corners=True) to the label, then argmax. save: folder for the masks, as
-    `KEY.png` (train ids) and `KEY_color.png`; they appear there once all are made.
+    Logits are up-sampled (bilinear, align_corners=True) to the label, then argmax, class by class and on the device,
+    where the matrix is too. save: folder for the masks, as `KEY.png` (train ids) and `KEY_color.png`, written in the
+    background; they appear there once all are made.
     """
-    table = dataset.table
-    scores = ConfusionMatrix(table.num_classes, dataset.ignore_label)
-    with nullcontext() if save is None else staged(save) as masks:
+    scores = ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label)
+    with nullcontext() if save is None else staged(save) as masks, Background() as background:
         # `predict` is closed before the caller goes on, so that the network is back in its mode.
-        samples = predict(segmenter, dataset, amp=amp, num_workers=num_workers, desc="evaluate", skipped=skipped)
-        for sample, logits in samples:
-            prediction = upsample(logits, sample["label"].shape).argmax(1)[0]
+        for sample, maps in predict(
+            segmenter,
+            dataset,
+            amp=amp,
+            num_workers=num_workers,
+            batch_size=batch_size,
+            variants=variants,
+            desc="evaluate",
+            skipped=skipped,
+        ):
+            prediction = best_class(maps, sample["label"].shape)[1][0]
             scores.update(prediction, sample["label"].to(prediction.device))
             if masks is not None:
-                mask = to_host(prediction.to(torch.uint8))
-                key = dataset.key(sample["name"])
-                write_image(masks / f"{key}.png", Image.fromarray(mask))
-                write_image(masks / f"{key}_color.png", colorize(mask, table, dataset.ignore_label))
+                background.run(_write_mask, dataset, masks / dataset.key(sample["name"]), to_host(prediction))
     return scores
+
+
+def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap) -> None:
+    write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask))
+    write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

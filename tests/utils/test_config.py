@@ -24,7 +24,10 @@ PUBLISHED = [
     ("--data-list-target-test", "a.txt", "a.txt", (*STAGES, "evaluate", "iou")),
     ("--input-size", "640,360", (640, 360), STAGES),
     ("--input-size-target", "512,256", (512, 256), NETWORK),
-    ("--batch-size", "3", 3, STAGES),
+    ("--batch-size", "3", 3, NETWORK),
+    ("--scales", "0.5,1", (0.5, 1.0), ("evaluate",)),
+    ("--flip", None, True, ("evaluate",)),
+    ("--workers", "3", 3, ("iou",)),
     ("--iter-size", "3", 3, STAGES),
     ("--num-steps", "300000", 300_000, STAGES),
     ("--num-steps-stop", "7", 7, STAGES),
@@ -108,6 +111,8 @@ def test_the_default_preset_is_the_papers():
     assert (step1.learning_rate_D, step1.lambda_adv_target, step1.lambda_adv_feat) == (1e-4, 0.001, 0.001)
     assert (step1.lambda_adv_cls, step1.lambda_adv_ins, step1.lambda_adv_cate) == (0.01, 0.01, 0.01)
     assert (step2.lambda_adv_cls, step2.lambda_adv_ins, step2.lambda_adv_cate) == (0.001, 0.001, 0.001)
+    builtin = [resolve(script, {"preset": "builtin"}) for script in ("step1", "pseudo", "evaluate")]
+    assert [options.batch_size for options in builtin] == [4, 1, 1]
     assert (step1.batch_size, step1.num_prototype, step1.bn, step1.aspp_branches) == (1, 50, "shared", 2)
 
 
