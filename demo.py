@@ -47,8 +47,8 @@ Arguments = tuple[str, ...]
 class Schedule:
     """Source steps: `pretrain` before all arms, `align` of stage 1, `self_train` of stage 2; and the arms' rate."""
 
-    pretrain: int = 800
-    align: int = 400
+    pretrain: int = 1600
+    align: int = 300
     self_train: int = 500
     learning_rate: float = 0.01
 
