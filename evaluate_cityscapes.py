@@ -1,10 +1,11 @@
-"""Predict a labelled set with a checkpoint, save the masks, print the IoU of every class and their means.
+"""Predict images with a checkpoint, save the masks; where there are labels, print the IoU per class and the means.
 
-Works for every preset, not only for Cityscapes.
+Works for every preset, not only for Cityscapes. Classes and colours are those that the checkpoint was trained with.
 
 Examples:
   python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
   python evaluate_cityscapes.py --preset builtin --json scores.json
+  python evaluate_cityscapes.py --preset own_images --target folder:data/mycamera
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
     logs.setup()
     classes = build.classes(options)
-    images = build.test_data(options, classes)
+    images = build.evaluation_data(options, classes)
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
@@ -37,16 +38,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         save=folder,
         skipped=skipped,
     )
-    scored = len(images) - len(skipped.reasons)
-    print(f"IoU in percent of {options.restore_from} on {scored} images of {options.data_dir_target}")
+    if scores.images:
+        print(f"IoU in percent of {options.restore_from} on {scores.images} images of {options.data_dir_target}")
     if variants != Variants():
         print(f"mean soft-max over scales {', '.join(map(str, options.scales))}{' and mirrored images' * options.flip}")
-    print(scores.table(classes))
+    if scores.images:
+        print(scores.table(classes))
+    unlabelled = len(images) - len(images.labelled_names())
+    if unlabelled:
+        print(f"no scores for {unlabelled} of {len(images)} images of {options.data_dir_target}: no labels")
     if folder is not None:
         skipped.list_in(folder)
         print(f"masks in {folder}")
-    if options.json:
-        result = {"checkpoint": options.restore_from, "images": scored, "skipped": skipped.reasons}
+    if options.json and not scores.images:
+        print(f"{options.json} is not written: no scores")
+    elif options.json:
+        result = {"checkpoint": options.restore_from, "images": scores.images, "skipped": skipped.reasons}
         if variants != Variants():
             result |= {"scales": options.scales, "flip": options.flip}
         result |= scores.as_dict(classes)

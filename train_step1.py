@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.start(options.cpu)
     logs.setup()
     build.seed_everything(options.random_seed)
-    classes = build.classes(options)
+    classes = build.classes(options, training=True)
     data = Data(
         source=build.source_data(options, classes),
         target=None if options.source_only else build.target_data(options, classes),

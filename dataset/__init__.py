@@ -4,6 +4,7 @@ from dataset.aerial import Aerial
 from dataset.base import SegmentationDataset
 from dataset.camvid import CamVid
 from dataset.cityscapes import Cityscapes
+from dataset.folder import Folder
 from dataset.gta5 import GTA5
 from dataset.synthia import Synthia
 
@@ -13,4 +14,5 @@ READERS: dict[str, type[SegmentationDataset]] = {
     "cityscapes": Cityscapes,
     "camvid": CamVid,
     "aerial": Aerial,
+    "folder": Folder,
 }

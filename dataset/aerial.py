@@ -56,7 +56,7 @@ class Aerial(SegmentationDataset):
         return label
 
     @classmethod
-    def label_key(cls, path: Path) -> str | None:
+    def label_key(cls, path: Path, folder: Path) -> str | None:
         return None if path.parent.name == IMAGES else path.stem
 
     def _check_files(self) -> None:

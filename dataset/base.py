@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import PIL
 import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import Dataset, Sampler
 
 from dataset.cache import Cache, Pixels, Stored, Wanted
-from dataset.classes import IGNORE, ClassTable, LabelMap, train_id_lookup
+from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
 from dataset.reading import IMAGE_SUFFIXES, fault, image_names, image_size, read_ids, read_image, read_list
 from utils.errors import UserError, one_line
 
@@ -110,20 +111,21 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         list_file: relative names, one a line; without it the names are found in the tree, sorted.
         split: part of the data set, where its folders are split.
         size: width and height to which images are resized (bicubic); None leaves them as they are.
-        labels: False never touches a label file, and samples have no "label".
+        labels: False never touches a label file, and samples have no "label"; None gives one where there is a file.
         label_size: "input" resizes labels as the images (nearest); "native" leaves them, for evaluation.
-        table: the classes; train ids beyond them become the ignore label. Default: the data set's own.
+        table: the classes, with label ids or without (then the data set's own hold); train ids beyond them become
+            the ignore label. Default: the data set's own.
         ignore_label: the value of pixels without a class, at most 255.
         augment: random changes; needs `label_size="input"`.
         seed: of the augmentation, with the sample's running number.
         pseudo_label_dir: labels are read from `<pseudo_label_dir>/<key>.png`, train ids of any size.
-        id_map: lookup [256] from label id to train id instead of the data set's own (see `load_info_json`).
         label_root: root of the labels where they lie apart, as for restyled images. `root` and `label_root` may
             then also be the very folders of images and of labels, and a restyled image may have another size than
             its label, as long as it shows the same: width over height within 5 %.
         skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
         cache: keeps what was read for the next epoch and the next run. It holds images at `size`, but native ones
             where scale or jitter wants these; the samples are the same with it and without.
+        check: False leaves it to the caller to find out which files are missing.
 
     Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
     gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
@@ -136,6 +138,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     table: ClassTable
     id_map: LabelMap
+    void_ids: Collection[int] = ()
+    """Label ids that are known to be of no class."""
     layout: str
     """The tree below the root in words, for messages."""
     largest_id: int = IGNORE
@@ -147,17 +151,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         list_file: str | Path | None = None,
         split: str = "train",
         size: Size | None = None,
-        labels: bool = True,
+        labels: bool | None = True,
         label_size: Literal["input", "native"] = "input",
         table: ClassTable | None = None,
         ignore_label: int = IGNORE,
         augment: Augment | None = None,
         seed: int = 0,
         pseudo_label_dir: str | Path | None = None,
-        id_map: LabelMap | None = None,
         label_root: str | Path | None = None,
         skip_bad: bool = False,
         cache: Cache | None = None,
+        check: bool = True,
     ) -> None:
         if label_size not in ("input", "native"):
             raise ValueError(f"label_size: {label_size!r} given, expected 'input' or 'native'")
@@ -179,8 +183,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.skip_bad = skip_bad
         self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
-        id_map = self.id_map if id_map is None else id_map
-        self._lookup = train_id_lookup(id_map, self.table.num_classes, ignore_label)
+        self._lookup = self._train_id_lookup(self.table, ignore_label)
         self.cache = cache
         # What a read comes to before anything random is done to it, and all that it depends on beside the file.
         self._image_size = None if self.augment.scale or self.augment.jitter else size
@@ -191,7 +194,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}"
         )
         self.names = self._find_all(list_file)
-        self._check_files()
+        if check:
+            self._check_files()
 
     # What a subclass gives.
 
@@ -211,14 +215,15 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return read_ids(path)
 
     @classmethod
-    def label_key(cls, path: Path) -> str | None:
-        """The key of the image to which a label file belongs; None where the file is no label."""
+    def label_key(cls, path: Path, folder: Path) -> str | None:
+        """The key of the image to which a label file belongs, `folder` being that of all labels; None where
+        the file is no label."""
         return path.stem
 
     @classmethod
-    def train_id_key(cls, path: Path) -> str | None:
+    def train_id_key(cls, path: Path, folder: Path) -> str | None:
         """As `label_key`, for a file of ground truth that holds train ids instead of label ids."""
-        return cls.label_key(path)
+        return cls.label_key(path, folder)
 
     def below(self, root: Path, folder: str) -> Path:
         """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
@@ -226,6 +231,20 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return path if self.label_root == self.root or path.is_dir() else root
 
     # What a user of the reader calls.
+
+    def labelled_names(self) -> list[str]:
+        """Those of `names` whose label file is there."""
+        return [name for name in self.names if os.path.isfile(self.label_path(name))]
+
+    def train_ids(self) -> LabelMap:
+        """Lookup [256] from label id to train id, `ignore_label` for an id of no class."""
+        return self._lookup
+
+    def known_ids(self) -> npt.NDArray[np.bool_]:
+        """Which label ids [256] are of a class or known to be of none; any other means wrong data or a wrong table."""
+        known = self.label_ids(self.table) != IGNORE
+        known[[*(self.void_ids if self.table.label_ids is None else self.table.label_ids), IGNORE]] = True
+        return known
 
     @staticmethod
     def key(name: str) -> str:
@@ -245,7 +264,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         key_of = cls.train_id_key if train_ids else cls.label_key
         found: dict[str, Path] = {}
         for path in (folder / name for name in image_names(folder)):
-            key = key_of(path) if path.suffix == ".png" else None
+            key = key_of(path, folder) if path.suffix == ".png" else None
             if key is None:
                 continue
             if key in found:
@@ -257,16 +276,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def load_label(
-        cls,
-        path: str | Path,
-        ignore_label: int = IGNORE,
-        table: ClassTable | None = None,
-        id_map: LabelMap | None = None,
+        cls, path: str | Path, ignore_label: int = IGNORE, table: ClassTable | None = None
     ) -> LabelMap:
         """The train ids uint8 [H, W] of a label file. Raises UserError when it cannot be read."""
-        id_map = cls.id_map if id_map is None else id_map
-        lookup = train_id_lookup(id_map, (table or cls.table).num_classes, ignore_label)
-        return lookup[cls.read_label(Path(path))]
+        return cls._train_id_lookup(table or cls.table, ignore_label)[cls.read_label(Path(path))]
+
+    @classmethod
+    def _train_id_lookup(cls, table: ClassTable, ignore_label: int) -> LabelMap:
+        return train_id_lookup(cls.label_ids(table), table.num_classes, ignore_label)
+
+    @classmethod
+    def label_ids(cls, table: ClassTable) -> LabelMap:
+        """Lookup [256] from label id to train id under a class table, also to train ids that the table was cut by."""
+        return cls.id_map if table.label_ids is None else id_map_of(table.label_ids)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -278,7 +300,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
         size = self.size or native
         sample: dict[str, Any] = {"name": name, "size": native}
-        if self.labels:
+        if self._has_label(name):
             label = self._train_ids(name, native)
             if self.label_size == "input":
                 label = draw.geometry(label, size, Image.Resampling.NEAREST, self.ignore_label)
@@ -294,10 +316,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         try:
             native = image_size(self.image_path(name), "image")
-            if self.labels:
+            if self._has_label(name):
                 size = image_size(self._label_file(name), "label")
                 if self.pseudo_label_dir is None:
-                    self._refuse_other_size(name, size, native)
+                    self.refuse_other_size(name, size, native)
         except UserError as error:
             return one_line(error)
         return None
@@ -307,8 +329,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         paths = [self.image_path(name) for name in self.names]
         size = 3 * _area(self._image_size, paths)
         wanted = [Wanted(path, self._image_kind, size) for path in paths]
-        if self.labels:
-            paths = [self._label_file(name) for name in self.names]
+        paths = [self._label_file(name) for name in self.names if self._has_label(name)]
+        if paths:
             size = _area(self._label_size, paths)
             wanted += [Wanted(path, self._label_kind, size) for path in paths]
         return wanted
@@ -339,10 +361,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _train_ids(self, name: str, native: Size) -> LabelMap:
         label, size = self._stored(self._label_file(name), self._label_kind, self._read_train_ids)
         if self.pseudo_label_dir is None:
-            self._refuse_other_size(name, size, native)
+            self.refuse_other_size(name, size, native)
         return label
 
-    def _refuse_other_size(self, name: str, label: Size, native: Size) -> None:
+    def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
+        """Raises UserError when a label and an image of these sizes are no pair."""
         apart = self.label_root != self.root
         stretch = label[0] * native[1] / (label[1] * native[0])
         if abs(stretch - 1) > ASPECT_TOLERANCE if apart else label != native:
@@ -351,6 +374,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
                 f"{'shape' if apart else 'size'}: replace one of them or remove the line from the list"
             )
+
+    def _has_label(self, name: str) -> bool:
+        return bool(self.labels) or (self.labels is None and os.path.isfile(self.label_path(name)))
 
     def _label_file(self, name: str) -> Path:
         if self.pseudo_label_dir is not None:

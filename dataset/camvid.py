@@ -16,6 +16,7 @@ class CamVid(SegmentationDataset):
 
     table = CAMVID
     id_map = CAMVID_IDS
+    void_ids = (11,)
     layout = "SPLIT/NAME.jpg (or .png) and SPLITannot/NAME.png"
 
     def find_names(self, split: str) -> list[str]:

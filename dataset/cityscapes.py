@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataset.base import SegmentationDataset
-from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 from dataset.reading import image_names
 from utils.errors import UserError
 
@@ -22,6 +22,7 @@ class Cityscapes(SegmentationDataset):
 
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
+    void_ids = CITYSCAPES_VOID
     layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END} and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
     largest_id = 33
 
@@ -38,11 +39,11 @@ class Cityscapes(SegmentationDataset):
         return self.label_root / "gtFine" / self.split / (name.removesuffix(_IMAGE_END) + _LABEL_END)
 
     @classmethod
-    def label_key(cls, path: Path) -> str | None:
+    def label_key(cls, path: Path, folder: Path) -> str | None:
         return _key(path, _LABEL_END)
 
     @classmethod
-    def train_id_key(cls, path: Path) -> str | None:
+    def train_id_key(cls, path: Path, folder: Path) -> str | None:
         """Of `NAME_gtFine_labelTrainIds.png`, as the official scripts write them."""
         return _key(path, _TRAIN_ID_END)
 

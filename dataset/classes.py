@@ -25,7 +25,8 @@ class ClassTable:
 
     `palette` holds RGB colours (0..255). `stuff` and `things` split the train ids as the paper's stuff and
     instance matching want it. `subsets` names the sets of train ids over which a mean is reported; the first
-    is the main one. Of the classes in `f1` the F1 score is reported too.
+    is the main one. Of the classes in `f1` the F1 score is reported too. `label_ids` maps the ids in label files to
+    train ids, and those that are left out on purpose to IGNORE; None where every data set has ids of its own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ClassTable:
     things: tuple[int, ...]
     subsets: dict[str, tuple[int, ...]]
     f1: tuple[int, ...] = ()
+    label_ids: dict[int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -55,6 +57,9 @@ class ClassTable:
             left = tuple(i for i in ids if i < n)
             if left:
                 subsets.setdefault(str(len(left)), left)
+        label_ids = self.label_ids
+        if label_ids is not None:
+            label_ids = {label_id: i if i < n else IGNORE for label_id, i in label_ids.items()}
         return ClassTable(
             name=self.name,
             names=self.names[:n],
@@ -63,6 +68,7 @@ class ClassTable:
             things=tuple(i for i in self.things if i < n),
             subsets=subsets,
             f1=tuple(i for i in self.f1 if i < n),
+            label_ids=label_ids,
         )
 
 
@@ -70,7 +76,7 @@ def _without(num_classes: int, left_out: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(i for i in range(num_classes) if i not in left_out)
 
 
-def _id_map(pairs: dict[int, int]) -> LabelMap:
+def id_map_of(pairs: dict[int, int]) -> LabelMap:
     """Lookup array [256] uint8: label id -> train id, IGNORE where `pairs` says nothing."""
     lookup = np.full(256, IGNORE, np.uint8)
     for label_id, train_id in pairs.items():
@@ -120,19 +126,22 @@ AERIAL = ClassTable(
     f1=(1,),
 )
 
-CITYSCAPES_IDS = _id_map({x.id: x.trainId for x in _OFFICIAL})
+CITYSCAPES_IDS = id_map_of({x.id: x.trainId for x in _OFFICIAL})
 """Cityscapes `labelIds`; the labels of GTA5 use the same ids."""
 
-SYNTHIA_IDS = _id_map(
+CITYSCAPES_VOID = tuple(x.id for x in _cityscapes_labels if x.id >= 0 and x.ignoreInEval)
+"""Label ids of no train id, such as the unlabelled pixels."""
+
+SYNTHIA_IDS = id_map_of(
     {
         3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14,
         19: 15, 20: 16, 12: 17, 11: 18,
     }
 )
 
-CAMVID_IDS = _id_map({i: i for i in range(11)})
+CAMVID_IDS = id_map_of({i: i for i in range(11)})
 
-AERIAL_IDS = _id_map({0: 0, 1: 1})
+AERIAL_IDS = id_map_of({0: 0, 1: 1})
 """Of prepared tiles, whose blank areas are 255; the masks of the public downloads ({0, 255}) are no such tiles."""
 
 
@@ -164,8 +173,8 @@ def colorize(label: LabelMap, table: ClassTable, ignore_label: int = IGNORE) -> 
 _STUFF_NAMES = {table.names[i] for table in (CITYSCAPES, CAMVID, AERIAL) for i in table.stuff}
 
 
-def load_info_json(path: str | Path) -> tuple[ClassTable, LabelMap]:
-    """A class table and its id map [256] from a published `info.json`.
+def load_info_json(path: str | Path) -> ClassTable:
+    """A class table with its label ids from a published `info.json`.
 
     The file holds `classes` (a number), `label` (names), `label2train` (pairs label id, train id; an id
     outside 0..255 cannot stand in a label file and is skipped) and `palette` (RGB; default: that of
@@ -200,14 +209,14 @@ def load_info_json(path: str | Path) -> tuple[ClassTable, LabelMap]:
         known = f"train ids 0..{count - 1} or {IGNORE}"
         raise UserError(f"{path}: label2train holds {list(bad[0])}; expected {known}")
     stuff = tuple(i for i, name in enumerate(names) if name in _STUFF_NAMES)
-    id_map = _id_map({label_id: train_id for label_id, train_id in pairs if 0 <= label_id <= 255})
-    is_cityscapes = np.array_equal(id_map, CITYSCAPES_IDS)
-    table = ClassTable(
+    label_ids = {label_id: train_id for label_id, train_id in pairs if 0 <= label_id <= 255}
+    is_cityscapes = np.array_equal(id_map_of(label_ids), CITYSCAPES_IDS)
+    return ClassTable(
         name=path.stem,
         names=names,
         palette=palette[:count],
         stuff=stuff,
         things=_without(count, stuff),
         subsets=CITYSCAPES.subsets if is_cityscapes and count == 19 else {str(count): tuple(range(count))},
+        label_ids=label_ids,
     )
-    return table, id_map

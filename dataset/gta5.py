@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataset.base import SegmentationDataset
-from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 from dataset.reading import image_names
 
 
@@ -14,6 +14,7 @@ class GTA5(SegmentationDataset):
 
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
+    void_ids = (*CITYSCAPES_VOID, 34)  # 34: number plates
     layout = "images/00001.png and labels/00001.png"
 
     def find_names(self, split: str) -> list[str]:

@@ -58,7 +58,7 @@ def read_image(path: Path) -> Image.Image:
     if fast is not None:
         return Image.fromarray(fast)
     with opened(path, "image") as image:
-        deep = any(";16" in str(tile) for tile in image.tile)
+        deep = _is_deep(image)
         if image.mode.startswith("I;16"):
             rgb = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         elif image.mode in _EIGHT_BIT_MODES:
@@ -71,6 +71,27 @@ def read_image(path: Path) -> Image.Image:
             "8 bits"
         )
     return rgb
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    return any(";16" in str(tile) for tile in image.tile)
+
+
+def check_image(path: Path) -> tuple[int, int]:
+    """Width and height of an image that `read_image` would read, found out much faster.
+
+    A PNG is judged by its checksums, a JPEG is decoded at an eighth of its size. Raises UserError as `read_image` does.
+    """
+    with opened(path, "image") as image:
+        size = image.size
+        if image.mode not in _EIGHT_BIT_MODES or _is_deep(image):
+            read_image(path)
+        elif image.format == "PNG":
+            image.verify()
+        else:
+            image.draft(image.mode, (max(1, size[0] // 8), max(1, size[1] // 8)))
+            image.load()
+    return size
 
 
 def read_ids(path: Path) -> LabelMap:

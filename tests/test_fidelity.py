@@ -18,7 +18,7 @@ OPTIONS = {flag(item.name): item for item in fields(Options)}
 COLUMNS = [(method, stage) for method in ("paper", "released") for stage in TRAIN]
 ROWS = dict(re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
 ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
-    *("preset", "method", "source", "target", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
+    *("preset", "method", "source", "target", "classes", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
     *("data_list_target", "data_list_target_test", "set", "num_classes", "num_workers", "stride_style"),
     *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu"),
     *("continue_train", "snapshot_dir", "overwrite", "save_pred_every", "select_on_target_labels", "log_every"),

@@ -15,7 +15,9 @@ from dataset import READERS
 from dataset.base import Augment, SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
+from dataset.check import quick_check
 from dataset.classes import ClassTable
+from dataset.tables import load_classes
 from model.adaptation import Terms
 from model.deeplab import DeepLab, build_segmenter
 from utils import distributed
@@ -52,9 +54,21 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def classes(options: Options) -> ClassTable:
-    """The class table of the target, cut to `--num-classes`."""
-    table = READERS[options.target].table
+def classes(options: Options, *, training: bool = False) -> ClassTable:
+    """The class table, cut to `--num-classes`: that of `--classes`, else of the checkpoint whose classifier is taken
+    over, else of the target's data set, else of the source's. training: the source's labels will be read."""
+    table: ClassTable | None
+    if options.classes is not None:
+        table = load_classes(options.classes)
+    else:
+        readers = [READERS[options.target], READERS[options.source]]
+        own = [reader.table for reader in readers if hasattr(reader, "table")]
+        table = _trained_classes(options, readers if training else readers[:1]) or next(iter(own), None)
+    if table is None:
+        raise UserError(
+            "--classes: not given, and data of the reader 'folder' has no classes of its own; expected a class table, "
+            "YAML or info.json: docs/OWN_IMAGES.md shows one"
+        )
     table = table if options.num_classes is None else table.first(options.num_classes)
     if options.ignore_label < table.num_classes:
         raise UserError(
@@ -63,7 +77,21 @@ def classes(options: Options) -> ClassTable:
     return table
 
 
-def source_data(options: Options, table: ClassTable) -> SegmentationDataset:
+def _trained_classes(options: Options, readers: list[type[SegmentationDataset]]) -> ClassTable | None:
+    """The table of the checkpoint that is taken up, if it has one. UserError where labels of `readers` mean others."""
+    path = str(resumed_from(options) or options.restore_from)
+    table = None if options.not_restore_last or not Path(path).is_file() else describe_file(path).classes
+    for reader in readers:
+        own = getattr(reader, "table", None)
+        if table and own and table.label_ids is None and table.names != own.names[: table.num_classes]:
+            raise UserError(
+                f"{path}: its {table.num_classes} classes of {table.name} are not those of {own.name}, expected the "
+                f"same; give --classes FILE with label ids, or another checkpoint"
+            )
+    return table
+
+
+def source_data(options: Options, table: ClassTable, *, check: bool = True) -> SegmentationDataset:
     """Labelled training images."""
     return _dataset(
         options,
@@ -75,11 +103,17 @@ def source_data(options: Options, table: ClassTable) -> SegmentationDataset:
         size=options.input_size,
         augment=_augment(options),
         seed=options.random_seed,
+        check=check,
     )
 
 
 def target_data(
-    options: Options, table: ClassTable, *, pseudo_labels: bool = False, augmented: bool = True
+    options: Options,
+    table: ClassTable,
+    *,
+    pseudo_labels: bool = False,
+    augmented: bool = True,
+    check: bool = True,
 ) -> SegmentationDataset:
     """Training images of the target; their own labels are never touched."""
     return _dataset(
@@ -93,10 +127,13 @@ def target_data(
         augment=_augment(options) if augmented else None,
         seed=options.random_seed + 1,
         pseudo_label_dir=options.ssl_target_dir if pseudo_labels else None,
+        check=check,
     )
 
 
-def test_data(options: Options, table: ClassTable, *, labels: bool = True) -> SegmentationDataset:
+def test_data(
+    options: Options, table: ClassTable, *, labels: bool | None = True, check: bool = True
+) -> SegmentationDataset:
     """Target images to score on, their labels at native size."""
     return _dataset(
         options,
@@ -108,6 +145,7 @@ def test_data(options: Options, table: ClassTable, *, labels: bool = True) -> Se
         size=options.input_size_target,
         labels=labels,
         label_size="native",
+        check=check,
     )
 
 
@@ -127,23 +165,36 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
                 logger.info("bad: %s", fault)
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
+        logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
+        for line in quick_check(images):
+            logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
     if options.cache is not None:
         Cache(options.cache).announce([item for images in data if images is not None for item in images.cache_wanted()])
 
 
 def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
-    """`test_data`, or None, with a log line, where the target has no labels."""
+    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels."""
     try:
-        images = test_data(options, table, labels=False)
+        images = test_data(options, table, labels=None)
     except UserError as error:
         if options.data_list_target_test is not None:
             raise
         logger.info("no scores while training: %s", error)
         return None
-    if not any(images.label_path(name).exists() for name in images.names):
+    labelled = images.labelled_names()
+    if not labelled:
         logger.info("no scores while training: no labels for the images of the target's %r split", options.set)
         return None
-    return test_data(options, table)
+    if options.target != "folder":
+        return test_data(options, table)
+    images.names = labelled
+    return images
+
+
+def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
+    """Images to predict; scores come from those with labels, in a folder all, some or none of them."""
+    images = test_data(options, table, labels=None)
+    return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
 
 
 def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> DeepLab:

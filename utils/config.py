@@ -30,7 +30,8 @@ from utils.presets import METHODS, PRESETS, STAGES
 
 TRAIN = ("step1", "step2")
 NETWORK = (*TRAIN, "pseudo", "evaluate")
-ALL = (*NETWORK, "iou")
+ALL = (*NETWORK, "iou", "check")
+SOURCE = (*TRAIN, "check")
 
 Check = Callable[[Any], str | None]  # value -> what was expected, or None when it is fine
 
@@ -59,6 +60,13 @@ def _scales(values: tuple[float, ...]) -> str | None:
     return None if all(0.1 <= value <= 10 for value in values) else "scales from 0.1 to 10"
 
 
+_READER_NAMES = ", ".join(READERS)
+
+
+def _reader(value: str) -> str | None:
+    return None if value in READERS else f"one of {_READER_NAMES}, or READER:PATH such as folder:data/mine"
+
+
 def option(
     default: Any,
     help: str,
@@ -80,19 +88,24 @@ class Options:
     # Task and data
     preset: str = option("gta5_to_cityscapes", "task; fills in all defaults, here shown for", choices=tuple(PRESETS))
     method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
-    source: str = option("gta5", "reader of the labelled domain", TRAIN, choices=tuple(READERS))
-    target: str = option("cityscapes", "reader of the unlabelled domain", choices=tuple(READERS))
-    data_dir: str = option("data/gta5_deeplab", "root of the source data", TRAIN)
+    source: str = option(
+        "gta5", f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}", SOURCE, check=_reader, metavar="READER"
+    )
+    target: str = option("cityscapes", "unlabelled domain, likewise", check=_reader, metavar="READER")
+    classes: str | None = option(
+        None, "class table, YAML or info.json (default: that of the checkpoint, else of the data)", metavar="FILE"
+    )
+    data_dir: str = option("data/gta5_deeplab", "root of the source data", SOURCE)
     data_dir_labels: str | None = option(
-        None, "root of the source labels where they lie apart from the images, as for restyled ones", TRAIN
+        None, "root of the source labels where they lie apart from the images, as for restyled ones", SOURCE
     )
     data_dir_target: str = option("data/Cityscapes", "root of the target data")
-    data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", TRAIN)
-    data_list_target: str | None = option(None, "list of target images (default: the tree)", (*TRAIN, "pseudo"))
+    data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", SOURCE)
+    data_list_target: str | None = option(None, "list of target images (default: the tree)", (*SOURCE, "pseudo"))
     data_list_target_test: str | None = option(
-        None, "list of labelled target images to score (default: the tree)", (*TRAIN, "evaluate", "iou")
+        None, "list of labelled target images to score (default: the tree)", (*SOURCE, "evaluate", "iou")
     )
-    set: str = option("val", "split of the target data that is scored", (*TRAIN, "evaluate"))
+    set: str = option("val", "split of the target data that is scored", (*SOURCE, "evaluate"))
     input_size: tuple[int, int] = option((1280, 720), "source W,H", TRAIN, check=_size)
     input_size_target: tuple[int, int] = option((1024, 512), "target W,H", NETWORK, check=_size)
     num_classes: int | None = option(
@@ -111,7 +124,9 @@ class Options:
         NETWORK,
         check=lambda value: None if value else "a folder",
     )
-    num_workers: int = option(4, "processes that read images; 0 reads in the main one", NETWORK, check=_at_least(0))
+    num_workers: int = option(
+        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check"), check=_at_least(0)
+    )
 
     # Network
     backbone: str = option("resnet101", "backbone of DeepLab-v2", NETWORK, choices=BACKBONES)
@@ -303,9 +318,13 @@ def parse(
 
 def resolve(script: str, given: dict[str, Any]) -> Options:
     """Fill in what the user left open, from method, preset, stage and defaults; check every value."""
+    given = _with_folders(given)
     arm = "source_only" if given.get("source_only") else script
     preset = PRESETS[given.get("preset", "gta5_to_cityscapes")]
     layers = [STAGES.get(script, {}), {k: v for k, v in preset.items() if not isinstance(v, dict)}]
+    for domain, (_, *lists) in _FILES.items():
+        if given.get(domain) not in (None, preset[domain]):  # the preset's lists name images of other data
+            layers[1] = {k: v for k, v in layers[1].items() if k not in lists}
     # The restore_from of a preset is where stage 1 starts from; later scripts start from the stage before.
     if script != "step1":
         layers[1].pop("restore_from", None)
@@ -328,6 +347,29 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
             setattr(options, item.name, value.format(**names))
     _check(options, script, given)
     return options
+
+
+_FILES = {
+    "source": ("data_dir", "data_dir_labels", "data_list"),
+    "target": ("data_dir_target", "data_list_target", "data_list_target_test"),
+}
+
+
+def _with_folders(given: dict[str, Any]) -> dict[str, Any]:
+    """`--source READER:PATH` taken apart into the reader and its folder."""
+    for domain, (root, *_) in _FILES.items():
+        reader, colon, path = str(given.get(domain, "")).partition(":")
+        if not colon:
+            continue
+        if not path:
+            raise UserError(f"{flag(domain)}: found {given[domain]!r}, expected READER:PATH such as {reader}:data/mine")
+        if root in given:
+            raise UserError(
+                f"{flag(domain)} {given[domain]}: found {flag(root)} {given[root]} too, expected one folder; leave "
+                f"{flag(root)} out"
+            )
+        given = given | {domain: reader, root: path}
+    return given
 
 
 def _check(options: Options, script: str, given: Collection[str]) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dataset.base import EndlessSampler, SegmentationDataset
 from dataset.skip import Replacing
+from dataset.tables import plain
 from model.adaptation import Adaptation, Batch
 from model.batchnorm import running_statistics, set_training_mode
 from model.deeplab import DeepLab
@@ -323,6 +324,7 @@ class Trainer:
         return {
             "stage": self.stage,
             "architecture": self.segmenter.architecture,
+            "classes": plain(self.data.source.table),
             "segmenter": self.segmenter.state_dict(),
             "discriminators": self.discriminators.state_dict(),
             "memory": self.memory.state_dict() if self.memory else None,

@@ -124,11 +124,11 @@ def evaluate(
     save: Path | None = None,
     skipped: Skipped | None = None,
 ) -> ConfusionMatrix:
-    """Confusion matrix over a whole data set with labels at their native size.
+    """Confusion matrix over the images of a data set that have labels, at their native size.
 
-    Logits are up-sampled (bilinear, align_corners=True) to the label, then argmax, class by class and on the device,
-    where the matrix is too. save: folder for the masks, as `KEY.png` (train ids) and `KEY_color.png`, written in the
-    background; they appear there once all are made.
+    Logits are up-sampled (bilinear, align_corners=True) to the image's native size, then argmax, class by class and on
+    the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids) and
+    `KEY_color.png`, written in the background; they appear there once all are made.
     """
     scores = ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label)
     with nullcontext() if save is None else staged(save) as masks, Background() as background:
@@ -143,8 +143,11 @@ def evaluate(
             desc="evaluate",
             skipped=skipped,
         ):
-            prediction = best_class(maps, sample["label"].shape)[1][0]
-            scores.update(prediction, sample["label"].to(prediction.device))
+            width, height = sample["size"]
+            prediction = best_class(maps, (height, width))[1][0]
+            if "label" in sample:
+                scores.update(prediction, sample["label"].to(prediction.device))
+                scores.images += 1
             if masks is not None:
                 background.run(_write_mask, dataset, masks / dataset.key(sample["name"]), to_host(prediction))
     return scores

@@ -30,6 +30,7 @@ class ConfusionMatrix:
             raise ValueError(f"{num_classes} classes with ignore label {ignore}")
         self.num_classes = num_classes
         self.ignore = ignore
+        self.images = 0  # for whoever counts them
         self._counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)  # last column: no class
 
     def update(self, pred: Map, label: Map) -> None:

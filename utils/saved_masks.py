@@ -115,11 +115,12 @@ def counter(
     """
     number = table.num_classes
     if truth_ids == "label":
-        truth = label_id_lookup(reader.id_map, number, reader.largest_id)
+        largest = reader.largest_id if table.label_ids is None else IDS - 1
+        truth = label_id_lookup(reader.label_ids(table), number, largest)
     else:
-        truth = train_id_lookup(number, ignore_label, reader.table.num_classes)
+        truth = train_id_lookup(number, ignore_label, getattr(reader, "table", table).num_classes)
     if predicted_ids == "label":
-        prediction = label_id_lookup(reader.id_map, number, IDS - 1)
+        prediction = label_id_lookup(reader.label_ids(table), number, IDS - 1)
     else:
         prediction = train_id_lookup(number, ignore_label, number)
     read_truth = reader.read_label if truth_ids == "label" else read_ids

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dataset.classes import ClassTable
+from dataset.tables import parse_classes
 from model.deeplab import BACKBONES, DeepLab
 from utils import checkpoint
 from utils.errors import UserError
@@ -39,13 +41,15 @@ class FileInfo(NamedTuple):
     """What a weight file is, and what its weights want.
 
     kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that
-    suit the weights. architecture: the saved arguments of a `bafft` checkpoint, else None.
+    suit the weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table,
+    where it holds one.
     """
 
     kind: str
     normalization: str
     stride_style: str
     architecture: dict[str, Any] | None
+    classes: ClassTable | None = None
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,12 @@ def _compare(
 def _read(path: str | Path) -> tuple[FileInfo, dict[str, Tensor]]:
     """The kind of a file, and its tensors by their names without prefixes."""
     content = checkpoint.read(path)
-    architecture = None
+    architecture = classes = None
     if isinstance(content, Mapping) and content.get("format") == "bafft":
-        architecture, content = content.get("architecture"), content.get("segmenter")
+        architecture, table, content = (content.get(key) for key in ("architecture", "classes", "segmenter"))
         if not isinstance(architecture, dict) or not isinstance(content, Mapping):
             raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
+        classes = parse_classes(table, f"{path}, class table") if table is not None else None
     elif isinstance(content, Mapping):
         content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
     tensors: dict[str, Tensor] = {}
@@ -170,7 +175,7 @@ def _read(path: str | Path) -> tuple[FileInfo, dict[str, Tensor]]:
             tensors[plain] = content[name]
     if not tensors:
         raise UserError(f"{path}: holds no weights; expected a state dict saved by torch.save")
-    return _classify(names, tensors.keys(), architecture), tensors
+    return _classify(names, tensors.keys(), architecture)._replace(classes=classes), tensors
 
 
 def _tensor_names(content: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """What all readers share: lists, checks, resizing, augmentation and the sampler."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,12 +187,10 @@ def test_class_count_and_ignore_label(root):
         GTA5(root, ignore_label=18)
 
 
-def test_own_id_map(root):
-    id_map = np.full(256, IGNORE, np.uint8)
-    id_map[CAR] = 1
-    sample = GTA5(root, table=CITYSCAPES.first(2), id_map=id_map)[0]
-    assert sample["label"].unique().tolist() == [1, IGNORE]
-    label = GTA5.load_label(root / "labels" / "00001.png", 7, CITYSCAPES.first(2), id_map)
+def test_label_ids_of_the_table_come_before_the_data_sets_own(root):
+    table = replace(CITYSCAPES.first(2), label_ids={CAR: 1})
+    assert GTA5(root, table=table)[0]["label"].unique().tolist() == [1, IGNORE]
+    label = GTA5.load_label(root / "labels" / "00001.png", 7, table)
     assert np.unique(label).tolist() == [1, 7]
 
 

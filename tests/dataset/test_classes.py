@@ -117,19 +117,19 @@ def write_info(folder: Path, **changes) -> Path:
 
 
 def test_info_json(tmp_path):
-    table, id_map = load_info_json(write_info(tmp_path))
+    table = load_info_json(write_info(tmp_path))
     assert table.names == ("road", "kiosk", "sky")
     assert table.palette == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
     assert (table.stuff, table.things) == ((0, 2), (1,))
     assert table.subsets == {"3": (0, 1, 2)}
-    assert {i: int(id_map[i]) for i in range(256) if id_map[i] != IGNORE} == {4: 0, 5: 1, 9: 2}
+    assert table.label_ids == {4: 0, 5: 1, 6: IGNORE, 9: 2}
 
 
 def test_info_json_of_cityscapes(tmp_path):
     pairs = [[label_id, train_id] for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)]
     path = write_info(tmp_path, classes=19, label=list(CITYSCAPES.names), label2train=pairs, palette=None)
-    table, id_map = load_info_json(path)
-    assert np.array_equal(id_map, CITYSCAPES_IDS)
+    table = load_info_json(path)
+    assert table.label_ids == {label_id: i for i, label_id in enumerate(CITYSCAPES_LABEL_IDS)}
     assert (table.stuff, table.things) == (CITYSCAPES.stuff, CITYSCAPES.things)
     assert (table.palette, table.subsets) == (CITYSCAPES.palette, CITYSCAPES.subsets)
 

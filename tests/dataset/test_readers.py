@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Synthia
+from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Folder, Synthia
 from utils.errors import UserError
 
 LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
@@ -26,6 +26,7 @@ def image() -> np.ndarray:
 
 def test_names_of_the_readers():
     readers = {"gta5": GTA5, "synthia": Synthia, "cityscapes": Cityscapes, "camvid": CamVid, "aerial": Aerial}
+    readers["folder"] = Folder
     assert readers == READERS
 
 

@@ -13,15 +13,19 @@ from utils.errors import UserError
 from utils.presets import METHODS, PRESETS
 
 STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
-ALL = (*NETWORK, "iou")
+SOURCE = (*STAGES, "check")
+ALL = (*NETWORK, "iou", "check")
 # flag, a value, what it becomes, the scripts that take it: the flags of the published scripts that are kept.
 PUBLISHED = [
     ("--preset", "synthia_to_cityscapes", "synthia_to_cityscapes", ALL),
-    ("--data-dir", "here", "here", STAGES),
+    ("--source", "camvid", "camvid", SOURCE),
+    ("--target", "camvid", "camvid", ALL),
+    ("--classes", "a.yaml", "a.yaml", ALL),
+    ("--data-dir", "here", "here", SOURCE),
     ("--data-dir-target", "here", "here", ALL),
-    ("--data-list", "a.txt", "a.txt", STAGES),
-    ("--data-list-target", "a.txt", "a.txt", (*STAGES, "pseudo")),
-    ("--data-list-target-test", "a.txt", "a.txt", (*STAGES, "evaluate", "iou")),
+    ("--data-list", "a.txt", "a.txt", SOURCE),
+    ("--data-list-target", "a.txt", "a.txt", (*SOURCE, "pseudo")),
+    ("--data-list-target-test", "a.txt", "a.txt", (*SOURCE, "evaluate", "iou")),
     ("--input-size", "640,360", (640, 360), STAGES),
     ("--input-size-target", "512,256", (512, 256), NETWORK),
     ("--batch-size", "3", 3, NETWORK),
@@ -54,9 +58,9 @@ PUBLISHED = [
     ("--tensorboard", None, True, STAGES),
     ("--ssl-target-dir", "here", "here", ("pseudo", "step2")),
     ("--save", "here", "here", ("evaluate",)),
-    ("--set", "train", "train", (*STAGES, "evaluate")),
+    ("--set", "train", "train", (*SOURCE, "evaluate")),
     ("--cpu", None, True, NETWORK),
-    ("--num-workers", "7", 7, NETWORK),
+    ("--num-workers", "7", 7, (*NETWORK, "check")),
     ("--num-classes", "7", 7, ALL),
     ("--ignore-label", "200", 200, ALL),
     ("--amp", "bf16", "bf16", NETWORK),

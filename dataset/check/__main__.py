@@ -1,0 +1,59 @@
+"""Check all data of a task before training: files, pairs, sizes, label ids, splits that overlap.
+
+Takes the data options of the training scripts. Leaves with 0 when all is well, 1 when something is wrong, 2 for bad
+options. Every file is read once, by --num-workers processes (default: one a processor).
+
+Examples:
+  python -m dataset.check                                      # GTA5 and Cityscapes in data/
+  python -m dataset.check --preset synthia_to_cityscapes --data-dir /disk/synthia
+  python -m dataset.check --preset own_images --source folder:data/day --target folder:data/dusk --classes classes.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from dataset.check.report import Part, check
+from utils import build, config
+from utils.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options, given, _ = config.parse("check", argv, description=__doc__)
+    classes = build.classes(options, training=True)
+    parts: list[Part] = []
+    wrong: list[str] = []
+    notes: list[str] = []
+    for title, labels in (("source", "all"), ("target", "none"), ("scored", "some")):
+        try:
+            if title == "source":
+                data = build.source_data(options, classes, check=False)
+            elif title == "target":
+                data = build.target_data(options, classes, check=False)
+            else:
+                data = build.test_data(options, classes, check=False)
+        except UserError as error:
+            unscored = title == "scored" and options.data_list_target_test is None
+            (notes if unscored else wrong).append(f"{title}: {error}")
+        else:
+            if title == "scored" and options.target != "folder" and data.labelled_names():
+                labels = "all"
+            parts.append(Part(title, data, labels))
+    workers = options.num_workers if "num_workers" in given else os.cpu_count() or 1
+    report = check(parts, workers)
+    for line in report.table:
+        print(line)
+    print()
+    for line in notes + report.notes:
+        print(f"note   {line}")
+    wrong += report.wrong
+    for line in wrong:
+        print(f"wrong  {line}")
+    print(f"{len(wrong)} thing{'' if len(wrong) == 1 else 's'} wrong" if wrong else "nothing wrong")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    config.run(main)

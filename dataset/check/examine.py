@@ -1,0 +1,94 @@
+"""Looking into single files, by many processes at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dataset.base import SegmentationDataset, Size
+from dataset.classes import LabelMap
+from dataset.reading import check_image, image_names
+from utils.errors import UserError
+
+ReadLabel = Callable[[Path], LabelMap]
+Task = tuple[Path, ReadLabel | None]
+"""A file, and for a label how it is read."""
+
+
+@dataclass(frozen=True)
+class File:
+    """What is in a file: its size in pixels, or what is wrong with it; of a label the ids and their pixels."""
+
+    size: Size = (0, 0)
+    fault: str | None = None
+    ids: tuple[int, ...] = ()
+    pixels: tuple[int, ...] = ()
+
+
+def examine(task: Task) -> File:
+    path, read_label = task
+    try:
+        if read_label is None:
+            return File(check_image(path))
+        label = read_label(path)
+    except UserError as error:
+        return File(fault=str(error))
+    counts = np.bincount(label.ravel(), minlength=256)
+    ids = np.flatnonzero(counts)
+    return File(label.shape[::-1], None, tuple(ids.tolist()), tuple(counts[ids].tolist()))
+
+
+def digest(path: Path) -> bytes:
+    """Of a file's content; of nothing where it cannot be read, which `examine` reports."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return os.fsencode(path)
+
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+
+
+@contextmanager
+def mapper(workers: int) -> Iterator[Map]:
+    """`map` over that many processes, in order; 0 does all in this one."""
+    if workers == 0:
+        yield map
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            yield lambda function, items: pool.map(function, items, chunksize=8)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+class Strays(NamedTuple):
+    """Label files without an image, and the folder where the images were looked for."""
+
+    labels: list[Path]
+    images: Path
+
+
+def strays(data: SegmentationDataset) -> Strays:
+    """Label files beside those of the data set's images whose image is nowhere in the tree, listed or not."""
+    images = _common(data.image_path(name) for name in data.names)
+    labels = _common(data.label_path(name) for name in data.names)
+    keys = {data.key(name) for name in image_names(images)}
+    found = ((path, data.label_key(path, labels)) for path in (labels / name for name in image_names(labels)))
+    return Strays(
+        [path for path, key in found if key is not None and path.suffix == ".png" and key not in keys], images
+    )
+
+
+def _common(paths: Iterable[Path]) -> Path:
+    return Path(os.path.commonpath({path.parent for path in paths}))

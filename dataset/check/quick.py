@@ -1,0 +1,56 @@
+"""What a run looks at before it starts, beside the headers of its files: the ids of some labels, and partners."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from dataset.base import SegmentationDataset
+from dataset.check.examine import strays
+from utils.errors import UserError
+
+LABELS = 8
+
+
+def quick_check(data: SegmentationDataset) -> list[str]:
+    """What is odd about the labels of a data set, a line each: ids outside the class table in `LABELS` of them, spread
+    over the list, and labels without an image. A label that cannot be read is left to the reader.
+
+    Raises UserError where none of these labels has a pixel of a class.
+    """
+    if data.labels is False or data.pseudo_label_dir is not None:
+        return []
+    return [*_odd_ids(data), *_strays(data)]
+
+
+def _odd_ids(data: SegmentationDataset) -> list[str]:
+    paths = [path for name in data.names if os.path.isfile(path := data.label_path(name))]
+    paths = paths[:: max(1, len(paths) // LABELS)][:LABELS]
+    counts = np.zeros(256, np.int64)
+    for path in paths:
+        try:
+            counts += np.bincount(data.read_label(path).ravel(), minlength=256)
+        except UserError:
+            continue
+    found = ", ".join(map(str, np.flatnonzero(counts)[:8]))
+    if found and not counts[data.train_ids() != data.ignore_label].any():
+        raise UserError(
+            f"{paths[0]}: of the label ids {found} in this and other labels none is of a class of {data.table.name}; "
+            f"expected those of the class table: give another --classes, or convert the labels"
+        )
+    odd = np.flatnonzero(np.where(data.known_ids(), 0, counts))
+    if not odd.size:
+        return []
+    share = 100 * counts[odd].sum() / counts.sum()
+    return [
+        f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and ignored "
+        f"({share:.2g} % of the pixels of {len(paths)} labels)"
+    ]
+
+
+def _strays(data: SegmentationDataset) -> list[str]:
+    found = strays(data)
+    if not found.labels:
+        return []
+    return [f"{len(found.labels)} labels have no image in {found.images}, first {found.labels[0]}"]

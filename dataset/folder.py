@@ -1,0 +1,49 @@
+"""Your own images: a folder with `images/` and, where there are labels, `labels/`."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.base import SegmentationDataset
+from dataset.classes import IGNORE, LabelMap
+from dataset.reading import image_names, read_list
+
+
+class Folder(SegmentationDataset):
+    """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png`, a grey or palette PNG of ids.
+
+    The classes are always given. Without label ids of their own the labels hold train ids, 255 for no class. A file
+    `SPLIT.txt` in the folder lists a split, such as val.txt; without it a split is the whole tree. Images of a scored
+    split may lack a label.
+    """
+
+    id_map: LabelMap = np.arange(256, dtype=np.uint8)
+    layout = "images/NAME.png (or .jpg, .tif; in subfolders or not) and, where labelled, labels/NAME.png"
+
+    def find_names(self, split: str) -> list[str]:
+        names = self.root / f"{split}.txt"
+        return read_list(names) if names.is_file() else image_names(self.below(self.root, "images"))
+
+    def image_path(self, name: str) -> Path:
+        return self.below(self.root, "images") / name
+
+    def label_path(self, name: str) -> Path:
+        return (self.below(self.label_root, "labels") / name).with_suffix(".png")
+
+    def known_ids(self) -> npt.NDArray[np.bool_]:
+        known = super().known_ids()
+        if self.table.label_ids is None:
+            known[self.table.num_classes : IGNORE] = False
+        return known
+
+    @staticmethod
+    def key(name: str) -> str:
+        """The whole relative name: two cameras may have a 0001.png each."""
+        return "_".join(PurePosixPath(name).with_suffix("").parts)
+
+    @classmethod
+    def label_key(cls, path: Path, folder: Path) -> str | None:
+        return cls.key(path.relative_to(folder).as_posix())

@@ -1,0 +1,244 @@
+"""`python -m dataset.check`, and what a run looks at first: every kind of fault, put into good data."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dataset as package
+from dataset import Folder
+from dataset.check import Part, check, quick_check
+from dataset.check import __main__ as script
+from dataset.tables import parse_classes
+from utils import config
+from utils.errors import UserError
+
+CLASSES = """
+classes:
+  - {name: ground, id: 10, kind: stuff}
+  - {name: cow, id: 20, kind: thing}
+  - {name: wall, id: 30, kind: stuff}
+ignore: [7]
+"""
+OWN = ("--preset", "own_images", "--source", "folder:game", "--target", "folder:camera", "--classes", "classes.yaml")
+IDS = np.array([[10, 10, 10, 20], [30, 30, 7, 255]], np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (2, 4, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def good(tmp_path, monkeypatch) -> Path:
+    """Four labelled images in game/, three without labels in camera/, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(4):
+        write(Path(f"game/images/{i}.png"), picture(i))
+        write(Path(f"game/labels/{i}.png"), IDS)
+    for i in range(3):
+        write(Path(f"camera/images/{i}.jpg"), picture(100 + i))
+    Path("classes.yaml").write_text(CLASSES)
+    return tmp_path
+
+
+def run(capsys, *arguments: str) -> tuple[object, list[str], str]:
+    """Exit code, lines on standard output, standard error."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: script.main([*OWN, "--num-workers", "0", *arguments]))
+    out, err = capsys.readouterr()
+    return ended.value.code, out.splitlines(), err
+
+
+def test_good_data(good, capsys):
+    code, lines, err = run(capsys)
+    assert (code, err, lines[-1]) == (0, "", "nothing wrong")
+    cells = [line.split() for line in lines]
+    assert ["images", "4", "3", "3"] in cells
+    assert ["sizes", "4x2", "4x2", "4x2"] in cells
+    assert ["ground", "10", "37.50", "%"] in cells and ["wall", "30", "25.00", "%"] in cells
+    assert ["left", "out", "25.00", "%"] in cells and ["outside", "the", "table", "0.00", "%"] in cells
+    assert "note   scored: 3 images have no label; no scores" in lines
+
+
+def delete(name: str) -> Callable[[], object]:
+    return lambda: Path(name).unlink()
+
+
+def cut(name: str) -> Callable[[], object]:
+    return lambda: Path(name).write_bytes(Path(name).read_bytes()[:40])
+
+
+def put(name: str, pixels: np.ndarray) -> Callable[[], object]:
+    return lambda: write(Path(name), pixels)
+
+
+def copy(name: str, to: str) -> Callable[[], None]:
+    def change() -> None:
+        Path(to).parent.mkdir(parents=True, exist_ok=True)
+        Path(to).write_bytes(Path(name).read_bytes())
+
+    return change
+
+
+OTHER_ID = np.array([[10, 20, 30, 30], [30, 30, 12, 12]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (delete("game/labels/2.png"), "source: 1 of 4 images have no label; missing: game/labels/2.png"),
+        (delete("game/images/2.png"), "source: 1 of 4 labels have no image in game/images: game/labels/2.png"),
+        (put("game/labels/deep/9.png", IDS), "source: 1 of 5 labels have no image in game/images: game/labels/deep"),
+        (cut("game/images/1.png"), "source: 1 of 4 images cannot be read: game/images/1.png: corrupt or unreadable im"),
+        (cut("camera/images/1.jpg"), "target: 1 of 3 images cannot be read: camera/images/1.jpg: corrupt"),
+        (cut("game/labels/0.png"), "source: 1 of 4 labels cannot be read: game/labels/0.png: corrupt"),
+        (put("game/labels/0.png", picture(0)), "source: 1 of 4 labels cannot be read: game/labels/0.png: label of mo"),
+        (put("game/labels/0.png", IDS[:1]), "source: 1 of 4 pairs differ in size: game/labels/0.png: label of 4x1"),
+        (put("game/labels/3.png", OTHER_ID),
+         "source: label id 12 is not in the class table of classes: 6.25 % of the pixels, in 1 labels, first game"),
+        (lambda: [put(f"game/labels/{i}.png", np.full((2, 4), 10, np.uint8))() for i in range(4)],
+         "source: classes in the labels: ground; expected at least two"),
+        (copy("game/images/0.png", "camera/images/x.png"),
+         "1 of 4 target images are source images too, by content: camera/images/x.png is game/images/0.png"),
+        (copy("camera/images/1.jpg", "camera/images/copy.jpg"), None),  # twice in one set: no matter
+        (lambda: Path("camera/val.txt").write_text("9.jpg\n"), "scored: 1 of 1 images are missing: camera/images/9"),
+        (delete("classes.yaml"), None),
+    ],
+)  # fmt: skip
+def test_each_fault_is_named(good, capsys, spoil, said):
+    spoil()
+    code, lines, err = run(capsys)
+    if not Path("classes.yaml").exists():
+        assert (code, err.count("\n")) == (2, 1) and "classes.yaml: cannot be read" in err
+    elif said is None:
+        assert code == 0
+    else:
+        assert code == 1
+        wrong = [line for line in lines if line.startswith("wrong  ")]
+        assert any(line.startswith(f"wrong  {said}") for line in wrong), wrong
+
+
+def test_scored_images_are_either_all_or_none_of_the_target(good, capsys):
+    write(Path("camera/labels/0.png"), IDS)
+    code, lines, _ = run(capsys)
+    assert code == 0
+    assert "note   3 of 3 scored images are target images too (their labels are never trained on)" in lines
+    assert "note   scored: 2 images have no label; scores come from the 1 others" in lines
+    Path("camera/train.txt").write_text("0.jpg\n1.jpg\n")
+    code, lines, _ = run(capsys)
+    assert code == 1
+    assert any("2 of 3 scored images are target images too, by name: camera/images/0.jpg is" in line for line in lines)
+
+
+def test_the_same_image_trained_on_and_scored(good, capsys):
+    copy("game/images/3.png", "camera/images/other.png")()
+    Path("camera/train.txt").write_text("0.jpg\n")
+    Path("camera/val.txt").write_text("other.png\n2.jpg\n")
+    code, lines, _ = run(capsys)
+    assert code == 1
+    wrong = [line for line in lines if line.startswith("wrong")]
+    assert wrong == [
+        "wrong  1 of 2 scored images are source images too, by content: camera/images/other.png is "
+        "game/images/3.png; keep them apart with lists"
+    ]
+
+
+def test_a_missing_folder_is_wrong_and_the_other_parts_are_still_checked(good, capsys):
+    code, lines, _ = run(capsys, "--data-list", "none.txt")
+    assert code == 1
+    assert any(line.startswith("wrong  source: none.txt: unreadable list") for line in lines)
+    assert any(line.split() == ["images", "3", "3"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--num-steps", "3"], ["--source", "mars"], ["--num-classes", "9"], ["--ignore-label", "1"], ["more"]]
+)
+def test_bad_usage(good, capsys, arguments):
+    code, lines, err = run(capsys, *arguments)
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+
+
+def test_the_built_in_benchmark_is_fine_and_processes_change_nothing(benchmark_root, capsys):
+    folders = [
+        "--data-dir",
+        str(benchmark_root / "gta5_deeplab"),
+        "--data-dir-target",
+        str(benchmark_root / "Cityscapes"),
+    ]
+    printed = []
+    for workers in ("0", "2"):
+        with pytest.raises(SystemExit) as ended:
+            script.main(["--preset", "builtin", *folders, "--num-workers", workers])
+        assert ended.value.code == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_what_is_counted(good):
+    table = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in "ab"]}, "x")
+    for i, ids in enumerate(([[0, 0, 0, 1]] * 2, [[1, 1, 1, 255]] * 2, [[5, 0, 0, 0]] * 2, [[0, 0, 0, 0]] * 2)):
+        write(Path(f"game/labels/{i}.png"), np.array(ids, np.uint8))
+    report = check([Part("source", Folder("game", table=table, check=False), "all")])
+    assert report.wrong == [
+        "source: label id 5 is not in the class table of classes: 6.25 % of the pixels, in 1 labels, first "
+        "game/labels/2.png; give it a class, or list it under ignore"
+    ]
+    assert [line.split() for line in report.table[-4:]] == [
+        ["a", "0", "62.50", "%"],
+        ["b", "1", "25.00", "%"],
+        ["left", "out", "6.25", "%"],
+        ["outside", "the", "table", "6.25", "%"],
+    ]
+
+
+# What a run looks at first.
+
+
+def folder(**arguments) -> Folder:
+    table = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in "ab"]}, "x")
+    return Folder("game", table=table, **arguments)
+
+
+def test_quick_check_names_odd_ids_and_strays(good):
+    for i in range(4):
+        write(Path(f"game/labels/{i}.png"), np.array([[0, 1, 9, 255]] * 2, np.uint8))
+    write(Path("game/labels/more.png"), IDS)
+    assert quick_check(folder()) == [
+        "label ids 9 are not in the class table of classes and ignored (25 % of the pixels of 4 labels)",
+        "1 labels have no image in game/images, first game/labels/more.png",
+    ]
+    assert quick_check(folder(labels=False)) == []
+
+
+def test_quick_check_refuses_labels_of_another_table(good):
+    with pytest.raises(
+        UserError, match=r"game/labels/0\.png: of the label ids 7, 10, 20, 30, 255 .* none is of a class"
+    ):
+        quick_check(folder())
+
+
+def test_quick_check_leaves_unreadable_labels_to_the_reader(good):
+    for i in range(4):
+        Path(f"game/labels/{i}.png").write_text("no image")
+    assert quick_check(folder()) == []
+
+
+def test_the_data_package_imports_no_networks_and_no_options():
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        if path.name == "__main__.py":  # scripts
+            continue
+        nodes = ast.walk(ast.parse(path.read_text()))
+        found = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        refused = [n for n in found if n.partition(".")[0] == "model" or n in ("utils.config", "utils.build")]
+        assert refused == [], path

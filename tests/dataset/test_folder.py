@@ -1,0 +1,85 @@
+"""The reader of a user's own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset import Folder
+from dataset.classes import IGNORE
+from dataset.tables import parse_classes
+from utils.errors import UserError
+
+TABLE = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in ("ground", "sky")]}, "x")
+WITH_IDS = parse_classes(
+    {"classes": [{"name": "ground", "kind": "stuff", "id": [3, 4]}, {"name": "sky", "kind": "stuff", "id": 9}]}, "x"
+)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def picture(value: int = 100) -> np.ndarray:
+    return np.full((2, 3, 3), value, np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    save(tmp_path / "images/day/0001.jpg", picture())
+    save(tmp_path / "images/night/deep/0001.tif", picture(7))
+    save(tmp_path / "images/0002.png", picture())
+    for name in ("day/0001", "night/deep/0001", "0002"):
+        save(tmp_path / f"labels/{name}.png", np.array([[0, 1, 255], [3, 4, 9]], np.uint8))
+    return tmp_path
+
+
+NAMES = ["0002.png", "day/0001.jpg", "night/deep/0001.tif"]
+KEYS = ["0002", "day_0001", "night_deep_0001"]
+
+
+def test_images_of_every_format_at_any_depth(root):
+    data = Folder(root, table=TABLE)
+    assert data.names == NAMES
+    assert [data.key(name) for name in data.names] == KEYS
+    assert data[2]["image"].tolist() == [[[7] * 3] * 2] * 3
+    assert list(Folder.ground_truth(root / "labels")) == KEYS
+
+
+def test_labels_hold_train_ids_unless_the_table_has_ids(root):
+    assert Folder(root, table=TABLE)[1]["label"].tolist() == [[0, 1, IGNORE], [IGNORE] * 3]
+    assert Folder(root, table=WITH_IDS)[1]["label"].tolist() == [[IGNORE] * 3, [0, 0, 1]]
+    path = root / "labels/day/0001.png"
+    assert Folder.load_label(path, 200, WITH_IDS).tolist() == [[200] * 3, [0, 0, 1]]
+
+
+def test_a_list_in_the_folder_is_its_split_and_a_given_list_comes_first(root):
+    (root / "val.txt").write_text("night/deep/0001.tif\n0002.png\n")
+    assert Folder(root, table=TABLE, split="val").names == ["night/deep/0001.tif", "0002.png"]
+    assert Folder(root, table=TABLE, split="train").names == NAMES
+    (root / "some.txt").write_text("day/0001.jpg\n")
+    assert Folder(root, root / "some.txt", split="val", table=TABLE).names == ["day/0001.jpg"]
+
+
+def test_missing_labels(root):
+    (root / "labels/day/0001.png").unlink()
+    with pytest.raises(UserError, match=r"labels/day/0001\.png: label not found \(1 of 3 missing\)"):
+        Folder(root, table=TABLE)
+    data = Folder(root, table=TABLE, labels=None)
+    assert ["label" in data[i] for i in range(3)] == [True, False, True]
+    assert data.labelled_names() == ["0002.png", "night/deep/0001.tif"]
+
+
+def test_masks_that_would_meet_under_one_name(root):
+    save(root / "images/day_0001.png", picture())
+    with pytest.raises(UserError, match=r"day/0001\.jpg and day_0001\.png have the same file name"):
+        Folder(root, table=TABLE, labels=False)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match=r"no images of split 'train' found; expected images/NAME\.png"):
+        Folder(tmp_path, table=TABLE)

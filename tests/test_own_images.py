@@ -1,0 +1,126 @@
+"""The scripts on folders of images: a class table from a file, a target without labels, with some, with all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.scripts import call, exit_code, mask, state, steps
+from utils import build, config
+from utils.errors import UserError
+
+CLASSES = """
+name: yard
+classes:
+  - {name: ground, id: 10, color: [10, 20, 30], kind: stuff}
+  - {name: cow, id: 20, color: [200, 0, 0], kind: thing}
+  - {name: wall, id: 30, color: [0, 0, 200], kind: stuff}
+ignore: [7]
+"""
+OWN = ("--preset", "own_images", "--target", "folder:camera", "--input-size-target", "64,48")
+TRAIN = (
+    *(*OWN, "--source", "folder:game", "--input-size", "64,48", "--backbone", "tiny", "--output-stride", "8"),
+    *("--restore-from", "none", "--num-steps", "2", "--warmup-steps", "0", "--log-every", "1", "--num-prototype", "1"),
+)
+STEP1 = Path("snapshots/own_images/step1")
+
+
+def draw(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def label(path: Path) -> None:
+    ids = np.repeat(np.array([10, 20, 30, 7], np.uint8), 20)[None].repeat(60, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+@pytest.fixture
+def yard(run_folder) -> Path:
+    """A labelled folder `game`, an unlabelled one `camera`, and classes.yaml, in the current folder."""
+    for i in range(3):
+        draw(Path(f"game/images/{i}.png"), i)
+        label(Path(f"game/labels/{i}.png"))
+        draw(Path(f"camera/images/east/{i}.jpg"), 10 + i)
+    Path("classes.yaml").write_text(CLASSES)
+    return run_folder
+
+
+def test_all_stages_on_a_target_without_labels(yard, capsys):
+    call("step1", *TRAIN, "--classes", "classes.yaml")
+    assert {"seg", "adv"} <= set(steps(STEP1)[0])
+    assert not [record for record in steps(STEP1) if "miou" in record]
+    memory = state(STEP1)["memory"]
+    assert (len(memory["stuff"]["count"]), len(memory["things"]["count"])) == (2, 1)
+    assert "no scores while training: no labels" in capsys.readouterr().out
+    # From here on the checkpoint knows the classes.
+    call("pseudo", *OWN)
+    labels = sorted(Path("target_ssl_gt/own_images").iterdir())
+    assert [path.name for path in labels] == ["east_0.png", "east_1.png", "east_2.png"]
+    call("step2", *TRAIN[: TRAIN.index("--restore-from")], "--num-steps", "1")
+    call("evaluate", *OWN, "--json", "scores.json")
+    said = capsys.readouterr().out
+    assert "no scores for 3 of 3 images of camera: no labels" in said and "IoU" not in said
+    assert not Path("scores.json").exists()
+    masks = Path("result/own_images")
+    assert len(list(masks.iterdir())) == 6
+    ids = mask(masks / "east_1.png")
+    assert ids.shape == (60, 80) and ids.max() <= 2
+    colours = np.array([[10, 20, 30], [200, 0, 0], [0, 0, 200]])
+    assert np.array_equal(np.array(Image.open(masks / "east_1_color.png").convert("RGB")), colours[ids])
+    # Once some images have labels, the scores are over those.
+    label(Path("camera/labels/east/1.png"))
+    call("evaluate", *OWN, "--json", "scores.json")
+    said = capsys.readouterr().out
+    assert "on 1 images of camera" in said and "no scores for 2 of 3 images of camera" in said
+    scores = json.loads(Path("scores.json").read_text())
+    assert (scores["images"], scores["classes"]) == (1, ["ground", "cow", "wall"])
+    assert [sum(row) for row in scores["confusion"]] == [1200, 1200, 1200]
+    call("iou", "camera/labels", str(masks), *OWN[:4], "--classes", "classes.yaml", "--json", "again.json")
+    assert json.loads(Path("again.json").read_text())["confusion"] == scores["confusion"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("step1", TRAIN, "--classes: not given, and data of the reader 'folder' has no classes of its own"),
+        ("step1", (*TRAIN, "--classes", "none.yaml"), "none.yaml: cannot be read"),
+        ("step1", ("--source", "mars"), "--source: found mars, expected one of gta5, synthia"),
+        ("step1", ("--source", "folder:"), "--source: found 'folder:', expected READER:PATH such as folder:data/mine"),
+        ("step1", ("--source", "folder:a", "--data-dir", "b"),
+         "--source folder:a: found --data-dir b too, expected one folder"),
+        ("step1", (*TRAIN, "--classes", "classes.yaml", "--target", "folder:nowhere"),
+         "nowhere: data folder not found; expected images/NAME.png"),
+        ("iou", ("a", "b", "--target", "folder:camera"), "--classes: not given"),
+    ],
+)  # fmt: skip
+def test_bad_input(yard, capsys, script, arguments, said):
+    if script == "iou":
+        arguments = (*arguments, "--preset", "own_images")
+    assert exit_code(script, *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["cityscapes:city", "folder:camera"])
+def test_a_checkpoint_of_other_classes_is_refused_where_labels_mean_something_else(run_folder, target):
+    table = {"classes": [{"name": name, "kind": "stuff"} for name in "abc"]}
+    content = {"format": "bafft", "architecture": {}, "segmenter": {"x": torch.zeros(1)}, "classes": table}
+    torch.save(content, "abc.pth")
+    options, _, _ = config.parse("evaluate", ["--target", target, "--restore-from", "abc.pth"])
+    if target == "folder:camera":
+        assert build.classes(options).names == ("a", "b", "c")
+    else:
+        with pytest.raises(UserError, match=r"abc\.pth: its 3 classes of .* are not those of cityscapes"):
+            build.classes(options)
+    torch.save(content | {"classes": {"classes": [1, 2]}}, "bad.pth")
+    options.restore_from = "bad.pth"
+    with pytest.raises(UserError, match=r"bad\.pth, class table, class 0: found 1; expected keys name, kind"):
+        build.classes(options)
