@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from model.norm import NORMS, norm_and_activation
+
 Stages = tuple[dict[str, nn.Module], int]  # modules in order of application, channels of the last one
 
 STRIDE_STYLES = ("caffe", "torchvision")
@@ -28,11 +30,11 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, stride_style: str) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, stride_style: str, norm: str) -> None:
         super().__init__()
         del stride_style  # there is one place for the stride in a basic block
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=dilation, dilation=dilation, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1, self.act1 = norm_and_activation(norm, planes, nn.ReLU(inplace=True))
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = _shortcut(inputs, planes, stride)
@@ -40,7 +42,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, planes, H / stride, W / stride], not negative."""
-        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.act1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -54,14 +56,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, stride_style: str) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, stride_style: str, norm: str) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_style == "caffe" else (1, stride)
         outputs = planes * self.expansion
         self.conv1 = nn.Conv2d(inputs, planes, 1, first, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1, self.act1 = norm_and_activation(norm, planes, nn.ReLU(inplace=True))
         self.conv2 = nn.Conv2d(planes, planes, 3, second, padding=dilation, dilation=dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2, self.act2 = norm_and_activation(norm, planes, nn.ReLU(inplace=True))
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.downsample = _shortcut(inputs, outputs, stride)
@@ -69,8 +71,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 planes, H / stride, W / stride], not negative."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.act1(self.bn1(self.conv1(x)))
+        y = self.act2(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -93,24 +95,25 @@ _RESNET_STRIDES = (1, 2, 1, 1)
 _RESNET_DILATIONS = (1, 1, 2, 4)
 
 
-def resnet(backbone: str, *, stride_style: str, width: float) -> Stages:
+def resnet(backbone: str, *, stride_style: str, width: float, norm: str) -> Stages:
     """ResNet of output stride 8: every block of layer3 has dilation 2, every block of layer4 dilation 4.
 
     The max-pool rounds up (ceil_mode), so 720x1280 comes out as 91x161 and 512x1024 as 65x129.
     """
     block, depths, stem = _RESNETS[backbone]
     inputs = scaled(stem, width)
+    bn1, relu = norm_and_activation(norm, inputs, nn.ReLU(inplace=True))
     stages: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(3, inputs, 7, stride=2, padding=3, bias=False),
-        "bn1": nn.BatchNorm2d(inputs),
-        "relu": nn.ReLU(inplace=True),
+        "bn1": bn1,
+        "relu": relu,
         "maxpool": nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
     }
     for k, (depth, stride, dilation) in enumerate(zip(depths, _RESNET_STRIDES, _RESNET_DILATIONS)):
         planes = scaled(stem * 2**k, width)
         blocks: list[nn.Module] = []
         for i in range(depth):
-            blocks.append(block(inputs, planes, stride if i == 0 else 1, dilation, stride_style))
+            blocks.append(block(inputs, planes, stride if i == 0 else 1, dilation, stride_style, norm))
             inputs = planes * block.expansion
         stages[f"layer{k + 1}"] = nn.Sequential(*blocks)
     return stages, inputs
@@ -162,11 +165,11 @@ _MOBILENET = (  # expansion, channels, blocks, stride of the first block
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise (strided or dilated), linear 1x1; shortcut where the shapes allow it."""
 
-    def __init__(self, inputs: int, outputs: int, *, expansion: int, stride: int, dilation: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, expansion: int, stride: int, dilation: int, norm: str) -> None:
         super().__init__()
         hidden = inputs * expansion
-        layers: list[nn.Module] = [] if expansion == 1 else [_conv_bn_relu6(inputs, hidden, 1)]
-        layers.append(_conv_bn_relu6(hidden, hidden, 3, stride=stride, dilation=dilation, groups=hidden))
+        layers: list[nn.Module] = [] if expansion == 1 else [_conv_bn_relu6(inputs, hidden, 1, norm=norm)]
+        layers.append(_conv_bn_relu6(hidden, hidden, 3, stride=stride, dilation=dilation, groups=hidden, norm=norm))
         layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
@@ -178,14 +181,14 @@ class InvertedResidual(nn.Module):
 
 
 def _conv_bn_relu6(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
+    inputs: int, outputs: int, kernel: int, *, norm: str, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
     padding = dilation * (kernel - 1) // 2
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+    return nn.Sequential(conv, *norm_and_activation(norm, outputs, nn.ReLU6(inplace=True)))
 
 
-def mobilenet_v2(*, output_stride: int, width: float) -> Stages:
+def mobilenet_v2(*, output_stride: int, width: float, norm: str) -> Stages:
     """MobileNetV2 up to `features.17` (320 channels, linear: its features have either sign).
 
     A stage that would take the stride beyond `output_stride` keeps the resolution; **every** block of it
@@ -194,7 +197,7 @@ def mobilenet_v2(*, output_stride: int, width: float) -> Stages:
     dilation.
     """
     inputs = scaled(32, width)
-    layers: list[nn.Module] = [_conv_bn_relu6(3, inputs, 3, stride=2)]
+    layers: list[nn.Module] = [_conv_bn_relu6(3, inputs, 3, stride=2, norm=norm)]
     reached, dilation = 2, 1
     for expansion, channels, count, stride in _MOBILENET:
         if reached * stride > output_stride:
@@ -204,7 +207,12 @@ def mobilenet_v2(*, output_stride: int, width: float) -> Stages:
         for i in range(count):
             layers.append(
                 InvertedResidual(
-                    inputs, outputs, expansion=expansion, stride=stride if i == 0 else 1, dilation=dilation
+                    inputs,
+                    outputs,
+                    expansion=expansion,
+                    stride=stride if i == 0 else 1,
+                    dilation=dilation,
+                    norm=norm,
                 )
             )
             inputs = outputs
@@ -221,11 +229,14 @@ def output_strides(backbone: str) -> tuple[int, ...]:
     return (8, 16) if backbone == "mobilenet_v2" else (8,)
 
 
-def build_backbone(backbone: str, *, stride_style: str, output_stride: int, width: float = 1.0) -> Stages:
+def build_backbone(
+    backbone: str, *, stride_style: str, output_stride: int, width: float = 1.0, norm: str = "batchnorm"
+) -> Stages:
     """Modules in order of application, initialised and with frozen BatchNorm affine parameters, and channels.
 
     Raises:
-        ValueError: unknown backbone or stride style, an output stride it does not come in, a width <= 0.
+        ValueError: unknown backbone, stride style or norm, an output stride or norm it does not come in, a width <= 0,
+            a missing package.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone is {backbone!r}; choose one of {', '.join(BACKBONES)}")
@@ -234,14 +245,18 @@ def build_backbone(backbone: str, *, stride_style: str, output_stride: int, widt
     if output_stride not in output_strides(backbone):
         allowed = " or ".join(map(str, output_strides(backbone)))
         raise ValueError(f"output_stride is {output_stride}; {backbone} comes with {allowed}")
+    if norm not in NORMS:
+        raise ValueError(f"norm is {norm!r}; choose one of {', '.join(NORMS)}")
+    if norm != "batchnorm" and backbone == "vgg16":
+        raise ValueError(f"norm is {norm!r}; vgg16 has no normalisation: leave the option out")
     if width <= 0:
         raise ValueError(f"width is {width}; it must be above 0")
     if backbone in _RESNETS:
-        stages, channels = resnet(backbone, stride_style=stride_style, width=width)
+        stages, channels = resnet(backbone, stride_style=stride_style, width=width, norm=norm)
     elif backbone == "vgg16":
         stages, channels = vgg16(width=width)
     else:
-        stages, channels = mobilenet_v2(output_stride=output_stride, width=width)
+        stages, channels = mobilenet_v2(output_stride=output_stride, width=width, norm=norm)
     for stage in stages.values():
         _initialise(stage)
     return stages, channels

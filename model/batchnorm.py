@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,6 +39,28 @@ def running_statistics(segmenter: nn.Module) -> list[Tensor]:
     """Running mean and variance of every BatchNorm layer."""
     both = [(layer.running_mean, layer.running_var) for layer in _layers(segmenter)]
     return [values for pair in both for values in pair if values is not None]
+
+
+def second_pass(block: nn.Module) -> AbstractContextManager[None]:
+    """A context, to be made before a forward pass, for repeating that pass later: with the statistics that the first
+    one used, and without feeding the running ones again."""
+    return _second_pass({layer: layer.track_running_stats for layer in _layers(block)})
+
+
+@contextmanager
+def _second_pass(tracked: dict[_BatchNorm, bool]) -> Iterator[None]:
+    now = {layer: (layer.track_running_stats, dict(layer.named_buffers(recurse=False))) for layer in tracked}
+    for layer, track in tracked.items():
+        layer.track_running_stats = track
+        for name, values in now[layer][1].items():  # fed to a copy: the same tensors must be in use both times
+            setattr(layer, name, values.clone())
+    try:
+        yield
+    finally:
+        for layer, (track, buffers) in now.items():
+            layer.track_running_stats = track
+            for name, values in buffers.items():
+                setattr(layer, name, values)
 
 
 def _layers(module: nn.Module) -> Iterator[_BatchNorm]:

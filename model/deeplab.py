@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.activations import recomputed
 from model.backbones import BACKBONES, STRIDE_STYLES, Stages, build_backbone, output_strides
 
 __all__ = [
@@ -90,6 +91,8 @@ class DeepLab(nn.Module):
         architecture: plain values that rebuild the network, `build_segmenter(**architecture)`, for
         checkpoints.
         layer6: the classifier.
+        checkpoint_activations: keep only the inputs of the backbone's blocks for the backward pass, which computes the
+        rest again: less memory, a third more time. Gradients and running statistics are the same.
     """
 
     input_mean: Tensor
@@ -101,6 +104,7 @@ class DeepLab(nn.Module):
         self.architecture = dict(architecture)
         # The stages stand at the top level, because the published parameter names do.
         self._stage_names = tuple(modules)
+        self.checkpoint_activations = False
         for name, module in modules.items():
             self.add_module(name, module)
         self.layer6 = ASPP(self.feature_dim, architecture["num_classes"], architecture["aspp_branches"])
@@ -141,9 +145,24 @@ class DeepLab(nn.Module):
         elif not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}; expected uint8 RGB, or floating and normalised")
         features = images
-        for name in self._stage_names:
-            features = getattr(self, name)(features)
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            for part in self._parts():
+                features = recomputed(part, features)
+        else:
+            for name in self._stage_names:
+                features = getattr(self, name)(features)
         return features, self.layer6(features)
+
+    def _parts(self) -> list[nn.Sequential]:
+        """The backbone as blocks in order of application; layers outside of blocks are grouped up to a pooling."""
+        stages = [getattr(self, name) for name in self._stage_names]
+        layers = [layer for stage in stages for layer in (stage if isinstance(stage, nn.Sequential) else [stage])]
+        parts: list[list[nn.Module]] = [[]]
+        for layer in layers:
+            parts[-1].append(layer)
+            if len(list(layer.children())) or isinstance(layer, nn.MaxPool2d):
+                parts.append([])
+        return [nn.Sequential(*part) for part in parts if part]
 
     def classify(self, vectors: Tensor) -> Tensor:
         """The classifier's logits [N, C] for single feature vectors [N, D], as one linear map.
@@ -174,6 +193,7 @@ def build_segmenter(
     output_stride: int = 8,
     normalization: str = "caffe",
     width: float = 1.0,
+    norm: str = "batchnorm",
 ) -> DeepLab:
     """A new segmenter with random weights.
 
@@ -186,6 +206,7 @@ def build_segmenter(
         normalization: input the weights want, `caffe` (BGR, 0..255, minus mean) or `imagenet` (RGB, mean,
         std).
         width: factor on the number of channels; other than 1 in tests only.
+        norm: `batchnorm`, or `inplace-abn` for BatchNorm and leaky ReLU in one, which needs the package.
 
     Raises:
         ValueError: a value outside of these.
@@ -206,5 +227,7 @@ def build_segmenter(
     }
     if width != 1.0:
         architecture["width"] = width
-    stages = build_backbone(backbone, stride_style=stride_style, output_stride=output_stride, width=width)
+    if norm != "batchnorm":
+        architecture["norm"] = norm
+    stages = build_backbone(backbone, stride_style=stride_style, output_stride=output_stride, width=width, norm=norm)
     return DeepLab(stages, architecture)

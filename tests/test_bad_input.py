@@ -157,6 +157,8 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
         (["--ignore-label", "5"], "--ignore-label: found 5, expected at least 19"),
         (["--ignore-label", "256"], "--ignore-label: found 256"),
         (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
+        (["--compile", "--checkpoint-activations"], "--compile: expected without --checkpoint-activations"),
+        (["--norm", "inplace-abn", "--sync-bn"], "--sync-bn: expected --norm batchnorm"),
         (["--output-stride", "16"], "output_stride"),
         (["--snapshot-dir", "empty.txt"], "empty.txt: cannot be made a folder (a file is in the way)"),
         (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: cannot be made a folder (a file is in the way)"),

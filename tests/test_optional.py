@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+
+from model.deeplab import build_segmenter
+from model.norm import FusedNorm
 
 
 @pytest.mark.optional
@@ -17,3 +22,73 @@ def test_inplace_abn_is_batchnorm_then_leaky_relu() -> None:
     expected = plain(images)
     # The package scales by |weight| + eps.
     torch.testing.assert_close(fused(images.clone()), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def inplace_abn_package():
+    return pytest.importorskip("inplace_abn")
+
+
+@pytest.mark.optional
+@pytest.mark.usefixtures("inplace_abn_package")
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    # Batch statistics of a small map, fifty times over, make rounding grow beyond comparison.
+    ("backbone", "training"), [("tiny", True), ("tiny", False), ("resnet50", False), ("mobilenet_v2", False)]
+)
+def test_a_network_with_fused_norms_equals_one_with_leaky_relu(backbone, training, channels_last):
+    torch.manual_seed(0)
+    fused = build_segmenter(backbone, 3, width=0.25, norm="inplace-abn")
+    plain = build_segmenter(backbone, 3, width=0.25, norm="inplace-abn")
+    plain.load_state_dict(fused.state_dict())
+    for layer in plain.modules():
+        if isinstance(layer, FusedNorm):
+            layer._function = by_two_layers
+    if channels_last:
+        nn.utils.convert_conv2d_weight_memory_format(fused, torch.channels_last)
+    image = torch.randint(256, (2, 3, 64, 48), dtype=torch.uint8)
+    for network in (fused, plain):
+        network.train(training)
+        features, logits = network(image)
+        (features.square().mean() + logits.square().mean()).backward()
+    for (name, p), q in zip(fused.named_parameters(), plain.parameters()):
+        if q.grad is not None:
+            scale = q.grad.abs().max()
+            assert p.grad is not None
+            assert (p.grad - q.grad).abs().max() <= 2e-3 * scale, name
+    for (name, a), (_, b) in zip(fused.named_buffers(), plain.named_buffers()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def by_two_layers(x, weight, bias, mean, var, training, momentum, eps, activation, slope):
+    y = nn.functional.batch_norm(x, mean, var, weight.abs() + eps, bias, training, momentum, eps)
+    return nn.functional.leaky_relu(y, slope)
+
+
+@pytest.mark.optional
+@pytest.mark.usefixtures("inplace_abn_package")
+def test_fused_norms_keep_fewer_activations_and_can_be_recomputed():
+    def kept(norm):
+        network, storages = build_segmenter("resnet50", 3, width=0.25, norm=norm).train(), {}
+        parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+        def note(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = network(torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
+        assert output[1].requires_grad
+        return sum(size for storage, size in storages.items() if storage not in parameters)
+
+    assert kept("inplace-abn") < 0.87 * kept("batchnorm")
+    torch.manual_seed(0)
+    plain = build_segmenter("tiny", 3, width=0.25, norm="inplace-abn").train()
+    again = copy.deepcopy(plain)
+    again.checkpoint_activations = True
+    image = torch.randint(256, (2, 3, 64, 48), dtype=torch.uint8)
+    for network in (plain, again):
+        network(image)[1].square().mean().backward()
+    for p, q in zip(plain.parameters(), again.parameters()):
+        assert p.grad is None or (q.grad is not None and torch.equal(p.grad, q.grad))
+    assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), again.buffers()))

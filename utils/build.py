@@ -29,20 +29,21 @@ from utils.weights import describe_file, load_weights
 
 BUILTIN_ROOT = Path("data/builtin")
 Module = TypeVar("Module", bound=nn.Module)
-ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization")
+ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization", "norm")
 
 
 def device(options: Options) -> torch.device:
     """The GPU, if there is one and `--cpu` is not given."""
     chosen = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
-    if chosen.type == "cpu" and options.amp == "fp16":
-        raise UserError("--amp fp16: found no GPU; expected one: use --amp off")
+    if chosen.type == "cpu" and options.amp not in ("off", "bf16"):
+        raise UserError(f"--amp {options.amp}: found no GPU; expected one: use --amp off")
     return chosen
 
 
 def placed(network: Module, options: Options) -> Module:
     """The network on its device, its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
+    torch.backends.cudnn.benchmark = options.autotune
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
     return network
@@ -233,6 +234,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
         load_weights(network, path, not_restore_last=options.not_restore_last)
+    network.checkpoint_activations = options.checkpoint_activations
     return placed(network, options)
 
 

@@ -23,9 +23,11 @@ from model.backbones import BACKBONES, STRIDE_STYLES
 from model.batchnorm import BN_MODES
 from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
+from model.norm import NORMS
 from utils import distributed
 from utils.checkpoint import write_json
 from utils.errors import UserError, one_line
+from utils.precision import AMP_DTYPES, apex_amp
 from utils.presets import METHODS, PRESETS, STAGES
 
 TRAIN = ("step1", "step2")
@@ -150,6 +152,12 @@ class Options:
     )
     restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
     not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
+    norm: str = option(
+        "batchnorm",
+        "inplace-abn keeps fewer activations, by BatchNorm and leaky ReLU in one (a package)",
+        NETWORK,
+        choices=NORMS,
+    )
     bn: str = option("shared", "whose batches feed BatchNorm's running statistics", TRAIN, choices=BN_MODES)
     sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
@@ -195,7 +203,14 @@ class Options:
     warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
     random_seed: int = option(1234, "seed of everything random", TRAIN, check=_seed)
     channels_last: bool = option(True, "keep maps in memory pixel by pixel, which convolutions are faster on", NETWORK)
-    amp: str = option("off", "mixed precision", NETWORK, choices=("off", "bf16", "fp16"))
+    checkpoint_activations: bool = option(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time", TRAIN
+    )
+    autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", NETWORK)
+    compile: bool = option(False, "compile the segmenter with torch.compile: minutes at the start", TRAIN)
+    amp: str = option(
+        "off", "mixed precision; apex is apex-O1, in training alone", NETWORK, choices=(*AMP_DTYPES, "apex")
+    )
     cpu: bool = option(False, "do not use a GPU", NETWORK)
 
     # Files
@@ -345,6 +360,7 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
         value = getattr(options, item.name)
         if isinstance(value, str) and item.name not in {*given, "snapshot_dir"}:
             setattr(options, item.name, value.format(**names))
+    options.amp = "apex-O1" if options.amp == "apex" else options.amp
     _check(options, script, given)
     return options
 
@@ -387,8 +403,16 @@ def _check(options: Options, script: str, given: Collection[str]) -> None:
         options.num_steps_stop = min(options.num_steps_stop or options.num_steps, options.num_steps)
     if options.ignore_label > 255:
         raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
-    if options.amp == "fp16" and options.cpu:
-        raise UserError("--amp fp16 needs a GPU: leave --cpu out, or choose --amp off")
+    if options.sync_bn and options.norm != "batchnorm":
+        raise UserError("--sync-bn: expected --norm batchnorm: leave one of them out")
+    if options.compile and options.checkpoint_activations:
+        raise UserError("--compile: expected without --checkpoint-activations: leave one of them out")
+    if options.amp.startswith("apex"):
+        if script not in TRAIN:
+            raise UserError(f"--amp {options.amp} is for training alone; expected one of off, bf16, fp16")
+        apex_amp()
+    if options.amp not in ("off", "bf16") and options.cpu:
+        raise UserError(f"--amp {options.amp} needs a GPU: leave --cpu out, or choose --amp off")
 
 
 def describe(options: Options, script: str) -> str:

@@ -29,11 +29,13 @@ from model.transfer import to_host
 from utils import build, checkpoint, config, distributed
 from utils.config import Options
 from utils.errors import UserError
-from utils.evaluation import AMP_DTYPES, evaluate
+from utils.evaluation import evaluate
 from utils.logs import JsonLines, logger, revision
+from utils.precision import Precision
 from utils.skipped import Skipped
 
-_SETTINGS = ("base_lr", "momentum", "weight_decay")  # of an optimiser's group, from the options also on resuming
+# Of an optimiser's group, from the options also on resuming.
+_SETTINGS = ("base_lr", "momentum", "weight_decay", "fused")
 
 
 def poly(step: int, options: Options) -> float:
@@ -106,10 +108,12 @@ class Trainer:
                 betas=(0.9, 0.99),
                 fused=True,
             )
-        fp16 = options.amp == "fp16"
-        self.scalers = {player: torch.amp.GradScaler(self.device.type, enabled=fp16) for player in self.optimizers}
+        networks = {"segmenter": segmenter, **self.discriminators}
+        self.precision = Precision(options.amp, self.device, networks, self.optimizers)
+        if options.compile:
+            segmenter.compile()
         self.adaptation = Adaptation(
-            segmenter, self.discriminators, self.memory, terms, amp_dtype=AMP_DTYPES[options.amp]
+            segmenter, self.discriminators, self.memory, terms, amp_dtype=self.precision.autocast
         )
         if distributed.rank():  # the networks are built: from here on each process has its own random numbers
             build.seed_everything(options.random_seed + distributed.rank())
@@ -160,9 +164,7 @@ class Trainer:
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value / self.options.iter_size
         distributed.average(self._averaged())
-        for player, optimizer in self.optimizers.items():
-            self.scalers[player].step(optimizer)
-            self.scalers[player].update()
+        self.precision.step()
         return total
 
     def _averaged(self) -> Iterator[Tensor]:
@@ -174,8 +176,7 @@ class Trainer:
             yield from running_statistics(self.segmenter)
 
     def _backward(self, loss: Tensor, player: str) -> None:
-        loss = self.scalers[player].scale(loss / self.options.iter_size)
-        loss.backward(inputs=[p for group in self.optimizers[player].param_groups for p in group["params"]])
+        self.precision.backward(loss / self.options.iter_size, player)
 
     def _batches(self) -> Iterator[tuple[Batch, Batch | None]]:
         source = self._endless(self.data.source, self.options.random_seed)
@@ -208,6 +209,8 @@ class Trainer:
             raise UserError(self._not_finite(", ".join(bad)))
         for player, optimizer in self.optimizers.items():
             record[f"lr_{player}"] = optimizer.param_groups[0]["lr"]
+        for player, count in self.precision.skipped().items():
+            record[f"skipped_{player}"] = int(to_host(count))
         record["lr_classifier"] = self.optimizer.param_groups[1]["lr"]
         if self.memory is not None:
             ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
@@ -329,7 +332,7 @@ class Trainer:
             "discriminators": self.discriminators.state_dict(),
             "memory": self.memory.state_dict() if self.memory else None,
             "optimizer": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
-            "scalers": {player: scaler.state_dict() for player, scaler in self.scalers.items()},
+            "scalers": self.precision.state_dict(),
             "step": self.step,
             "best": self.best,
             "rng": rng,
@@ -353,7 +356,7 @@ class Trainer:
                 optimizer.load_state_dict(state["optimizer"][player])
                 for group, settings in zip(optimizer.param_groups, own, strict=True):
                     group.update(settings)
-                self.scalers[player].load_state_dict(state["scalers"][player])
+            self.precision.load_state_dict(state["scalers"])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
             states = [state["rng"], *state.get("rng_of_others", [])]

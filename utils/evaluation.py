@@ -25,9 +25,8 @@ from utils.background import Background
 from utils.checkpoint import staged, write_image
 from utils.errors import UserError
 from utils.metrics import ConfusionMatrix
+from utils.precision import AMP_DTYPES
 from utils.skipped import Skipped
-
-AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def in_order(

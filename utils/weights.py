@@ -20,6 +20,7 @@ from torch import Tensor
 from dataset.classes import ClassTable
 from dataset.tables import parse_classes
 from model.deeplab import BACKBONES, DeepLab
+from model.norm import FusedNorm
 from utils import checkpoint
 from utils.errors import UserError
 from utils.logs import logger
@@ -236,6 +237,11 @@ def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_rest
         yield f"classifier layer6 of {classes} classes not restored, as told, it stays as initialised"
     if info.kind == "torchvision":
         yield "torchvision weights want stride_style torchvision and normalization imagenet"
+    if (info.architecture or {}).get("norm") != "inplace-abn":
+        scales = [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, FusedNorm)]
+        negative = sum(int((found[name] < 0).sum()) for name in scales if name in found)
+        if negative:
+            yield f"attention: {negative} scales of BatchNorm are negative in the file, and inplace-abn uses |scale|"
     wanted = info.architecture or {"stride_style": info.stride_style, "normalization": info.normalization}
     options = ["aspp_branches", "output_stride", "normalization"]
     if model.architecture["backbone"] in _BOTTLENECKS:

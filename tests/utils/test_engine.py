@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from model.adaptation import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils import build, config
 from utils.engine import Data, Meter, Trainer, poly
 from utils.errors import UserError
 from utils.logs import JsonLines
+from utils.precision import Precision
 
 
 @pytest.mark.parametrize(
@@ -107,10 +111,6 @@ def test_flags_reach_the_data(benchmark_root):
 
 
 def test_channels_last_changes_rounding_alone(trainer):
-    batches = [
-        {"image": torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8), "label": torch.randint(19, (2, 64, 96))}
-        for _ in range(2)
-    ]
     losses, weights = [], []
     for argument in ("--channels-last", "--no-channels-last"):
         torch.manual_seed(0)
@@ -121,13 +121,50 @@ def test_channels_last_changes_rounding_alone(trainer):
             conv.weight.is_contiguous(memory_format=torch.channels_last) == (argument == "--channels-last")
             for conv in convs
         )
-        losses.append(made._iterate(1, iter([tuple(batches)])))
+        losses.append(made._iterate(1, iter([pair_of_batches()])))
         weights.append([p.detach() for p in made.segmenter.parameters()])
     assert losses[0].keys() == losses[1].keys() and "isia" in losses[0]
     for name, loss in losses[0].items():
         torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-6)
     for a, b in zip(*weights):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def pair_of_batches() -> tuple[Batch, Batch]:
+    torch.manual_seed(1)
+    image, label = torch.randint(256, (2, 2, 3, 64, 96), dtype=torch.uint8), torch.randint(19, (2, 2, 64, 96))
+    return {"image": image[0], "label": label[0]}, {"image": image[1], "label": label[1]}
+
+
+def test_skipped_steps_are_logged_by_player(trainer):
+    made = trainer()
+    made.precision = Precision("fp16", made.device, {}, made.optimizers)
+    made.adaptation.terms = dataclasses.replace(made.adaptation.terms, segmentation=1e37)
+    meter = Meter(0)
+    meter.add(made._iterate(0, iter([pair_of_batches()])))
+    made.step = 1
+    record = made._record(meter)
+    assert (record["skipped_segmenter"], record["skipped_discriminator"]) == (1, 0)
+    assert "skipped_segmenter 1" in made._line(record)
+
+
+@pytest.mark.parametrize("option", ["--compile", "--checkpoint-activations"])
+def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(trainer, monkeypatch, option):
+    # The compiler's own code generation is not under test, and takes a minute.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    made, losses = [], []
+    for arguments in ((), (option,)):
+        torch.manual_seed(0)
+        made.append(trainer("--batch-size", "2", *arguments))
+        losses.append(made[-1]._iterate(1, iter([pair_of_batches()])))
+    plain, ours = made
+    assert (ours.segmenter._compiled_call_impl is not None) == (option == "--compile")
+    assert ours.segmenter.checkpoint_activations == (option == "--checkpoint-activations")
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(losses[1][name], loss, rtol=1e-5, atol=1e-7)
+    assert plain.segmenter.state_dict().keys() == ours.segmenter.state_dict().keys()
+    for a, b in zip(plain.segmenter.state_dict().values(), ours.segmenter.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_that_is_not_finite_names_the_terms(trainer):

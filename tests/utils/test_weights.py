@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +80,28 @@ def test_prefixes_and_wrappers(
     assert report.kind == "caffe"
     assert f"weights {path} (caffe): 68 tensors matched, 0 missing, 0 unexpected, 0 shape-mismatched" in caplog.text
     assert str(report) in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["published", "ours"])
+def test_negative_scales_are_reported_where_their_sign_would_be_lost(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions = SimpleNamespace(inplace_abn=None)
+    monkeypatch.setitem(sys.modules, "inplace_abn", SimpleNamespace(functions=functions))
+    monkeypatch.setitem(sys.modules, "inplace_abn.functions", functions)
+    fused = small(norm="inplace-abn")
+    state = {name: value.abs() if value.dim() == 1 else value for name, value in state_of(fused).items()}
+    state["bn1.weight"][0] *= -1  # of a layer that is fused, and of one that is not
+    state["layer2.0.bn2.weight"][0] *= -1
+    content = (
+        state if kind == "published" else {"format": "bafft", "architecture": fused.architecture, "segmenter": state}
+    )
+    path = saved(content, tmp_path)
+    notes = "; ".join(load_weights(fused, path).notes)
+    assert ("attention: 1 scales of BatchNorm are negative" in notes) == (kind == "published")
+    assert holds(fused, state)
+    if kind == "published":
+        assert "negative" not in "; ".join(load_weights(small(), path).notes)
 
 
 @pytest.mark.parametrize("backbone", list(BODY))
