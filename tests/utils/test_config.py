@@ -149,6 +149,13 @@ def test_the_released_method_is_as_the_specification_says():
     assert (step2.aim, step2.isia, step2.lambda_adv_cate, step2.absent_stuff) == ("released", "released", 0.001, True)
 
 
+@pytest.mark.parametrize("preset", ["gta5_to_cityscapes", "synthia_to_cityscapes"])
+@pytest.mark.parametrize("script", ["step1", "step2"])
+def test_the_papers_street_tasks_change_no_image_at_random(script, preset):
+    options = parse(script, ["--preset", preset])[0]
+    assert (options.random_mirror, options.random_scale, options.random_jitter) == (False, False, False)
+
+
 def test_a_flag_overrides_method_preset_and_stage():
     given = ["--preset", "builtin", "--method", "released", "--aim", "paper", "--backbone", "vgg16", "--num-steps", "9"]
     options = parse("step1", given)[0]
