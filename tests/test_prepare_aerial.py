@@ -359,6 +359,18 @@ def test_foreground_of_every_kind_of_mask():
     assert foreground(np.array([[RED, (0, 0, 0)]], np.uint8)).tolist() == [[1, 0]]
 
 
+@pytest.mark.skipif("BAFFT_MASSROADS" not in os.environ, reason="BAFFT_MASSROADS names no Massachusetts Roads folder")
+def test_massachusetts_roads_itself():
+    prepare_aerial.main(["mrd", os.environ["BAFFT_MASSROADS"]])
+    names = [name for split in ("train", "val") for name in listed("data/MRD", split)]
+    assert len(names) == manifest("data/MRD")["counts"]["tiles"]
+    for name in names:
+        found, label = tile("data/MRD", name)
+        assert found.shape == (512, 512, 3) and label.shape == (512, 512)
+        assert (label == 255).mean() <= 0.5
+        assert ((found.min(2) == 255) & (label != 255)).mean() < 0.01  # white that is left: roofs
+
+
 # From tiles to scores
 
 
