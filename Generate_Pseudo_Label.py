@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.setup()
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
+    folder = Path(options.ssl_target_dir)
+    build.check_output("ssl_target_dir", folder, images)
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
@@ -52,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             yield numbers[sample["name"]], *confidence(logits, (height, width))
 
-    folder = Path(options.ssl_target_dir)
     result = write_pseudo_labels(
         predictions,
         [images.key(name) for name in images.names],

@@ -13,6 +13,7 @@ Where the task scores a list of images (--data-list-target-test, of a preset or 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             f"{predictions}: folder of predictions not found; expected masks KEY.png, see evaluate_cityscapes.py"
         )
+    if os.path.samefile(predictions, folders.gt_dir):
+        raise UserError(f"{predictions}: given as labels and as predictions; expected two folders")
     missing = [key for key in truth if not (predictions / f"{key}.png").is_file()]
     if missing:
         raise UserError(

@@ -23,10 +23,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.setup()
     classes = build.classes(options)
     images = build.evaluation_data(options, classes)
+    folder = None if options.save in (None, "none") else Path(str(options.save))
+    if folder is not None:
+        build.check_output("save", folder, images)
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
-    folder = None if options.save in (None, "none") else Path(str(options.save))
     variants = Variants(options.scales, options.flip)
     scores = evaluate(
         segmenter,

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset, Sampler
 
 from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
-from dataset.reading import IMAGE_SUFFIXES, fault, image_names, image_size, read_ids, read_image, read_list
-from utils.errors import UserError, one_line
+from dataset.reading import IMAGE_SUFFIXES, image_names, image_size, read_ids, read_image, read_list
+from utils.errors import UserError, fault, one_line
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 from kornia_rs.io import decode_image_png_u8
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.classes import LabelMap
-from utils.errors import UserError
+from utils.errors import UserError, fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -27,25 +28,14 @@ _MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
 
 
-def fault(path: str | Path) -> str | None:
-    """None for a regular file, also behind links; else what is there instead: a folder, a pipe, a loop of links."""
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "is a link that leads nowhere" if os.path.islink(path) else "not found"
-    except OSError as error:
-        return f"cannot be opened ({error.strerror})"
-    except ValueError:  # no name that a file can have
-        return "not found"
-    if stat.S_ISREG(mode):
-        return None
-    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, no regular file"
-
-
 def image_size(path: Path, kind: str) -> tuple[int, int]:
     """Width and height from the header alone. Raises UserError for what is no image; `kind` says what it should be."""
-    with opened(path, kind) as image:
-        return image.size
+    try:
+        with opened(path, kind, header_only=True) as image:
+            return image.size
+    except UserError:
+        with opened(path, kind) as image:  # to say the same as whoever reads it all
+            return image.size
 
 
 def read_image(path: Path) -> Image.Image:
@@ -134,7 +124,7 @@ def _png(path: Path, channels: str) -> npt.NDArray[np.uint8] | None:
 
 
 @contextmanager
-def opened(path: Path, kind: str) -> Iterator[ImageFile.ImageFile]:
+def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[ImageFile.ImageFile]:
     """An open image file. UserError for whatever opening it, and the work on it in the block, provokes."""
     found = fault(path)
     if found:
@@ -142,15 +132,33 @@ def opened(path: Path, kind: str) -> Iterator[ImageFile.ImageFile]:
     try:
         with warnings.catch_warnings(), _silent() if path.suffix.lower().startswith(".tif") else nullcontext():
             warnings.simplefilter("ignore")  # of Pillow: odd metadata, many pixels
-            with Image.open(path) as image:
+            with Image.open(path if header_only else _sound(path.read_bytes())) as image:
                 yield image
     except UserError:
         raise
     except Exception as error:  # whatever a damaged file provokes in a decoder, it is the file that is wrong
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
+        reason = reason or type(error).__name__
         raise UserError(
             f"{path}: corrupt or unreadable {kind} ({reason}); replace the file or remove it from the list"
         ) from error
+
+
+def _sound(content: bytes) -> io.BytesIO:
+    """The bytes of an image file. ValueError for a PNG with a wrong checksum, which Pillow decodes to something."""
+    position = 8
+    while content.startswith(_PNG_START):
+        end = position + 8 + int.from_bytes(content[position : position + 4], "big")
+        kind, checksum = content[position + 4 : position + 8], content[end : end + 4]
+        if len(checksum) < 4:
+            raise ValueError("cut short")
+        # Parts that a decoder may ignore have names with a small letter at the beginning.
+        if kind[:1].isupper() and zlib.crc32(content[position + 4 : end]) != int.from_bytes(checksum, "big"):
+            raise ValueError(f"the checksum of its part {ascii(kind)[2:-1]} is wrong")
+        if kind == b"IEND":
+            break
+        position = end + 4
+    return io.BytesIO(content)
 
 
 @contextmanager

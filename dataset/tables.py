@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from dataset.classes import IGNORE, ClassTable, load_info_json
-from utils.errors import UserError
+from utils.errors import UserError, fault
 
 Colour = tuple[int, int, int]
 
@@ -25,6 +25,9 @@ def load_classes(path: str | Path) -> ClassTable:
     Raises UserError when the file cannot be read or is no such table, naming file and entry.
     """
     path = Path(path)
+    found = fault(path)
+    if found:
+        raise UserError(f"{path}: cannot be read ({found}); expected a YAML file of classes, or an info.json")
     if path.suffix.lower() == ".json":
         return parse_classes(plain(load_info_json(path)), str(path))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, TARGET, TINY_SIZE, TRUTH, call, exit_code, mask, state
+from tests.scripts import MASKS, PSEUDO, SOURCE, STEP1, STEP2, TARGET, TINY_SIZE, TRUTH, call, exit_code, mask, state
 
 Spoil = Callable[[Path], object]
 FIRST_VAL = "middleton_000000_000019_leftImg8bit"
@@ -104,7 +105,21 @@ def test_bad_data_stops_stage_1_before_it_writes(bad, capsys, spoil, arguments, 
     assert said in refused(capsys, "step1", *arguments)
 
 
-LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.txt": "../secret.png\n"}
+LISTS = {
+    "empty.txt": "\n \n",
+    "absent.txt": "00001.png\n99999.png\n",
+    "escape.txt": "../secret.png\n",
+    "absolute.txt": "00001.png\n/etc/passwd.png\n",
+    "backslash.txt": "a\\00001.png\n",
+    "twice.txt": "00001.png\r\n00002.png\r\n\r\n00001.png\r\n",
+    "aliases.txt": "00001.png\n./00001.png\n",
+    "long.txt": "x" * 300 + ".png\n",
+    "zero.txt": "0\0.png\n",
+    "folder.txt": ".\n",
+    "targets.txt": "northfield/a.png\n",
+}
+LOOKS_LIKE = {"text.pth": b"no checkpoint\n", "zero.pth": b"", "image.pth": b"\x89PNG\r\n\x1a\n", "zip.pth": b"PK\3\4"}
+LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
@@ -115,14 +130,45 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
         (["--data-list", "empty.txt"], "empty.txt: the list is empty"),
         (["--data-list", "absent.txt"], "99999.png: image not found (1 of 2 missing)"),
         (["--data-list", "escape.txt"], "escape.txt, line 1"),
-        (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list"),
+        (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list (not found)"),
+        (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'; expected a name below"),
+        (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'; expected a name below"),
+        (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
+        (["--data-list", "aliases.txt"], "00001.png and ./00001.png have the same file name"),
+        (["--data-list", "long.txt"], ".png: image cannot be opened (File name too long)"),
+        (["--data-list", "zero.txt"], "images/0\\x00.png: image not found"),
+        (["--data-list", "folder.txt"], "images: image is a folder"),
+        (["--data-list", "image.pth"], "image.pth: unreadable list ('utf-8' codec can't decode"),
+        (["--data-list", "folder"], "folder: unreadable list (is a folder)"),
+        (["--data-list", "pipe"], "pipe: unreadable list (is a pipe or device"),
+        (["--data-list", "/dev/zero"], "/dev/zero: unreadable list (is a pipe or device"),
+        (["--data-list", LONG], "unreadable list (cannot be opened (File name too long))"),
+        (["--data-list-target", "targets.txt"], "northfield/a.png: image not found (1 of 1 missing)"),
+        (["--data-list-target-test", "absent.txt"], "00001.png: image not found (2 of 2 missing)"),
+        (["--data-dir", "text.pth"], "text.pth: data folder not found"),
+        (["--data-dir", "data/builtin"], "data/builtin: no images of split 'train' found; expected images/00001.png"),
+        (["--data-dir", str(TARGET)], "Cityscapes: no images of split 'train' found; expected images/00001.png"),
+        (["--data-dir", LONG], "File name too long"),
+        (["--data-dir", ""], "--data-dir: found an empty value"),
+        (["--data-dir-target", str(SOURCE)], "gta5_deeplab: no images of split 'train' found; expected leftImg8bit"),
+        (["--source", "camvid"], "--source: found camvid with the classes of camvid, expected those of cityscapes"),
+        (["--target", "camvid"], "--source: found gta5 with the classes of cityscapes, expected those of camvid"),
+        (["--classes", "pipe"], "pipe: cannot be read (is a pipe or device"),
+        (["--classes", "/dev/zero"], "/dev/zero: cannot be read (is a pipe or device"),
+        (["--classes", "folder"], "folder: cannot be read (is a folder"),
+        (["--classes", "image.pth"], "image.pth: is no text; expected a YAML file of classes"),
+        (["--classes", "zero.pth"], "zero.pth: found nothing; expected keys classes"),
+        (["--set", "../train"], "--set: found ../train, expected a split"),
+        (["--set", "/etc"], "--set: found /etc, expected a split"),
         (["--data-list-target", "empty.txt"], "empty.txt: the list is empty"),
         (["--data-list-target-test", "empty.txt"], "empty.txt: the list is empty"),
         (["--preset", "mars"], "--preset: invalid choice: 'mars' (choose from"),
         (["--method", "mars"], "--method: invalid choice: 'mars'"),
         (["--backbone", "mars"], "--backbone: invalid choice: 'mars'"),
         (["--bn", "mars"], "--bn: invalid choice"),
-        (["--learning-rat", "1"], "unrecognized arguments: --learning-rat 1"),
+        (["--learning-rat", "1"], "unrecognized arguments: --learning-rat 1; did you mean --learning-rate?"),
+        (["--num-step=3"], "unrecognized arguments: --num-step=3; did you mean --num-steps?"),
+        (["--Data-Dir", "x"], "unrecognized arguments: --Data-Dir x"),
         (["--gpu", "0"], "unrecognized arguments: --gpu 0"),
         (["positional"], "unrecognized arguments: positional"),
         (["--num-steps"], "--num-steps: expected one argument"),
@@ -131,6 +177,21 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
         (["--num-steps", "1.5"], "--num-steps: invalid int value: '1.5'"),
         (["--num-steps", "3", "--num-steps-stop", "4"], "--num-steps-stop: found 4, expected at most --num-steps 3"),
         (["--num-steps-stop", "0"], "--num-steps-stop: found 0"),
+        (["--num-steps", "9" * 30], "--num-steps: found 999999999999999999999999999999, expected a number below"),
+        (["--num-workers", "100000"], "--num-workers: found 100000, expected a number of at least 0 and at most 512"),
+        (["--batch-size", "1000000"], "--batch-size: found 1000000, expected"),
+        (["--num-prototype", "1" + "0" * 9], "--num-prototype: found 1000000000, expected"),
+        (["--input-size", "100000,100000"], "--input-size: found (100000, 100000), expected"),
+        (["--input-size", "9" * 5000 + ",64"], "--input-size: found '999"),
+        (["--source-only", "--data-list-target", "x"], "--source-only trains without a target, and --data-list-target"),
+        (["--source-only", "--lambda-adv-cls", "1"], "--source-only trains without a target, and --lambda-adv-cls"),
+        (["--source-only", "--isia", "paper"], "--source-only trains without a target, and --isia"),
+        (["--continue-train", "--overwrite"], "--continue-train goes on with the run that --overwrite would replace"),
+        (["--continue-train", "--restore-from", "text.pth"], "--continue-train takes its weights from its checkpoint"),
+        (["--continue-train", "--not-restore-last"], "--continue-train takes everything up"),
+        (["--not-restore-last"], "--not-restore-last: --restore-from is none"),
+        (["--aim-beta", "2"], "--aim-beta acts under --aim released only, found --aim paper"),
+        (["--warmup-steps", "4"], "--warmup-steps: found 4, expected at most --num-steps 3"),
         (["--learning-rate", "-1"], "--learning-rate: found -1.0, expected a number above 0"),
         (["--learning-rate", "nan"], "--learning-rate: found nan"),
         (["--learning-rate", "inf"], "--learning-rate: found inf"),
@@ -159,7 +220,7 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
         (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
         (["--compile", "--checkpoint-activations"], "--compile: expected without --checkpoint-activations"),
         (["--norm", "inplace-abn", "--sync-bn"], "--sync-bn: expected --norm batchnorm"),
-        (["--output-stride", "16"], "output_stride"),
+        (["--output-stride", "16"], "output_stride is 16; tiny comes with 8"),
         (["--snapshot-dir", "empty.txt"], "empty.txt: cannot be made a folder (a file is in the way)"),
         (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: cannot be made a folder (a file is in the way)"),
         (["--continue-train"], "--continue-train: snapshots/builtin/step1/last.pth does not exist"),
@@ -168,6 +229,16 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
         (["--restore-from", "nowhere.pth"], "--restore-from: nowhere.pth does not exist"),
         (["--restore-from", "text.pth"], "text.pth: cannot be read as weights"),
         (["--restore-from", "zero.pth"], "zero.pth: cannot be read as weights"),
+        (["--restore-from", "image.pth"], "image.pth: "),
+        (["--restore-from", "zip.pth"], "zip.pth: "),
+        (["--restore-from", "pipe"], "pipe: is a pipe or device, no regular file; expected a weight file"),
+        (["--restore-from", "/dev/zero"], "/dev/zero: is a pipe or device, no regular file; expected a weight file"),
+        (["--restore-from", LONG], "File name too long"),
+        (["--restore-from", "names.pth"], "names.pth: is not of the backbone tiny: 0 of"),
+        (["--continue-train", "folder"], "folder: is a folder; expected a weight file"),
+        (["--continue-train", "pipe"], "pipe: is a pipe or device, no regular file; expected a weight file"),
+        (["--snapshot-dir", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
+        (["--snapshot-dir", LONG], "File name too long"),
         (["--restore-from", "code.pth"], "code.pth: cannot be read as weights"),
         (["--restore-from", "list.pth"], "list.pth: holds no weights"),
         (["--restore-from", "folder"], "folder: is a folder; expected a weight file"),
@@ -177,8 +248,10 @@ LISTS = {"empty.txt": "\n \n", "absent.txt": "00001.png\n99999.png\n", "escape.t
 def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
     for name, text in LISTS.items():
         Path(name).write_text(text)
-    Path("text.pth").write_text("not a checkpoint\n")
-    Path("zero.pth").touch()
+    for name, content in LOOKS_LIKE.items():
+        Path(name).write_bytes(content)
+    os.mkfifo("pipe")
+    torch.save({"encoder.stem.weight": torch.zeros(3, 3)}, "names.pth")
     Path("code.pth").write_bytes(pickle.dumps(print))
     torch.save([1, 2], "list.pth")
     Path("folder").mkdir()

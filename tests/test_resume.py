@@ -31,9 +31,9 @@ def losses(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("workers", ["0", "1"])
 @pytest.mark.parametrize("script", ["step1", "step2"])
 def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers):
-    settings = (*SETTINGS, "--num-workers", workers, "--overwrite")
+    settings = (*SETTINGS, "--num-workers", workers)
     call(script, *settings, "--snapshot-dir", "whole")
-    call(script, *settings, "--num-steps-stop", HALF)
+    call(script, *settings, "--num-steps-stop", HALF, "--overwrite")
     assert state(FOLDERS[script])["step"] == int(HALF)
     call(script, *settings, "--continue-train")
     whole, resumed = training_state(Path("whole")), training_state(FOLDERS[script])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +95,13 @@ def _trained_classes(options: Options, readers: list[type[SegmentationDataset]])
 
 
 def source_data(options: Options, table: ClassTable, *, check: bool = True) -> SegmentationDataset:
-    """Labelled training images."""
+    """Labelled training images. UserError where the source's own label ids mean other classes than the table's."""
+    own = getattr(READERS[options.source], "table", None)
+    if own is not None and table.label_ids is None and own.names[: table.num_classes] != table.names:
+        raise UserError(
+            f"--source: found {options.source} with the classes of {own.name}, expected those of {table.name}; choose "
+            f"another --source or --target, or give --classes FILE with the source's label ids"
+        )
     return _dataset(
         options,
         table,
@@ -198,6 +206,19 @@ def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
     return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
 
 
+def check_output(option: str, folder: Path, images: SegmentationDataset) -> None:
+    """UserError where a mask of `images` in `folder` would replace an image or a label of the data."""
+    for name in images.names:
+        mask = folder / f"{images.key(name)}.png"
+        if not os.path.exists(mask):
+            continue
+        paths = [images.image_path(name)]
+        with suppress(UserError):  # a name that no label can belong to
+            paths.append(images.label_path(name))
+        if any(path.exists() and path.samefile(mask) for path in paths):
+            raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder apart from it")
+
+
 def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> DeepLab:
     """The network with the weights of `--restore-from`, or random ones for 'none'.
 
@@ -285,7 +306,7 @@ def list_file(name: str | None, root: str) -> Path | None:
     """A list file, as given or inside the data folder."""
     if name is None:
         return None
-    return next((path for path in (Path(name), Path(root) / name) if path.is_file()), Path(name))
+    return next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
 
 
 def _check_exists(path: str, resumed: Path | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from utils.errors import UserError
+from utils.errors import UserError, fault
 
 FORMAT = "bafft"
 State = dict[str, Any]
@@ -107,8 +107,8 @@ def save(path: Path, state: State) -> None:
 def read(path: str | Path) -> Any:
     """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file."""
     path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
+    found = fault(path)
+    if found:
         raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
     try:
         with warnings.catch_warnings():

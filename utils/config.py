@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,9 +25,9 @@ from model.batchnorm import BN_MODES
 from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
 from model.norm import NORMS
-from utils import distributed
+from utils import contradictions, distributed
 from utils.checkpoint import write_json
-from utils.errors import UserError, one_line
+from utils.errors import UserError, one_line, resource_fault
 from utils.precision import AMP_DTYPES, apex_amp
 from utils.presets import METHODS, PRESETS, STAGES
 
@@ -42,6 +43,10 @@ def _at_least(low: float) -> Check:
     return lambda value: None if low <= value < math.inf else f"a number of at least {low}"
 
 
+def _between(low: int, high: int) -> Check:
+    return lambda value: None if low <= value <= high else f"a number of at least {low} and at most {high}"
+
+
 def _above(low: float) -> Check:
     return lambda value: None if low < value < math.inf else f"a number above {low}"
 
@@ -55,7 +60,7 @@ def _seed(value: int) -> str | None:
 
 
 def _size(value: tuple[int, int]) -> str | None:
-    return None if min(value) >= 32 else "WIDTH,HEIGHT of at least 32 pixels each"
+    return None if min(value) >= 32 and max(value) <= 16384 else "WIDTH,HEIGHT of at least 32 and at most 16384 pixels"
 
 
 def _scales(values: tuple[float, ...]) -> str | None:
@@ -127,7 +132,7 @@ class Options:
         check=lambda value: None if value else "a folder",
     )
     num_workers: int = option(
-        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check"), check=_at_least(0)
+        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check"), check=_between(0, 512)
     )
 
     # Network
@@ -180,12 +185,12 @@ class Options:
     isia: str = option("paper", "form of ISIA; 'released' is step 2's gap term", TRAIN, choices=ISIA_FORMS)
     absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
     num_prototype: int = option(
-        50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_at_least(1)
+        50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
     )
 
     # Schedule
     batch_size: int = option(
-        1, "images a pass; in training of each domain, in each process of torchrun", NETWORK, check=_at_least(1)
+        1, "images a pass; in training of each domain, in each process of torchrun", NETWORK, check=_between(1, 4096)
     )
     iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
     num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
@@ -251,7 +256,7 @@ class Options:
     resize_pred: str = option(
         "none", "how masks of another size than their label are resized", ("iou",), choices=("none", "nearest")
     )
-    workers: int = option(1, "processes that read masks; the scores are the same", ("iou",), check=_at_least(1))
+    workers: int = option(1, "processes that read masks; the scores are the same", ("iou",), check=_between(1, 512))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as saved beside the checkpoints."""
@@ -260,6 +265,10 @@ class Options:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "").split("=")[0]
+        near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
+        if message.startswith("unrecognized arguments") and near:
+            message += f"; did you mean {near[0]}?"
         raise UserError(f"{message} (see --help)")
 
 
@@ -269,7 +278,7 @@ def flag(name: str) -> str:
 
 
 def _pair(text: str) -> tuple[int, int]:
-    if not re.fullmatch(r"\d+,\d+", text):
+    if not re.fullmatch(r"\d{1,9},\d{1,9}", text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTH,HEIGHT such as 1280,720")
     width, height = text.split(",")
     return int(width), int(height)
@@ -328,7 +337,9 @@ def parse(
     namespace = parser.parse_args(argv)
     arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
     given = vars(namespace)
-    return resolve(script, given), frozenset(given), arguments
+    options = resolve(script, given)
+    contradictions.refuse(options, given)
+    return options, frozenset(given), arguments
 
 
 def resolve(script: str, given: dict[str, Any]) -> Options:
@@ -392,8 +403,10 @@ def _check(options: Options, script: str, given: Collection[str]) -> None:
     for item in fields(Options):
         value, check = getattr(options, item.name), item.metadata["check"]
         expected = check(value) if check and value is not None else None
+        if isinstance(value, int) and value >= 2**32:
+            expected = "a number below 4294967296"
         if expected and script in item.metadata["on"]:
-            raise UserError(f"{flag(item.name)}: found {value}, expected {expected}")
+            raise UserError(f"{flag(item.name)}: found {str(value)[:40]}, expected {expected}")
     if script in TRAIN:
         if "num_steps_stop" in given and (options.num_steps_stop or 0) > options.num_steps:
             raise UserError(
@@ -459,6 +472,12 @@ def run(main: Callable[[], None]) -> NoReturn:
             raise
         logging.getLogger("bafft").debug("fault of a file", exc_info=True)
         _refuse(f"{error.filename}: {error.strerror}; expected a file or folder that can be used")
+    except (MemoryError, RuntimeError) as error:
+        line = resource_fault(error)
+        if line is None:
+            raise
+        logging.getLogger("bafft").debug("out of a resource", exc_info=True)
+        _refuse(line)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
