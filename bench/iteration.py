@@ -115,6 +115,16 @@ def fill(buffers: RingBuffers) -> None:
     buffers.load_state_dict({"entries": entries, "count": torch.full_like(buffers.count, buffers.size + 1)})
 
 
+def forced_batch(segmenter: DeepLab, size: Size, components: int, number: int = 1) -> Batch:
+    """Random images of `size` (W, H), and labels that agree with the forced map, on the segmenter's device."""
+    device = segmenter.input_mean.device
+    image = torch.randint(256, (number, 3, size[1], size[0]), dtype=torch.uint8, device=device)
+    with torch.no_grad():
+        height, width = segmenter(image)[1].shape[2:]
+    label = enlarged(fitting_map(height, width, components), size).to(device, torch.uint8)
+    return {"image": image, "label": label.expand(number, -1, -1).contiguous()}
+
+
 class Case:
     """A segmenter with forced predictions, and the trainers of the kinds of iteration asked for."""
 
@@ -127,7 +137,7 @@ class Case:
         set_training_mode(segmenter, options.bn)
         self.device = segmenter.input_mean.device
         self.source, self.target = (
-            self._batch(segmenter, size, arguments.components)
+            forced_batch(segmenter, size, arguments.components)
             for size in (options.input_size, options.input_size_target)
         )
         segmenter.register_forward_hook(ForcedLogits(arguments.components))
@@ -156,13 +166,6 @@ class Case:
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-    def _batch(self, segmenter: DeepLab, size: Size, components: int) -> Batch:
-        image = torch.randint(256, (1, 3, size[1], size[0]), dtype=torch.uint8, device=self.device)
-        with torch.no_grad():
-            height, width = segmenter(image)[1].shape[2:]
-        label = enlarged(fitting_map(height, width, components), size)[None].to(self.device, torch.uint8)
-        return {"image": image, "label": label}
 
 
 def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
@@ -249,8 +252,8 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
-    parser.add_argument("--source-size", type=_size, default=(320, 180), metavar="W,H")
-    parser.add_argument("--target-size", type=_size, default=(256, 128), metavar="W,H")
+    parser.add_argument("--source-size", type=size_of, default=(320, 180), metavar="W,H")
+    parser.add_argument("--target-size", type=size_of, default=(256, 128), metavar="W,H")
     parser.add_argument("--stage", type=int, choices=(1, 2), default=1)
     parser.add_argument("--components", type=int, default=12, help="of each thing class, where they fit [12]")
     parser.add_argument("--pairs", type=int, default=5, help="iterations of each kind that count [5]")
@@ -264,7 +267,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _size(text: str) -> Size:
+def size_of(text: str) -> Size:
     try:
         width, height = map(int, text.split(","))
     except ValueError:
