@@ -1,0 +1,34 @@
+"""Ways of doing the same, timed side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import torch
+
+
+def one_thread() -> None:
+    """All libraries on one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Medians of (wall-clock, processor) seconds of every way over `rounds`, taken in turn; one round more comes first.
+
+    Processor time is of all threads; other programs on the machine disturb it less.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name in ways if number % 2 else reversed(list(ways)):
+            began = time.perf_counter(), time.process_time()
+            ways[name]()
+            times[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    return {
+        name: (statistics.median(t[0] for t in found[1:]), statistics.median(t[1] for t in found[1:]))
+        for name, found in times.items()
+    }
