@@ -213,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = read_scores(arguments.out)
     summary = {
         "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},
+        "classes": next(iter(scores["oracle"]["means"])),
         "per_class": {
             arm: {name: None if v is None else round(100 * v, 2) for name, v in s["iou"].items()}
             for arm, s in scores.items()

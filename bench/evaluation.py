@@ -88,11 +88,11 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(size=(1024, 2048), classes=19)
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if arguments.write:
-        write_section("evaluation", " ".join(["python bench/evaluation.py", *argv]), table(result))
     if not arguments.json:
         print("\n".join(table(result)))
     print(json.dumps(result))
+    if arguments.write:
+        write_section("evaluation", " ".join(["python bench/evaluation.py", *argv]), table(result))
 
 
 if __name__ == "__main__":

@@ -178,11 +178,11 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(size=(2048, 1024))
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if arguments.write:
-        write_section("iou", " ".join(["python bench/iou.py", *argv]), table(result))
     if not arguments.json:
         print("\n".join(table(result)))
     print(json.dumps(result))
+    if arguments.write:
+        write_section("iou", " ".join(["python bench/iou.py", *argv]), table(result))
 
 
 if __name__ == "__main__":

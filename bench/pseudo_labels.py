@@ -159,11 +159,11 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(size=(1024, 512))
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if arguments.write:
-        write_section("pseudo_labels", " ".join(["python bench/pseudo_labels.py", *argv]), table(result))
     if not arguments.json:
         print("\n".join(table(result)))
     print(json.dumps(result))
+    if arguments.write:
+        write_section("pseudo_labels", " ".join(["python bench/pseudo_labels.py", *argv]), table(result))
 
 
 if __name__ == "__main__":
