@@ -31,7 +31,7 @@ from utils.logs import logger
 
 def _parser() -> argparse.ArgumentParser:
     first_line, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = config.Parser(
         description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = Settings("")

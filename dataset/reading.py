@@ -6,10 +6,11 @@ import io
 import os
 import struct
 import sys
+import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -130,10 +131,12 @@ def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[Imag
     if found:
         raise UserError(f"{path}: {kind} {found}; add the file or remove it from the list")
     try:
-        with warnings.catch_warnings(), _silent() if path.suffix.lower().startswith(".tif") else nullcontext():
-            warnings.simplefilter("ignore")  # of Pillow: odd metadata, many pixels
-            with Image.open(path if header_only else _sound(path.read_bytes())) as image:
-                yield image
+        with (
+            _QUIET,
+            _SILENT if path.suffix.lower().startswith(".tif") else nullcontext(),
+            Image.open(path if header_only else _sound(path.read_bytes())) as image,
+        ):
+            yield image
     except UserError:
         raise
     except Exception as error:  # whatever a damaged file provokes in a decoder, it is the file that is wrong
@@ -161,6 +164,34 @@ def _sound(content: bytes) -> io.BytesIO:
     return io.BytesIO(content)
 
 
+class _Shared:
+    """A context of the whole process that threads share: the first one in opens it, the last one out closes it."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make, self._lock, self._inside = make, threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Of Pillow: odd metadata, many pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @contextmanager
 def _silent() -> Iterator[None]:
     """Nothing on standard error: libtiff prints what the exception says too."""
@@ -173,6 +204,9 @@ def _silent() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+_QUIET, _SILENT = _Shared(_no_warnings), _Shared(_silent)
 
 
 def read_list(path: str | Path) -> list[str]:

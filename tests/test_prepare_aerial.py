@@ -249,6 +249,22 @@ def _fewer_originals():
         Path(f"AerialImageDataset/train/{folder}/austin6.tif").unlink()
 
 
+def _cut():
+    path = Path("AerialImageDataset/train/images/austin6.tif")
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _loop():
+    path = Path("AerialImageDataset/train/images/austin6.tif")
+    path.unlink()
+    path.symlink_to("austin6.tif")
+
+
+def _file():
+    Path("data").mkdir()
+    Path("data/IAILD").touch()
+
+
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
@@ -263,6 +279,12 @@ def _fewer_originals():
         (None, ("--overlap", "32"), "--tile, --overlap: found 32 and 32"),
         (None, ("--max-blank", "1.1"), "--blank-min, --max-blank: found 0 and 1.1"),
         (None, ("--workers", "0"), "--workers: found 0"),
+        (None, ("--tile", "many"), "argument --tile: invalid int value: 'many'"),
+        (None, ("--tile", "-1"), "--tile, --overlap: found -1 and 0"),
+        (None, ("--overlp", "3"), "unrecognized arguments: --overlp 3; did you mean --overlap?"),
+        (_cut, (), "austin6.tif: corrupt or unreadable image"),
+        (_loop, (), "austin6.tif: image cannot be opened (Too many levels of symbolic links)"),
+        (_file, (), "data/IAILD"),
     ],
 )
 def test_refuses(capsys, spoil, arguments, said):

@@ -263,7 +263,9 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises UserError, with the flag that may have been meant."""
+
     def error(self, message: str) -> NoReturn:
         unknown = next((word for word in message.split() if word.startswith("--")), "").split("=")[0]
         near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
@@ -325,7 +327,7 @@ def parse(
     gave, and the positional arguments. UserError for an unknown flag, preset or choice, or a value out of range.
     """
     first_line, _, rest = (description or "").partition("\n")
-    parser = _Parser(
+    parser = Parser(
         description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in positional:

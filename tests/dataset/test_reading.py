@@ -2,7 +2,9 @@
 
 import os
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -236,6 +238,15 @@ def test_libtiff_adds_no_lines_of_its_own(tmp_path, capfd):
     path.write_bytes(content)
     refused(read_image, path, "corrupt or unreadable image")
     assert capfd.readouterr().err == ""
+
+
+def test_threads_leave_standard_error_and_warnings_as_they_were(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOURS.repeat(99, 0)).save(path, compression="tiff_lzw")
+    before = os.fstat(2).st_ino, list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: pixels_of(path).tobytes(), range(200)))) == 1
+    assert (os.fstat(2).st_ino, list(warnings.filters)) == before
 
 
 def test_a_decompression_bomb(tmp_path):
