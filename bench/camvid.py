@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import demo
-from bench.builtin_gains import gains, miou, run_stages, spread
+from bench.builtin_gains import ALL_TERMS, gains, miou, once, run_stages, spread
 from bench.results import write_section
 from dataset import READERS
 from utils import config, logs
@@ -29,6 +29,7 @@ ILLUSTRATION = Path(__file__).resolve().parent.parent / "illustration" / "dusk.p
 SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)
 ARMS = {
     "source_only": "source only",
+    "no_terms": f"step 1 without any term (BatchNorm statistics alone), {SCHEDULE.align} steps",
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",
 }
@@ -37,6 +38,11 @@ ARMS = {
 def runner(data: Path, weights: Path, out: Path, seed: int) -> demo.Runner:
     common = ("--preset", "camvid_day_to_dusk", "--data-dir-target", str(data))
     return demo.Runner(out, seed, common, source=("--data-dir", str(data)), schedule=SCHEDULE, weights=weights)
+
+
+def run(stages: demo.Runner) -> None:
+    start = run_stages(stages)
+    once(stages, "no_terms", lambda: stages.step1_stopped(start, *ALL_TERMS, name="no_terms"))
 
 
 def table(folders: list[Path]) -> list[str]:
@@ -85,7 +91,7 @@ def main() -> None:
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
     for seed, folder in zip(arguments.seeds, folders, strict=True):
         if not arguments.table_only:
-            run_stages(runner(arguments.data, arguments.weights, folder, seed))
+            run(runner(arguments.data, arguments.weights, folder, seed))
     lines = table(folders)
     write_section("camvid", f"python bench/camvid.py --seeds {' '.join(map(str, arguments.seeds))}", lines)
     draw(arguments.data, folders[0], arguments.out / "dusk.png")
