@@ -8,6 +8,7 @@ the same command goes on where it stopped.
 Examples:
   python Generate_Pseudo_Label.py
   python Generate_Pseudo_Label.py --preset builtin --restore-from snapshots/builtin/step1/last.pth
+  torchrun --nproc-per-node 4 Generate_Pseudo_Label.py         # on four GPUs, the same masks
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 from dataset.base import SegmentationDataset
 from model.deeplab import DeepLab
-from utils import build, config, logs
+from utils import build, config, distributed, logs
 from utils.config import Options
 from utils.evaluation import predict
 from utils.logs import logger
@@ -31,6 +32,7 @@ from utils.skipped import Skipped
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("pseudo", argv, description=__doc__)
+    distributed.start(options.cpu)
     logs.setup()
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = zip(classes.names, result.thresholds, result.kept, result.predicted, strict=True)
     for name, threshold, n_kept, n in rows:
         logger.info("%-14s threshold %.4f  kept %5.1f %% of %d pixels", name, threshold, 100 * n_kept / max(n, 1), n)
-    skipped.list_in(folder)
+    if distributed.is_main():
+        skipped.list_in(folder)
     logger.info("%d pseudo-labels in %s", result.masks, folder)
 
 

@@ -6,6 +6,7 @@ Examples:
   python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
   python evaluate_cityscapes.py --preset builtin --json scores.json
   python evaluate_cityscapes.py --preset own_images --target folder:data/mycamera
+  torchrun --nproc-per-node 4 evaluate_cityscapes.py           # on four GPUs, the same masks and scores
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import build, checkpoint, config, logs
+from utils import build, checkpoint, config, distributed, logs
 from utils.evaluation import Variants, evaluate
+from utils.pseudo_labels import fingerprint
 from utils.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
+    distributed.start(options.cpu)
     logs.setup()
     classes = build.classes(options)
     images = build.evaluation_data(options, classes)
@@ -29,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes)
+    distributed.check_equal(lambda: {"weights": fingerprint(segmenter), "images": images.names})
     variants = Variants(options.scales, options.flip)
     scores = evaluate(
         segmenter,
@@ -40,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         save=folder,
         skipped=skipped,
     )
+    if not distributed.is_main():
+        return
     if scores.images:
         print(f"IoU in percent of {options.restore_from} on {scores.images} images of {options.data_dir_target}")
     if variants != Variants():

@@ -165,7 +165,7 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
     All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
     """
     for images in (images for images in data if images is not None):
-        names = tqdm(images.names, desc="headers", disable=None, leave=False)
+        names = tqdm(images.names, desc="headers", disable=distributed.no_bar(), leave=False)
         faults = [fault for fault in map(images.header_fault, names) if fault]
         if options.skip_bad_images and len(faults) < len(images):
             skipped.add(faults)
@@ -256,6 +256,12 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
     elif not resumed:
         load_weights(network, path, not_restore_last=options.not_restore_last)
     network.checkpoint_activations = options.checkpoint_activations
+    if options.sync_bn:
+        if device(options).type == "cpu":
+            raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
+        if options.norm == "inplace-abn":
+            raise UserError("--sync-bn: found --norm inplace-abn, expected batchnorm: leave one of them out")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return placed(network, options)
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,10 @@ from utils.errors import UserError
 _LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 _WATCH = 0.5  # seconds between two looks at whether another process has failed
 _GRACE = 10.0  # seconds that all have to clean up after one has failed
+T = TypeVar("T")
 _FAILED, _LEFT = "failed", "left"
 
+_store: dist.Store | None = None  # in `session`
 _control: dist.ProcessGroup | None = None  # on CPU: its messages end at once with the process at the other end
 
 
@@ -50,6 +52,16 @@ def size() -> int:
 def is_main() -> bool:
     """Does this process print and write?"""
     return rank() == 0
+
+
+def no_bar() -> bool | None:
+    """`disable` of a progress bar: one process shows it, on a terminal."""
+    return None if is_main() else True
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part: all parts together are all items, each once."""
+    return items[rank() :: size()]
 
 
 def start(cpu: bool) -> None:
@@ -156,10 +168,11 @@ def session() -> Iterator[None]:
     An exception leaves the block in the process that failed first; the others exit with the code that belongs to it (2
     for bad input). Each has cleaned up before, and none hangs in a message that will never come.
     """
+    global _store
     if size() == 1:
         yield
         return
-    store = dist.PrefixStore(_attempt("session"), _connect(serve=True))
+    store = _store = dist.PrefixStore(_attempt("session"), _connect(serve=True))
     over = threading.Event()
     _interrupt_when_failed(store, over)
     try:
@@ -179,6 +192,12 @@ def session() -> Iterator[None]:
     over.set()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def failing(error: BaseException) -> None:
+    """Say that `error` ends this process, before it removes what others still use: they fail for no other reason."""
+    if _store is not None:
+        _fail(_store, _exit_code(error))
 
 
 def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> None:

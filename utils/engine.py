@@ -69,10 +69,6 @@ class Trainer:
                 f"--select-on-target-labels: no labels for split {options.set!r} of {options.data_dir_target}; "
                 f"expected some to select on: leave the flag out"
             )
-        if options.sync_bn:
-            if self.device.type == "cpu":
-                raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
-            nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
         terms = build.terms(options, stage)
         table = data.source.table
         backbone, classifier = segmenter.parameter_groups()
@@ -134,8 +130,8 @@ class Trainer:
             board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
         meter = Meter(self.step)
         set_training_mode(self.segmenter, options.bn)
-        hidden = None if distributed.is_main() else True
-        bar = tqdm(range(self.step, options.num_steps_stop or 0), desc=self.stage, disable=hidden, leave=False)
+        planned = range(self.step, options.num_steps_stop or 0)
+        bar = tqdm(planned, desc=self.stage, disable=distributed.no_bar(), leave=False)
         for step in bar:
             meter.add(self._iterate(step, batches))
             self.step = step + 1

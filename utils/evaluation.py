@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,6 +23,7 @@ from dataset.skip import LeavingOut
 from model.deeplab import DeepLab
 from model.transfer import to_host
 from model.upsampling import best_class
+from utils import distributed
 from utils.background import Background
 from utils.checkpoint import staged, write_image
 from utils.errors import UserError
@@ -84,19 +87,25 @@ def predict(
 ) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
     """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode.
 
-    Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad.
+    Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad. Several
+    processes (`utils.distributed`) call this together, each with `indices` of its own.
     """
     device = segmenter.input_mean.device
     dtype = AMP_DTYPES[amp]
     chosen = range(len(dataset)) if indices is None else indices
+    numbers = iter(chosen)
     batches = in_order(dataset, num_workers, device.type == "cuda", batch_size, chosen)
     training, found = segmenter.training, False
     bad = Skipped() if skipped is None else skipped
+    reasons: list[tuple[int, str]] = []
     segmenter.eval()
     try:
-        with tqdm(total=len(chosen), desc=desc, disable=None, leave=False) as bar:
+        with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
             for batch in batches:
-                bad.add([sample["skipped"] for sample in batch if "skipped" in sample])
+                new = [(n, sample["skipped"]) for sample, n in zip(batch, numbers) if "skipped" in sample]
+                reasons += new
+                if distributed.size() == 1:
+                    bad.add(reason for _, reason in new)
                 samples = [sample for sample in batch if "skipped" not in sample]
                 if samples:
                     images = torch.stack([sample["image"] for sample in samples]).to(device, non_blocking=True)
@@ -106,7 +115,9 @@ def predict(
                 for number, sample in enumerate(samples):
                     yield sample, [m[number : number + 1] for m in maps]
                 bar.update(len(batch))
-        if not found and len(chosen):
+        everywhere = distributed.objects((found, reasons))
+        bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
+        if bad.reasons and not any(found for found, _ in everywhere):
             raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
     finally:
         segmenter.train(training)
@@ -127,29 +138,39 @@ def evaluate(
 
     Logits are up-sampled (bilinear, align_corners=True) to the image's native size, then argmax, class by class and on
     the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids) and
-    `KEY_color.png`, written in the background; they appear there once all are made.
+    `KEY_color.png`, written in the background; they appear there once all are made. Of several processes each predicts
+    some of the batches, and all return the same.
     """
-    scores = ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label)
-    with nullcontext() if save is None else staged(save) as masks, Background() as background:
-        # `predict` is closed before the caller goes on, so that the network is back in its mode.
-        for sample, maps in predict(
-            segmenter,
-            dataset,
-            amp=amp,
-            num_workers=num_workers,
-            batch_size=batch_size,
-            variants=variants,
-            desc="evaluate",
-            skipped=skipped,
-        ):
-            width, height = sample["size"]
-            prediction = best_class(maps, (height, width))[1][0]
-            if "label" in sample:
-                scores.update(prediction, sample["label"].to(prediction.device))
-                scores.images += 1
-            if masks is not None:
-                background.run(_write_mask, dataset, masks / dataset.key(sample["name"]), to_host(prediction))
+    own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
+    with nullcontext() if save is None else staged(save) as masks:
+        with Background() as background:
+            # `predict` is closed before the caller goes on, so that the network is back in its mode.
+            for sample, maps in predict(
+                segmenter,
+                dataset,
+                amp=amp,
+                num_workers=num_workers,
+                batch_size=batch_size,
+                variants=variants,
+                indices=list(chain(*distributed.share(whole_batches(len(dataset), batch_size)))),
+                desc="evaluate",
+                skipped=skipped,
+            ):
+                width, height = sample["size"]
+                prediction = best_class(maps, (height, width))[1][0]
+                if "label" in sample:
+                    own.update(prediction, sample["label"].to(prediction.device))
+                    own.images += 1
+                if masks is not None:
+                    background.run(_write_mask, dataset, masks / dataset.key(sample["name"]), to_host(prediction))
+        scores.images = sum(distributed.objects(own.images))
+        scores.add(distributed.total(np.column_stack([own.matrix, own.no_class])))
     return scores
+
+
+def whole_batches(number: int, batch_size: int) -> list[range]:
+    """The numbers from 0 on, a range a batch, as one process would group them: another grouping rounds otherwise."""
+    return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
 
 
 def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap) -> None:

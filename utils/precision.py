@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils import distributed
 from utils.errors import UserError
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "apex-O1": None, "apex-O2": None}
@@ -51,6 +52,8 @@ class Precision:
         }
         self._apex: Any = None
         if amp.startswith("apex"):
+            if distributed.size() > 1:  # it judges each process's own gradients before they can be averaged
+                raise UserError(f"--amp {amp}: found {distributed.size()} processes, expected one: use --amp bf16")
             self._apex = apex_amp()
             self._apex.initialize(
                 list(networks.values()),

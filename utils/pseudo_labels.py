@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -28,9 +29,11 @@ from torch import Tensor, nn
 from dataset.classes import LabelMap
 from model.transfer import to_host
 from model.upsampling import best_class
+from utils import distributed
 from utils.background import Background
 from utils.checkpoint import make_folder, write_atomically, write_json
 from utils.errors import UserError
+from utils.evaluation import whole_batches
 from utils.logs import logger
 
 LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 65535
@@ -40,6 +43,7 @@ SCRATCH = ".unfinished"
 BYTES = 3  # of temporary disk space, a pixel
 _VERSION = 1  # of what is kept on disk, and of how it is computed
 _SLACK = 2**20  # bytes of disk space beside the pixels
+_PER_MACHINE = ("root", "images")  # of an identity: data may lie elsewhere on each
 _NO_RECORD = (OSError, EOFError, BadZipFile, ValueError, KeyError)
 
 Prediction = tuple[int, Tensor, Tensor]
@@ -141,31 +145,42 @@ def write_pseudo_labels(
     (bad ones are left out); keys: of all images. The masks appear in `folder` once all are made. Meanwhile it holds 3
     bytes a pixel more, of `pixels` an image, which is said before the start, and removed also after an error or Ctrl-C.
     After a kill they stay, and a call with the same `identity` (what the predictions depend on) and keys goes on from
-    there, by whole batches of `batch_size`. UserError where the disk has no room for them.
+    there, by whole batches of `batch_size`. UserError where the disk has no room for them. Of several processes each
+    makes the masks of some of the batches, and all return the same.
     """
+    depends = {"version": _VERSION, "keys": list(keys), "classes": num_classes, **(identity or {})}
+    distributed.check_equal(lambda: {name: value for name, value in depends.items() if name not in _PER_MACHINE})
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
-    records = Records(folder, {"version": _VERSION, "keys": list(keys), "classes": num_classes, **(identity or {})})
+    depends = distributed.objects(depends)[0]
+    with distributed.main_first():
+        records = Records(folder, depends)
+    resumed = distributed.objects(records.resumed)[0]
     try:
         histogram = Histogram(num_classes)
-        done = _counted(records, histogram, len(keys), threads) if records.resumed else set()
-        batches = [range(first, min(first + batch_size, len(keys))) for first in range(0, len(keys), batch_size)]
+        batches = distributed.share(whole_batches(len(keys), batch_size))
+        done = _counted(records, histogram, chain(*batches), threads) if resumed else set()
         missing = [number for batch in batches if not done.issuperset(batch) for number in batch]
-        _check_disk(folder, len(missing) * (BYTES * pixels + 1024), len(done))
+        to_do, taken_up = distributed.total(np.array([len(missing), len(done)])).tolist()
+        _check_disk(folder, to_do * (BYTES * pixels + 1024), taken_up)
         with Background(threads) as background:
-            for number, label, level in predict(missing) if missing else ():
+            for number, label, level in predict(missing) if to_do else ():
                 if number not in done:
                     background.run(_record, records, histogram, number, to_host(label), to_host(level))
                     done.add(number)
+        histogram.counts = distributed.total(histogram.counts)
         thresholds = histogram.thresholds()
         limits = np.searchsorted(np.arange(LEVELS) / (LEVELS - 1), thresholds)  # the least level that is kept
         masks = [records.folder / f"{keys[number]}.png" for number in sorted(done)]
         with Background(threads) as background:
             for number, path in zip(sorted(done), masks, strict=True):
                 background.run(_write_mask, records, number, limits.astype(np.uint16), ignore_label, path)
+        made = int(distributed.total(np.array([len(masks)]))[0])  # comes when all processes have made theirs
         for path in masks:
             os.replace(path, folder / path.name)
+        distributed.barrier()
     except BaseException as error:
+        distributed.failing(error)
         records.close()
         with suppress(OSError):  # someone else may have put a file there meanwhile
             for path in new:
@@ -178,7 +193,7 @@ def write_pseudo_labels(
     records.close()
     levels = np.arange(LEVELS)
     kept = np.where(levels[None] >= limits[:, None], histogram.counts, 0).sum(1)
-    return Result(thresholds, kept, histogram.counts.sum(1), len(done))
+    return Result(thresholds, kept, histogram.counts.sum(1), made)
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -196,8 +211,8 @@ def _record(records: Records, histogram: Histogram, number: int, label: LabelMap
     histogram.add(label, levels)
 
 
-def _counted(records: Records, histogram: Histogram, number: int, threads: int) -> set[int]:
-    """The images of which whole records are there, their confidences counted."""
+def _counted(records: Records, histogram: Histogram, images: Iterable[int], threads: int) -> set[int]:
+    """Those of the images of which whole records are there, their confidences counted."""
     done: set[int] = set()
 
     def count(image: int) -> None:
@@ -206,7 +221,7 @@ def _counted(records: Records, histogram: Histogram, number: int, threads: int) 
             done.add(image)
 
     with Background(threads) as background:
-        for image in range(number):
+        for image in images:
             background.run(count, image)
     return done
 

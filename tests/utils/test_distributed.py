@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from dataset.reading import image_names
 from tests.processes import run_in_two
-from tests.scripts import SOURCE, call, differences, state, steps
+from tests.scripts import SOURCE, STEP1, TARGET, call, differences, state, steps
 from utils import checkpoint
 
 # Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
@@ -63,11 +64,11 @@ def test_two_processes_train_as_one_and_resume_exactly(after_stage1):
     for script in ("step1", "step2"):
         make_start(script, Path(f"{script}.pth"))
     jobs = [(script, *TRAIN, "--num-steps", "4", "--continue-train", f"{script}.pth") for script in ("step1", "step2")]
-    batches = ("--num-steps", "4", "--batch-size", "1", "--bn", "shared", "--learning-rate", "0.02", "--cpu")
+    batches = ("--num-steps", "2", "--batch-size", "1", "--bn", "shared", "--learning-rate", "0.02", "--cpu")
     ended = run_in_two(
         *((*job, "--batch-size", "1", "--snapshot-dir", f"two-{job[0]}") for job in jobs),
         ("step1", *batches, "--snapshot-dir", "whole"),
-        ("step1", *batches, "--snapshot-dir", "half", "--num-steps-stop", "3"),
+        ("step1", *batches, "--snapshot-dir", "half", "--num-steps-stop", "1"),
         ("step1", *batches, "--snapshot-dir", "half", "--continue-train"),
     )
     assert [code for code, _, _ in ended] == [0, 0], ended
@@ -99,3 +100,20 @@ def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_r
     assert error == "" and "step1 1/3" in out and "step1 2/3" not in out
     assert said_by_other[1].startswith(f"error: {images}/images/0000{order[3] + 1}.png: corrupt or unreadable image")
     assert said_by_other[0] == "" and said_by_other[1].count("\n") == 1
+
+
+def test_pseudo_labels_and_scores_of_two_processes_are_those_of_one(after_stage1):
+    Path("three.txt").write_text("\n".join(image_names(TARGET / "leftImg8bit/train")[:3]))
+    checkpoint_of = ("--restore-from", str(STEP1 / "last.pth"), "--cpu")
+    pseudo = ("pseudo", "--data-list-target", "three.txt", *checkpoint_of, "--ssl-target-dir")
+    evaluation = ("evaluate", "--batch-size", "2", *checkpoint_of)  # of two images: one process has nothing to do
+    ended = run_in_two((*pseudo, "two/labels"), (*evaluation, "--save", "two/masks", "--json", "two/scores.json"))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert ended[1][1:] == ("", "")
+    call(*pseudo, "one/labels")
+    call(*evaluation, "--save", "one/masks", "--json", "one/scores.json")
+    one, two = (
+        {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+        for root in ("one", "two")
+    )
+    assert len(one) == 3 + 2 * 2 + 1 and one == two
