@@ -9,8 +9,8 @@ Files appear whole or not at all, and whoever makes an entry twice makes the sam
 may share a folder without locks (which network disks are bad at), a killed run leaves nothing that is wrong, and the
 folder may be deleted at any time.
 
-    DIR/v1/IMAGE-OR-LABEL.../AB/HASH    six little-endian uint32: magic number, native width and height, height, width
-                                        and channels (0: a label) of the pixels; then the pixels, uint8
+    DIR/v1/IMAGE-OR-LABEL.../AB/HASH    five little-endian uint32: native width and height, height, width and channels
+                                        (0: a label) of the pixels; then the pixels, uint8
     DIR/v1/seen/AB/HASH                 of path, size and times of a file: the hash of its content
 """
 
@@ -21,7 +21,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,7 @@ Stored = tuple[Pixels, tuple[int, int]]
 """Pixels [H, W] or [H, W, 3] as wanted, and the file's own width and height."""
 
 FORMAT = 1  # to be raised when the same file and kind give other bytes
-_MAGIC = 0x46464142
-_HEADER = 6 * 4
+_HEADER = 5 * 4
 _SETTLED = 2.0  # seconds; a file written later than that may change again without its times telling
 _ABANDONED = 3600.0  # seconds after which a temporary file is nobody's
 
@@ -79,8 +78,9 @@ class Cache:
                 self._store(entry, *found)
         return found
 
-    def announce(self, wanted: Sequence[Wanted]) -> None:
+    def announce(self, wanted: Iterable[Wanted]) -> None:
         """Say how much is there and how much will be written; raises UserError where it will not fit or cannot be."""
+        wanted = set(wanted)  # two data sets may share images
         missing = [item for item in wanted if not self._has(item)]
         need = sum(item.size for item in missing)
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
@@ -131,7 +131,7 @@ class Cache:
 
     def _store(self, entry: Path, pixels: Pixels, native: tuple[int, int]) -> None:
         channels = pixels.shape[2] if pixels.ndim == 3 else 0
-        header = np.array([_MAGIC, *native, *pixels.shape[:2], channels], "<u4")
+        header = np.array([*native, *pixels.shape[:2], channels], "<u4")
         self._write(entry, header.tobytes(), pixels.tobytes())
 
     def _write(self, path: Path, *parts: bytes) -> None:
@@ -159,9 +159,9 @@ def _load(entry: Path) -> Stored | None:
         return None
     if data.size < _HEADER:
         return None
-    magic, native_width, native_height, height, width, channels = data[:_HEADER].view("<u4").tolist()
+    native_width, native_height, height, width, channels = data[:_HEADER].view("<u4").tolist()
     shape = (height, width, channels) if channels else (height, width)
-    if magic != _MAGIC or data.size != _HEADER + np.prod(shape):
+    if data.size != _HEADER + np.prod(shape):
         return None
     return data[_HEADER:].reshape(shape), (native_width, native_height)
 

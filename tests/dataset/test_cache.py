@@ -302,10 +302,12 @@ def test_a_damaged_entry_is_made_anew(root, folder, damage):
             broken = {"empty": b"", "cut": data[:-1], "longer": data + b"x", "foreign": b"x" * len(data)}
             path.write_bytes(broken[damage])
     assert_same(samples(cached), expected)
-    for path in folder.rglob("seen/*/*"):
+    seen = list(folder.rglob("seen/*/*"))
+    for path in seen:
         path.write_bytes(b"")
     assert_same(samples(cached), expected)
     if damage != "folder":
+        assert len(seen) == 6 and all(len(path.read_text()) == 64 for path in seen)
         assert all(cache._load(path) is not None for path in entries(folder))
 
 
@@ -339,10 +341,10 @@ def test_leftovers_of_killed_runs_are_swept(root, folder):
 Usage = namedtuple("Usage", "total used free")
 
 
-def announced(caplog, dataset) -> str:
+def announced(caplog, dataset, times: int = 1) -> str:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="bafft"):
-        dataset.cache.announce(dataset.cache_wanted())
+        dataset.cache.announce(times * dataset.cache_wanted())
     return caplog.text
 
 
@@ -354,8 +356,9 @@ def test_the_estimate_is_what_it_takes(root, folder, caplog, augment, label_size
     dataset = GTA5(root, size=SIZE, cache=Cache(folder), **options)
     wanted = dataset.cache_wanted()
     assert "0 of" in announced(caplog, dataset) and not folder.exists()
+    assert f"0 of {len(wanted)} images and labels are there" in announced(caplog, dataset, times=2)
     samples(dataset)
-    assert sum(item.size for item in wanted) == sum(path.stat().st_size - 24 for path in entries(folder))
+    assert sum(item.size for item in wanted) == sum(path.stat().st_size - 20 for path in entries(folder))
     assert f"{len(wanted)} of {len(wanted)} images and labels are there" in announced(caplog, dataset)
 
 
