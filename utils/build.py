@@ -73,6 +73,7 @@ def classes(options: Options, *, training: bool = False) -> ClassTable:
             "YAML or info.json: docs/OWN_IMAGES.md shows one"
         )
     table = table if options.num_classes is None else table.first(options.num_classes)
+    logger.info("%d classes: %s", table.num_classes, ", ".join(table.names))
     if options.ignore_label < table.num_classes:
         raise UserError(
             f"--ignore-label: found {options.ignore_label}, expected at least {table.num_classes}, which is no class"
@@ -192,7 +193,7 @@ def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset
         return None
     labelled = images.labelled_names()
     if not labelled:
-        logger.info("no scores while training: no labels for the images of the target's %r split", options.set)
+        logger.info("no scores while training: none of the %d images of %s has a label", len(images), images.root)
         return None
     if options.target != "folder":
         return test_data(options, table)

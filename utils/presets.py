@@ -42,7 +42,7 @@ _SHORT_SCHEDULE: Values = {
     "lambda_adv_cate": 0.1,
 }
 
-# For a few hundred photographs and an hour of one GPU, or a night of a CPU (our choice, tried on CamVid).
+# For a few hundred photographs (our choice, measured on CamVid: bench/camvid.py).
 _SMALL_NETWORK: Values = {
     "backbone": "mobilenet_v2",
     "restore_from": "pretrained/mobilenet_v2_features.pth",

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from dataset.base import SegmentationDataset, Size
 from dataset.classes import LabelMap
 from dataset.reading import check_image, image_names
 from utils.errors import UserError
+
+_EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
 
 ReadLabel = Callable[[Path], LabelMap]
 Task = tuple[Path, ReadLabel | None]
@@ -41,9 +45,19 @@ def examine(task: Task) -> File:
         label = read_label(path)
     except UserError as error:
         return File(fault=str(error))
-    counts = np.bincount(label.ravel(), minlength=256)
+    counts = id_counts(label)
     ids = np.flatnonzero(counts)
     return File(label.shape[::-1], None, tuple(ids.tolist()), tuple(counts[ids].tolist()))
+
+
+def id_counts(label: LabelMap) -> npt.NDArray[np.int64]:
+    """Pixels of every id [256]."""
+    counts = np.zeros(256, np.int64)
+    rows = max(1, _EXACT // label.shape[1])
+    for top in range(0, len(label), rows):
+        part = cv2.calcHist([label[top : top + rows]], [0], None, [256], [0, 256])
+        counts += part.ravel().astype(np.int64)
+    return counts
 
 
 def digest(path: Path) -> bytes:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from dataset.base import SegmentationDataset
-from dataset.check.examine import strays
+from dataset.check.examine import id_counts, strays
 from utils.errors import UserError
 
 LABELS = 8
@@ -30,7 +30,7 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
     counts = np.zeros(256, np.int64)
     for path in paths:
         try:
-            counts += np.bincount(data.read_label(path).ravel(), minlength=256)
+            counts += id_counts(data.read_label(path))
         except UserError:
             continue
     found = ", ".join(map(str, np.flatnonzero(counts)[:8]))

@@ -66,7 +66,8 @@ def check(parts: Sequence[Part], workers: int = 0) -> Report:
     with mapper(workers) as run:
         files = _examine(parts, run)
         counts = [_check_part(part, files, report) for part in parts]
-        for one, other in combinations(parts, 2):
+        scored = [part for part, count in zip(parts, counts, strict=True) if part.title != "scored" or count.labels]
+        for one, other in combinations(scored, 2):
             _check_overlap(one, other, run, report)
     report.table = [*_overview(parts, counts), "", *_histogram(parts, counts)]
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def test_every_part_of_a_yaml_table(tmp_path):
     assert table.subsets == {"all": (0, 1, 2), "animals": (1,)}
     assert table.f1 == (1,)
     assert table.label_ids == {0: 0, 4: 0, 9: 1, 2: 2, 7: IGNORE}
+
+
+def test_the_table_of_the_page_on_own_images_is_that_of_camvid():
+    text = (Path(__file__).parents[2] / "docs/OWN_IMAGES.md").read_text()
+    table = parse_classes(yaml.safe_load(text.split("<<'END'\n")[1].split("END\n")[0]), "camvid", "camvid")
+    assert replace(table, label_ids=None) == CAMVID
+    assert table.label_ids == {**{i: i for i in range(11)}, 11: IGNORE}
 
 
 def test_what_may_be_left_out(tmp_path):
