@@ -91,7 +91,7 @@ def loss_figures(
 ) -> dict[str, float]:
     features = torch.from_numpy(inputs["trg_feature"].astype(np.float32) / 16)[None].requires_grad_()
     [image] = pool_regions(features, prediction, SPLIT)
-    loss = category_terms(image, memory, classify, terms)[term]
+    loss = category_terms(image, memory, memory.centroids(), classify, terms)[term]
     (gradient,) = torch.autograd.grad(loss, features, allow_unused=True)
     gradient = torch.zeros_like(features) if gradient is None else gradient
     direction = np.random.default_rng(0).standard_normal(inputs["trg_feature"].shape).astype(np.float32)

@@ -146,7 +146,9 @@ class Adaptation:
         if self.memory is not None and matching and terms.matching:
             images = pool_regions(features, logits.argmax(1), self.memory.split)
             with torch.autocast(features.device.type, enabled=False):
-                per_image = [category_terms(image, self.memory, self.segmenter.classify, terms) for image in images]
+                source = self.memory.centroids()
+                classify = self.segmenter.classify
+                per_image = [category_terms(image, self.memory, source, classify, terms) for image in images]
             for name, weight in (("cls", terms.stuff), ("ins", terms.instance), ("isia", terms.isia)):
                 weighted[name] = (weight, torch.stack([losses[name] for losses in per_image]).mean())
         # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
@@ -159,8 +161,17 @@ class Adaptation:
         return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
 
-def category_terms(image: Regions, memory: SourceMemory, classify: Callable[[Tensor], Tensor], terms: Terms) -> Losses:
-    """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 where no class takes part."""
+def category_terms(
+    image: Regions,
+    memory: SourceMemory,
+    source: tuple[Tensor, Tensor],
+    classify: Callable[[Tensor], Tensor],
+    terms: Terms,
+) -> Losses:
+    """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 where no class takes part.
+
+    source: the memory's `centroids()`, which all images of a batch share.
+    """
     stuff = image.centroids[memory.stuff_ids]
     stuff_matched = recognised(stuff[:, None], memory.stuff_ids, classify)[:, 0] & memory.stuff.ready
     if not terms.absent_stuff:
@@ -173,7 +184,7 @@ def category_terms(image: Regions, memory: SourceMemory, classify: Callable[[Ten
         stuff_distance, stuff_matched, things_distance, things_matched, terms.aim_form, terms.aim_beta
     )
     if terms.isia_form == "paper":
-        category = isia(image.centroids, image.present, *memory.centroids())
+        category = isia(image.centroids, image.present, *source)
     else:
         category = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
     return {

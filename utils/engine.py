@@ -352,6 +352,7 @@ class Trainer:
                 optimizer.load_state_dict(state["optimizer"][player])
                 for group, settings in zip(optimizer.param_groups, own, strict=True):
                     group.update(settings)
+                _lay_out(optimizer)
             self.precision.load_state_dict(state["scalers"])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
@@ -391,6 +392,14 @@ class Meter:
         rate = (step - self._step) / (now - self._since)
         self._sums, self._counts, self._step, self._since = {}, {}, step, now
         return means, rate
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Keep the state in memory as its parameter is: a fused step reads both in the order of memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _summary_writer(options: Options) -> Any:

@@ -62,7 +62,7 @@ def assert_terms_equal_the_twin(
     features = case.features.clone().requires_grad_()
     values: dict[str, float] = {}
     for number, image in enumerate(pool_regions(features, case.prediction, case.split)):
-        losses = category_terms(image, ours, case.classify, terms)
+        losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
         pixels = Features(case.features[number])
         expected = twin.category_terms(pixels, case.prediction[number].tolist(), memory, case.classifier, terms)
         assert losses.keys() == expected.keys()
@@ -153,8 +153,8 @@ def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient()
     fill_memories(ours, memory, 6)
     features = case.features.requires_grad_()
     [image] = pool_regions(features, case.prediction, case.split)
-    paper = category_terms(image, ours, case.classify, Terms(aim_form="none"))["cls"]
-    released = category_terms(image, ours, case.classify, Terms(aim_form="none", absent_stuff=True))["cls"]
+    forms = (Terms(aim_form="none", absent_stuff=absent) for absent in (False, True))
+    paper, released = (category_terms(image, ours, ours.centroids(), case.classify, form)["cls"] for form in forms)
     assert paper == 0
     assert released.item() == pytest.approx(ours.stuff.entries[0].mean(1).min().item())
     (gradient,) = torch.autograd.grad(released, features)
@@ -519,7 +519,7 @@ def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(te
         ours.update(features.detach(), case.logits, case.labels, case.classify)
         [image] = pool_regions(features, case.prediction, case.split)
         assert image.present.all() and image.is_instance.all()
-        losses = category_terms(image, ours, case.classify, terms)
+        losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
         torch.stack(list(losses.values())).sum().backward()
     assert traffic.largest <= 2 * features.numel() * features.element_size()
 

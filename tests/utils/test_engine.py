@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from functools import partial
@@ -134,6 +135,25 @@ def pair_of_batches() -> tuple[Batch, Batch]:
     torch.manual_seed(1)
     image, label = torch.randint(256, (2, 2, 3, 64, 96), dtype=torch.uint8), torch.randint(19, (2, 2, 64, 96))
     return {"image": image[0], "label": label[0]}, {"image": image[1], "label": label[1]}
+
+
+def test_a_run_can_be_resumed_with_another_memory_format(trainer):
+    torch.manual_seed(0)
+    before = trainer("--no-channels-last")
+    before._iterate(0, iter([pair_of_batches()]))
+    state = copy.deepcopy(before.state_dict())
+    torch.manual_seed(0)
+    resumed = trainer("--channels-last")
+    resumed.load_state_dict(state, Path("last.pth"))
+    for made in (before, resumed):
+        made._iterate(1, iter([pair_of_batches()]))
+    networks = [(made.segmenter, *made.discriminators.values()) for made in (before, resumed)]
+    for ours, expected in zip(*networks):
+        for p, q in zip(ours.parameters(), expected.parameters()):
+            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+    for name, optimizer in resumed.optimizers.items():
+        for p, held in optimizer.state.items():
+            assert all(v.stride() == p.stride() for v in held.values() if v.shape == p.shape), name
 
 
 def test_skipped_steps_are_logged_by_player(trainer):
