@@ -149,7 +149,7 @@ def table(result: dict[str, Any]) -> list[str]:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3, help="different pairs [3]")
-    parser.add_argument("--rounds", type=int, default=9, help="times that each way reads all pairs [9]")
+    parser.add_argument("--rounds", type=int, default=15, help="times that each way reads all pairs [15]")
     parser.add_argument("--native", type=int, nargs=2, default=(1914, 1052), metavar=("W", "H"), help="[1914 1052]")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), metavar=("W", "H"), help="[1280 720]")
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
