@@ -240,8 +240,8 @@ class Trainer:
     def _inputs(self) -> dict[str, Any]:
         """What every process must have been given alike."""
         target = self.data.target
-        return {
-            "options": self.options.as_dict(),
+        options = {config.flag(name): value for name, value in self.options.as_dict().items()}
+        return options | {
             "source images": self.data.source.names,
             "target images": target.names if target else [],
             "step": self.step,

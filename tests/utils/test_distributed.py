@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dataset.reading import image_names
-from tests.processes import run_in_two
+from tests.processes import Call, run_in_two
 from tests.scripts import SOURCE, STEP1, TARGET, call, differences, state, steps
-from utils import checkpoint
+from utils import checkpoint, distributed
+from utils.errors import UserError
 
 # Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
 TRAIN = ("--bn", "frozen", "--learning-rate", "1e-4", "--random-mirror", "--random-scale", "--overwrite", "--cpu")
@@ -105,15 +106,40 @@ def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_r
 def test_pseudo_labels_and_scores_of_two_processes_are_those_of_one(after_stage1):
     Path("three.txt").write_text("\n".join(image_names(TARGET / "leftImg8bit/train")[:3]))
     checkpoint_of = ("--restore-from", str(STEP1 / "last.pth"), "--cpu")
-    pseudo = ("pseudo", "--data-list-target", "three.txt", *checkpoint_of, "--ssl-target-dir")
-    evaluation = ("evaluate", "--batch-size", "2", *checkpoint_of)  # of two images: one process has nothing to do
-    ended = run_in_two((*pseudo, "two/labels"), (*evaluation, "--save", "two/masks", "--json", "two/scores.json"))
+
+    def calls(root: str) -> list[Call]:
+        pseudo = (
+            "pseudo",
+            "--data-list-target",
+            "three.txt",
+            "--batch-size",
+            "2",
+            "--ssl-target-dir",
+            f"{root}/labels",
+        )
+        evaluation = ("evaluate", "--save", f"{root}/masks", "--json", f"{root}/scores.json")
+        whole = ("evaluate", "--batch-size", "2", "--save", "none", "--json", f"{root}/whole.json")  # nothing for one
+        return [(*call, *checkpoint_of) for call in (pseudo, evaluation, whole)]
+
+    ended = run_in_two(*calls("two"))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert ended[1][1:] == ("", "")
-    call(*pseudo, "one/labels")
-    call(*evaluation, "--save", "one/masks", "--json", "one/scores.json")
+    for arguments in calls("one"):
+        call(*arguments)
     one, two = (
         {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
         for root in ("one", "two")
     )
-    assert len(one) == 3 + 2 * 2 + 1 and one == two
+    assert len(one) == 3 + 2 * 2 + 2 and one == two
+
+
+def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    given = {"--batch-size": 1, "weights": "0.5", "step": 0}
+    held = [("gpu01", given), ("gpu02", given | {"--batch-size": 2, "weights": "0.25"})]
+    monkeypatch.setattr(distributed, "objects", lambda value: held)
+    message = "--batch-size, weights: found others in process 1 on gpu02 than in process 0 on gpu01"
+    with pytest.raises(UserError, match=message):
+        distributed.check_equal(lambda: given)
+    held[1] = ("gpu02", dict(given))
+    distributed.check_equal(lambda: given)
