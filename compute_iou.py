@@ -23,8 +23,9 @@ from tqdm import tqdm
 from dataset import READERS
 from dataset.base import SegmentationDataset
 from dataset.reading import read_list
-from utils import build, checkpoint, config, saved_masks
+from utils import build, config, saved_masks
 from utils.errors import UserError
+from utils.files import write_json
 from utils.metrics import ConfusionMatrix
 from utils.saved_masks import count_pairs
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"IoU in percent over {len(truth)} images of {folders.gt_dir}")
     print(scores.table(classes))
     if options.json:
-        checkpoint.write_json(Path(options.json), {"images": len(truth), **scores.as_dict(classes)})
+        write_json(Path(options.json), {"images": len(truth), **scores.as_dict(classes)})
 
 
 def ground_truth(reader: type[SegmentationDataset], folder: str, ids: str) -> tuple[dict[str, Path], str]:

@@ -31,8 +31,8 @@ import train_step2
 from dataset import READERS
 from dataset.builtin import write_benchmark
 from utils import config, logs
-from utils.checkpoint import write_json
 from utils.figures import comparison
+from utils.files import write_json
 from utils.logs import logger
 
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import build, checkpoint, config, distributed, logs
+from utils import build, config, distributed, logs
 from utils.evaluation import Variants, evaluate
+from utils.files import write_json
 from utils.pseudo_labels import fingerprint
 from utils.skipped import Skipped
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if variants != Variants():
             result |= {"scales": options.scales, "flip": options.flip}
         result |= scores.as_dict(classes)
-        checkpoint.write_json(Path(options.json), result)
+        write_json(Path(options.json), result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("step2", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
-    build.seed_everything(options.random_seed)
+    build.seed_everything(options.random_seed, options.deterministic)
     classes = build.classes(options, training=True)
     data = Data(
         source=build.source_data(options, classes),

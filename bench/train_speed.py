@@ -51,8 +51,8 @@ from model.adaptation import Batch
 from model.batchnorm import set_training_mode
 from model.deeplab import BACKBONES
 from utils import build, config
-from utils.checkpoint import write_json
 from utils.engine import Data, Trainer
+from utils.files import write_json
 
 COMPONENTS = 12
 NATIVE = ((1914, 1052), (2048, 1024))

@@ -72,6 +72,16 @@ def state(folder: Path, name: str = "last.pth") -> checkpoint.State:
     return checkpoint.read(folder / name)
 
 
+def training_state(folder: Path, name: str = "last.pth") -> checkpoint.State:
+    """All of a checkpoint but the options, which differ in the names of folders."""
+    return {key: value for key, value in state(folder, name).items() if key != "options"}
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    """A run's log without its times."""
+    return [{k: v for k, v in record.items() if k != "iterations_per_s"} for record in records(folder)]
+
+
 def differences(a: Any, b: Any, where: str = "state") -> list[str]:
     """Where two nested states differ in a single bit, by path."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.scripts import STEP1, STEP2, call, differences, exit_code, records, state, steps
+from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, steps, training_state
 
 HALF, ALL = "2", "4"
 # Everything random is on, and rates high enough that the memory, and so all terms, take part.
@@ -17,15 +17,6 @@ SETTINGS = (
     *("--random-mirror", "--random-scale", "--random-jitter", "--select-on-target-labels"),
 )
 FOLDERS = {"step1": STEP1, "step2": STEP2}
-
-
-def training_state(folder: Path) -> dict:
-    """All of a checkpoint but the options, which differ in the names of folders."""
-    return {key: value for key, value in state(folder).items() if key != "options"}
-
-
-def losses(folder: Path) -> list[dict]:
-    return [{k: v for k, v in record.items() if k != "iterations_per_s"} for record in records(folder)]
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

@@ -446,7 +446,12 @@ def test_best_is_kept_on_request_only(run_folder):
 def test_overwrite_leaves_nothing_of_the_run_before(run_folder):
     call("step1", "--save-pred-every", "1", "--select-on-target-labels")
     call("step1", "--overwrite", "--num-steps", "2")
-    assert sorted(path.name for path in STEP1.iterdir()) == ["config.json", "last.pth", "log.jsonl"]
+    assert sorted(path.name for path in STEP1.iterdir()) == [
+        "config.json",
+        "last.pth",
+        "log.jsonl",
+        "step_00000002.pth",
+    ]
     assert [record["step"] for record in steps(STEP1)] == [1, 2]
 
 

@@ -45,16 +45,24 @@ def device(options: Options) -> torch.device:
 def placed(network: Module, options: Options) -> Module:
     """The network on its device, its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
-    torch.backends.cudnn.benchmark = options.autotune
+    torch.backends.cudnn.benchmark = options.autotune and not options.deterministic
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
     return network
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed all random generators.
+
+    deterministic: also choose operations that compute the same bits every time. On a GPU a few of torch's have no such
+    form: those are named by a warning.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
 
 
 def classes(options: Options, *, training: bool = False) -> ClassTable:
@@ -317,6 +325,10 @@ def list_file(name: str | None, root: str) -> Path | None:
 
 
 def _check_exists(path: str, resumed: Path | None) -> None:
+    if "://" in path:
+        raise UserError(
+            f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
+        )
     if Path(path).exists():
         return
     if resumed:

@@ -1,115 +1,76 @@
-"""Files written whole or not at all, and checkpoints, read without running code from them."""
+"""Checkpoints: written whole, checked against their checksums, and read without running code from them."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import random
-import tempfile
+import re
+import shutil
+import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from utils.errors import UserError, fault
+from utils.files import write_atomically
 
 FORMAT = "bafft"
+_NOT_CONTENT = ("format", "version", "options")  # what a digest leaves out: the same run may go to another folder
 State = dict[str, Any]
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents. Raises UserError where a file is in the way or the place is read-only."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
-        raise UserError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
+class _Noting:
+    """A file that remembers its own error, which torch replaces by one that does not say what happened."""
 
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
 
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` when the block ends well; after an error nothing is left of it,
-    and files of before stay as they were."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    make_folder(folder)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
-            yield Path(scratch)
-            for path in sorted(Path(scratch).iterdir()):
-                os.replace(path, folder / path.name)
-    except BaseException as error:
-        with suppress(OSError):  # someone else may have put a file there meanwhile
-            for path in new:
-                path.rmdir()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{folder}: cannot be written ({error.strerror}); make room or choose another one"
-            ) from error
-        raise
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None], *, sync: bool = True) -> None:
-    """Have `write` fill a temporary file beside `path`, then rename it: `path` is the old file or the new one, whole.
-
-    sync: wait until it would outlive a power cut, which takes long for thousands of small files.
-
-    Raises UserError when the disk is full or the folder cannot be written; the old file stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or choose another folder"
-        ) from error
-    finally:
-        with suppress(OSError):  # nothing to remove where even the folder could not be made
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-
-    def write(file: IO[bytes]) -> None:
-        file.write(text.encode())
-
-    write_atomically(path, write)
-
-
-def write_image(path: Path, image: Image.Image) -> None:
-    """As PNG."""
-    write_atomically(path, lambda file: image.save(file, "PNG"))
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def save(path: Path, state: State) -> None:
-    """Write a training state (tensors and plain values)."""
+    """Write a training state (tensors and plain values). It holds a checksum of every tensor, see `read`."""
 
     def write(file: IO[bytes]) -> None:
+        noting = _Noting(file)
         try:
-            torch.save({"format": FORMAT, "version": 1, **state}, file)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"the disk may be full; torch says: {str(error).splitlines()[0]}") from error
+            torch.save({"format": FORMAT, "version": 1, **state}, cast(IO[bytes], noting))
+        except RuntimeError as error:
+            raise noting.error or OSError(f"torch says: {str(error).splitlines()[0]}") from error
 
-    write_atomically(path, write)
+    write_atomically(path, write, size=sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor)))
 
 
 def read(path: str | Path) -> Any:
-    """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file."""
+    """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file.
+
+    Such a file is a zip archive with a CRC-32 of every part, which torch writes but does not check: it is checked here,
+    so that no other file can get lost or out of step, and files of others are covered as well. Where the file is
+    damaged, the message offers the newest sound checkpoint beside it.
+    """
     path = Path(path)
     found = fault(path)
     if found:
         raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
+    damage = _damage(path)
+    if damage:
+        raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on a strange file, beside the error that follows
@@ -118,7 +79,86 @@ def read(path: str | Path) -> Any:
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         if "eights only load failed" in reason:
             reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
-        raise UserError(f"{path}: cannot be read as weights ({reason}); give a file saved by torch.save") from error
+        raise UserError(f"{path}: cannot be read as weights ({reason}); {_instead_of(path)}") from error
+
+
+def _instead_of(path: Path) -> str:
+    sound = (other for other in numbered(path.parent) if other != path and not _damage(other))
+    other = next(sound, None)
+    return f"the newest good one beside it is {other}: give that" if other else "give a file saved by torch.save"
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a file of `torch.save`; None where nothing is, or it is of another kind."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return "cut short or overwritten" if not path.stat().st_size else None
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+            return f"wrong checksum of {part}" if part else None
+    except Exception as error:  # zipfile has many, and says of an archive without its end that it is no zip file
+        return f"cut short, or with a wrong table of contents; {error}"
+
+
+def step_file(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:08d}.pth"
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints of `folder` that are named by their step, newest first."""
+    return sorted((path for path in folder.glob("step_*.pth") if re.fullmatch(r"step_\d{8,}", path.stem)), reverse=True)
+
+
+def keep_last(folder: Path, step: int, number: int) -> None:
+    """Let last.pth, of `step`, also stand under its step's name, with the `number - 1` ones before it; remove others.
+
+    Those of later steps go too: the run was taken up again before them.
+    """
+    newest = step_file(folder, step)
+    if number:
+        _link(folder / "last.pth", newest)
+    kept = [path for path in numbered(folder) if path <= newest][:number]
+    for path in numbered(folder):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _link(path: Path, other: Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    temporary = other.with_name(f".{other.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, temporary)
+        os.replace(temporary, other)
+    except OSError:
+        with open(path, "rb") as content:
+            write_atomically(other, lambda file: shutil.copyfileobj(content, file), path.stat().st_size)
+
+
+def digest(state: Any) -> str:
+    """SHA-256, in hexadecimal, of what a state holds: tensors, counters and random states, not the options."""
+    total = hashlib.sha256()
+    for name, value in _leaves({key: part for key, part in state.items() if key not in _NOT_CONTENT}):
+        total.update(name.encode())
+        if isinstance(value, Tensor):
+            total.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            total.update(repr(value).encode())
+    return total.hexdigest()
+
+
+def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every tensor and plain value of a nested state, with its place, in an order of its own."""
+    if isinstance(state, dict):
+        parts: Iterator[tuple[Any, Any]] = iter(sorted(state.items(), key=lambda item: str(item[0])))
+    elif isinstance(state, (list, tuple)):
+        parts = enumerate(state)
+    else:
+        yield name, state
+        return
+    for key, part in parts:
+        yield from _leaves(part, f"{name}/{key}")
 
 
 def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
@@ -160,3 +200,20 @@ def set_rng_state(state: State) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m utils.checkpoint FILE...`: check each file and print what it is, and the digest of its content."""
+    for name in arguments:
+        state = read(name)
+        if not isinstance(state, dict):
+            raise UserError(f"{name}: no state in it; expected a checkpoint")
+        print(f"{digest(state)}  {state.get('stage', 'weights')}  step {state.get('step', '-')}  {name}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -26,8 +26,9 @@ from model.deeplab import NORMALIZATIONS
 from model.isia import ISIA_FORMS
 from model.norm import NORMS
 from utils import contradictions, distributed
-from utils.checkpoint import write_json
 from utils.errors import UserError, one_line, resource_fault
+from utils.files import write_json
+from utils.interrupt import Interrupted, raised
 from utils.precision import AMP_DTYPES, apex_amp
 from utils.presets import METHODS, PRESETS, STAGES
 
@@ -213,6 +214,7 @@ class Options:
     )
     autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", NETWORK)
     compile: bool = option(False, "compile the segmenter with torch.compile: minutes at the start", TRAIN)
+    deterministic: bool = option(False, "no operation whose result varies between equal runs (slower)", TRAIN)
     amp: str = option(
         "off", "mixed precision; apex is apex-O1, in training alone", NETWORK, choices=(*AMP_DTYPES, "apex")
     )
@@ -230,6 +232,9 @@ class Options:
     snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAIN)
     overwrite: bool = option(False, "replace the run that is in --snapshot-dir", TRAIN)
     save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAIN, check=_at_least(1))
+    keep_last: int = option(
+        2, "checkpoints kept under their step's number, with the newest; 0: none", TRAIN, check=_at_least(0)
+    )
     select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
     log_every: int = option(100, "steps between log lines", TRAIN, check=_at_least(1))
     log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAIN)
@@ -457,14 +462,14 @@ def _refuse(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C in one line and 130."""
+    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in one and 130 or 143."""
     # More reading processes than cores are no fault: decoding large images waits for the disk too.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with distributed.session():
+        with distributed.session(), raised():
             main()
     except UserError as error:
         logging.getLogger("bafft").debug("bad input", exc_info=True)
@@ -480,7 +485,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             raise
         logging.getLogger("bafft").debug("out of a resource", exc_info=True)
         _refuse(line)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as signal:
+        print(signal, file=sys.stderr)
+        sys.exit(signal.code)
     sys.exit(0)

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.interrupt import Interrupted
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 _WATCH = 0.5  # seconds between two looks at whether another process has failed
@@ -120,6 +121,15 @@ def total(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     summed = torch.from_numpy(counts.copy())
     dist.all_reduce(summed, group=_control)
     return summed.numpy()
+
+
+def largest(value: int) -> int:
+    """The largest of the values of all processes."""
+    if size() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_control)
+    return int(found)
 
 
 def objects(value: Any) -> list[Any]:
@@ -251,7 +261,8 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     bad_input = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)
-    return 2 if bad_input else 130 if isinstance(error, KeyboardInterrupt) else 1
+    stopped = error.code if isinstance(error, Interrupted) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 2 if bad_input else stopped
 
 
 def _attempt(purpose: str) -> str:

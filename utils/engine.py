@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +28,19 @@ from model.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.memory import SourceMemory
 from model.regions import ClassSplit
 from model.transfer import to_host
-from utils import build, checkpoint, config, distributed
+from utils import build, checkpoint, config, distributed, interrupt, lock
 from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import evaluate
+from utils.files import remove_leftovers
+from utils.finite import all_finite, copied, not_finite
 from utils.logs import JsonLines, logger, revision
 from utils.precision import Precision
 from utils.skipped import Skipped
 
 # Of an optimiser's group, from the options also on resuming.
 _SETTINGS = ("base_lr", "momentum", "weight_decay", "fused")
+HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
 
 
 def poly(step: int, options: Options) -> float:
@@ -64,6 +69,11 @@ class Trainer:
         self.folder = Path(options.snapshot_dir)
         self.step = 0
         self.best = -1.0
+        self.score_due = False  # of a checkpoint that was written but not yet scored
+        self.meter = Meter()
+        self.logged = 0  # step of the last line
+        self.only_skipped: dict[str, int] = {}  # steps of each player in a row that an overflow left out, by lines
+        self.kept: checkpoint.State | None = None  # state of the last step that is known to be good
         if options.select_on_target_labels and data.test is None:
             raise UserError(
                 f"--select-on-target-labels: no labels for split {options.set!r} of {options.data_dir_target}; "
@@ -115,37 +125,64 @@ class Trainer:
             build.seed_everything(options.random_seed + distributed.rank())
 
     def run(self) -> None:
-        """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped."""
+        """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped.
+
+        Raises Interrupted after a signal, once the iteration is finished and saved.
+        """
+        alone = lock.held(self.folder) if distributed.is_main() else nullcontext()
+        with alone, interrupt.StopRequest() as stop:
+            self._run(stop)
+
+    def _run(self, stop: interrupt.StopRequest) -> None:
         options = self.options
         writer = _summary_writer(options)
         here = self._resume()
-        # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
-        batches = self._batches()
-        batches = chain(list(islice(batches, 1)), batches)
-        distributed.check_equal(lambda: self._inputs() | self._sums())
+        with stop.at_once():
+            # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
+            batches = self._batches()
+            batches = chain(list(islice(batches, 1)), batches)
+            distributed.check_equal(lambda: self._inputs() | self._sums())
         log = board = None
         if distributed.is_main():
             self._open_folder(keep=here)
-            log = JsonLines(self.folder / "log.jsonl", up_to=self.step if here else 0)
+            log = JsonLines(self.folder / "log.jsonl", self._holds if here else lambda _: False)
             board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
-        meter = Meter(self.step)
         set_training_mode(self.segmenter, options.bn)
+        if self.score_due:
+            self._score(log, board, stop)
+        self.meter.start(self.step)
+        self._keep()
         planned = range(self.step, options.num_steps_stop or 0)
         bar = tqdm(planned, desc=self.stage, disable=distributed.no_bar(), leave=False)
         for step in bar:
-            meter.add(self._iterate(step, batches))
+            self.meter.add(self._iterate(step, batches))
             self.step = step + 1
-            done = self.step == options.num_steps_stop
-            save = done or self.step % options.save_pred_every == 0
-            if save or self.step % options.log_every == 0:  # looks at the losses, so that no broken network is saved
-                record = self._record(meter)
+            signal = distributed.largest(stop.number or 0)  # for all processes the same, or they would part
+            save = self.step == options.num_steps_stop or self.step % options.save_pred_every == 0
+            report = save or self.step % options.log_every == 0
+            # Not after each step, which would wait for a GPU: what is broken stays so until then.
+            look = report or signal
+            if look and not self._finite():
+                self._stop_on_fault()
+            if report:
+                record = self._record()
                 if log is not None:
                     log.write(record)
                 logger.info("%s", self._line(record))
                 _to_board(board, record)
             if save:
-                self._save(log, board)
+                self._save(log, board, stop, score=not signal)
+            elif signal:
+                self._write_last(log)
+            if signal:
+                raise interrupt.Interrupted(signal, self._resumable())
+            if look:
+                self._keep()
+        if log is not None:
+            log.close()
         logger.info("%s done: %s", self.stage, self.folder / "last.pth")
+        if options.deterministic:
+            logger.info("sha256 of its content: %s", checkpoint.digest(self.state_dict()))
 
     def _iterate(self, step: int, batches: Iterator[tuple[Batch, Batch | None]]) -> dict[str, Tensor]:
         factor = poly(step, self.options)
@@ -181,32 +218,105 @@ class Trainer:
         return zip(source, self._endless(self.data.target, self.options.random_seed + 1), strict=True)
 
     def _endless(self, dataset: SegmentationDataset, seed: int) -> Iterator[Batch]:
-        options = self.options
-        rank, size = distributed.rank(), distributed.size()
-        drawn = self.step * options.iter_size * options.batch_size * size
         loader = DataLoader(
             Replacing(dataset) if dataset.skip_bad else dataset,
-            batch_sampler=EndlessSampler(len(dataset), options.batch_size, seed, start=drawn, rank=rank, size=size),
-            num_workers=options.num_workers,
+            batch_sampler=self._sampler(dataset, seed),
+            num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else a loader draws from the state that training goes on with
         )
-        for batch in loader:
+        for batch in interrupt.shielded(loader):
             self.data.skipped.add(line for reasons in batch.get("skipped", ()) for line in reasons.splitlines())
             yield {key: batch[key].to(self.device, non_blocking=True) for key in ("image", "label") if key in batch}
 
-    def _record(self, meter: Meter) -> dict[str, Any]:
+    def _sampler(self, dataset: SegmentationDataset, seed: int) -> EndlessSampler:
+        """The samples from the current step on."""
+        options = self.options
+        rank, size = distributed.rank(), distributed.size()
+        drawn = self.step * options.iter_size * options.batch_size * size
+        return EndlessSampler(len(dataset), options.batch_size, seed, start=drawn, rank=rank, size=size)
+
+    def _finite(self) -> bool:
+        """Nothing that a loss or gradient which is no number leaves its mark on has such a mark, in any process."""
+        own = all_finite([*self.meter.sums.values(), *self._values().values()])
+        return not distributed.largest(int(not own))
+
+    def _values(self) -> dict[str, Tensor]:
+        """Weights and statistics."""
+        named = self.segmenter.state_dict() | self.discriminators.state_dict(prefix="discriminators.")
+        return {name: value for name, value in named.items() if value.is_floating_point()}
+
+    def _keep(self) -> None:
+        self.kept = copied(self.state_dict(), self.kept)
+
+    def _stop_on_fault(self) -> NoReturn:
+        """Go back to the last good state, and on from there to the first step that breaks; save the state before it."""
+        assert self.kept is not None
+        found, name = self.step, "nonfinite.pth"
+        path, last = self.folder / name, self.folder / "last.pth"
+        self._write(name, self.kept)
+        self.load_state_dict(copy.deepcopy(self.kept), path)
+        if self.step < found - 1:
+            logger.info("not finite between step %d and %d: going through them one by one", self.step + 1, found)
+        batches = self._batches()
+        what = f"something up to step {found} was not finite, but is on repeating it (see --deterministic)"
+        for step in range(self.step, found):
+            losses = self._iterate(step, batches)
+            self.meter.add(losses)
+            if not self._finite():
+                faults = distributed.objects(self._fault(losses))
+                what = f"step {step + 1}: {max(faults)[1]}"  # of the process whose loss is not, if it is a loss
+                break
+            self.step = step + 1
+            self._keep()
+        self._write(name, self.kept)
+        other = f"the last good checkpoint is {last}" if last.exists() else "no other checkpoint was written"
+        raise UserError(
+            f"{what}; --continue-train {path} repeats it from the state before: try a lower --learning-rate, or "
+            f"--amp off; {other}"
+        )
+
+    def _fault(self, losses: dict[str, Tensor]) -> tuple[bool, str]:
+        """Whether a loss of the step just made is no number; and what of it is none, its terms and images."""
+        modules = {"": self.segmenter, "discriminators.": self.discriminators}
+        gradients = {
+            f"gradient of {prefix}{name}": parameter.grad
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None
+        }
+        terms = not_finite(losses)
+        broken = terms or not_finite(gradients) or not_finite(self._values())
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        values = ", ".join(f"{name} {float(to_host(value)):.4g}" for name, value in losses.items())
+        return bool(terms), f"{', '.join(broken[:3])}{more} not finite ({values}); images: {self._names()}"
+
+    def _names(self) -> str:
+        """The images of the next step, for a message."""
+        parts = []
+        for role, dataset, seed in (("source", self.data.source, 0), ("target", self.data.target, 1)):
+            if dataset is not None:
+                batches = islice(self._sampler(dataset, self.options.random_seed + seed), self.options.iter_size)
+                parts.append(f"{role} " + " ".join(dataset.names[index] for batch in batches for index, _ in batch))
+        return ", ".join(parts)
+
+    def _record(self) -> dict[str, Any]:
         """What is logged: means of every term since the last line, rates, and how many classes are ready."""
         self._share_skipped()
-        losses, rate = meter.flush(self.step)
+        steps = self.step - self.logged
+        self.logged = self.step
+        losses, rate = self.meter.flush(self.step)
         record: dict[str, Any] = {"step": self.step, **losses}
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(self._not_finite(", ".join(bad)))
         for player, optimizer in self.optimizers.items():
             record[f"lr_{player}"] = optimizer.param_groups[0]["lr"]
         for player, count in self.precision.skipped().items():
-            record[f"skipped_{player}"] = int(to_host(count))
+            record[f"skipped_{player}"] = skipped = int(to_host(count))
+            self.only_skipped[player] = self.only_skipped.get(player, 0) + steps if skipped == steps else 0
+            if self.only_skipped[player] >= HOPELESS:
+                raise UserError(
+                    f"step {self.step}: the last {self.only_skipped[player]} steps of the {player} were all left out "
+                    f"for an overflow, expected few; use --amp bf16 or off and --continue-train"
+                )
         record["lr_classifier"] = self.optimizer.param_groups[1]["lr"]
         if self.memory is not None:
             ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
@@ -216,11 +326,6 @@ class Trainer:
     def _share_skipped(self) -> None:
         for reasons in distributed.objects(self.data.skipped.reasons):
             self.data.skipped.add(reasons)
-
-    def _not_finite(self, what: str) -> str:
-        last = self.folder / "last.pth"
-        kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written"
-        return f"step {self.step}: {what} not finite; expected a number: lower --learning-rate or use --amp off; {kept}"
 
     def _line(self, record: dict[str, Any]) -> str:
         stop = self.options.num_steps_stop or 0
@@ -255,36 +360,66 @@ class Trainer:
         held = {"weights": weights, "source memory": entries}
         return {name: repr(sum(float(v.double().sum()) for v in values)) for name, values in held.items()}
 
-    def _save(self, log: JsonLines | None, board: Any) -> None:
-        """Write last.pth, score the network where the target has labels, and keep the best on request."""
-        weights = [value for value in self.segmenter.state_dict().values() if value.is_floating_point()]
-        if not torch.stack([value.isfinite().all() for value in weights]).all():
-            raise UserError(self._not_finite("weights"))  # after a loss that still was
+    def _save(self, log: JsonLines | None, board: Any, stop: interrupt.StopRequest, *, score: bool) -> None:
+        """Write last.pth, score the network where the target has labels, and keep the best on request.
+
+        score: False leaves that to the run that goes on.
+        """
         distributed.check_equal(self._sums)
+        self.score_due = self.data.test is not None
+        self._write_last(log)
+        if self.score_due and score:
+            self._score(log, board, stop)
+
+    def _write_last(self, log: JsonLines | None) -> None:
+        if log is not None:
+            log.sync()
         self._write("last.pth", self.state_dict())
-        if self.data.test is None:
-            return
-        options = self.options
-        scores = evaluate(
-            self.segmenter, self.data.test, amp=options.amp, num_workers=options.num_workers, skipped=self.data.skipped
-        )
+        if distributed.is_main():
+            checkpoint.keep_last(self.folder, self.step, self.options.keep_last)
+
+    def _write(self, name: str, state: checkpoint.State) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.folder / name, state)
+
+    def _score(self, log: JsonLines | None, board: Any, stop: interrupt.StopRequest) -> None:
+        """Score the network of last.pth, which is written anew, so that resuming knows of it.
+
+        A signal does not wait for the end: the run that goes on scores.
+        """
+        test, options = self.data.test, self.options
+        assert test is not None
+        try:
+            with stop.at_once():
+                scores = evaluate(
+                    self.segmenter, test, amp=options.amp, num_workers=options.num_workers, skipped=self.data.skipped
+                )
+        except interrupt.Interrupted as error:
+            raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
         set_training_mode(self.segmenter, self.options.bn)
-        table = self.data.test.table
-        name, ids = next(iter(table.subsets.items()))
+        name, ids = next(iter(test.table.subsets.items()))
         miou = scores.mean(ids)
         logger.info("%s %d  target mIoU %.2f (%s classes)", self.stage, self.step, 100 * miou, name)
         record = {"step": self.step, "miou": None if math.isnan(miou) else miou, "classes": name}
         if log is not None:
             log.write(record)
         _to_board(board, record)
+        self.score_due = False
         if self.options.select_on_target_labels and miou > self.best:
             self.best = miou
             self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
-            self._write("last.pth", self.state_dict())  # knows the best score too, for resuming
+        self._write_last(log)
 
-    def _write(self, name: str, state: checkpoint.State) -> None:
-        if distributed.is_main():
-            checkpoint.save(self.folder / name, state)
+    def _resumable(self) -> str:
+        return (
+            f"step {self.step} is saved in {self.folder / 'last.pth'}; to go on, repeat the command with "
+            f"--continue-train, without --overwrite or --restore-from"
+        )
+
+    def _holds(self, record: dict[str, Any]) -> bool:
+        """Does a line of the log belong to the state that is taken up?"""
+        again = self.score_due and record["step"] == self.step and "miou" in record
+        return record["step"] <= self.step and not again
 
     def _resume(self) -> bool:
         """Take up the run of `--continue-train`, if any: True where it goes on in its own folder.
@@ -308,10 +443,11 @@ class Trainer:
 
     def _open_folder(self, keep: bool) -> None:
         """Make the folder, without the checkpoints of another run, and note the configuration."""
-        checkpoint.make_folder(self.folder)
+        remove_leftovers(self.folder)
         if not keep:
-            for name in ("last.pth", "best.pth"):
-                (self.folder / name).unlink(missing_ok=True)
+            named = [self.folder / name for name in ("last.pth", "best.pth", "nonfinite.pth")]
+            for path in named + checkpoint.numbered(self.folder):
+                path.unlink(missing_ok=True)
         config.save(self.options, self.folder)
         self.data.skipped.list_in(self.folder, go_on=keep)
         logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.device))
@@ -331,6 +467,9 @@ class Trainer:
             "scalers": self.precision.state_dict(),
             "step": self.step,
             "best": self.best,
+            "score_due": self.score_due,
+            "meter": self.meter.state_dict(),
+            "logged": self.logged,
             "rng": rng,
             "rng_of_others": rng_of_others,
             "options": self.options.as_dict(),
@@ -356,6 +495,9 @@ class Trainer:
             self.precision.load_state_dict(state["scalers"])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
+            self.score_due = state.get("score_due", False) and self.data.test is not None
+            self.meter.load_state_dict(state.get("meter", {}), self.device)
+            self.logged = state.get("logged", self.step)
             states = [state["rng"], *state.get("rng_of_others", [])]
             if distributed.rank() < len(states):
                 checkpoint.set_rng_state(states[distributed.rank()])
@@ -372,26 +514,41 @@ class Trainer:
 class Meter:
     """Sums of the losses since the last flush, kept on the device until then."""
 
-    def __init__(self, step: int) -> None:
-        self._sums: dict[str, Tensor] = {}
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Let the time begin that the rate is counted in."""
         self._step, self._since = step, time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + value
+            self.sums[name] = self.sums.get(name, 0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def flush(self, step: int) -> tuple[dict[str, float], float]:
-        """Mean of every term, and iterations a second, since the last call."""
-        sums = torch.stack([self._sums[name].float() for name in self._sums])
+        """Mean of every term since the last call, and iterations a second since then or the start."""
+        sums = torch.stack([self.sums[name].float() for name in self.sums])
         distributed.average([sums])
         values = to_host(sums)
-        means = {name: float(v) / self._counts[name] for name, v in zip(self._sums, values, strict=True)}
-        now = time.perf_counter()
-        rate = (step - self._step) / (now - self._since)
-        self._sums, self._counts, self._step, self._since = {}, {}, step, now
+        means = {name: float(v) / self._counts[name] for name, v in zip(self.sums, values, strict=True)}
+        rate = (step - self._step) / (time.perf_counter() - self._since)
+        self.sums, self._counts = {}, {}
+        self.start(step)
         return means, rate
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Of several processes all must call it, and get the same: what they would log."""
+        sums = {name: value.clone() for name, value in self.sums.items()}
+        if sums:
+            distributed.average(sums.values())
+        return {"sums": sums, "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
+        self.sums = {name: value.to(device) for name, value in state.get("sums", {}).items()}
+        self._counts = dict(state.get("counts", {}))
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

@@ -25,8 +25,9 @@ from model.transfer import to_host
 from model.upsampling import best_class
 from utils import distributed
 from utils.background import Background
-from utils.checkpoint import staged, write_image
 from utils.errors import UserError
+from utils.files import staged, write_image
+from utils.interrupt import shielded
 from utils.metrics import ConfusionMatrix
 from utils.precision import AMP_DTYPES
 from utils.skipped import Skipped
@@ -101,7 +102,7 @@ def predict(
     segmenter.eval()
     try:
         with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
-            for batch in batches:
+            for batch in shielded(batches):
                 new = [(n, sample["skipped"]) for sample, n in zip(batch, numbers) if "skipped" in sample]
                 reasons += new
                 if distributed.size() == 1:

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.base import SegmentationDataset
 from dataset.classes import colorize
 from dataset.reading import read_ids, read_image
-from utils.checkpoint import write_atomically
+from utils.files import write_atomically
 
 
 def comparison(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoint import write_atomically
+from utils.errors import UserError
+from utils.files import write_bytes
 
 logger = logging.getLogger("bafft")
 
@@ -57,31 +62,49 @@ def _add(handler: logging.Handler, prefix: str) -> None:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each flushed when it is written.
+    """A file of one JSON object a line, each written at once: a line is there whole or not at all.
 
-    up_to: the lines of an earlier run up to this step stay, later ones will be written anew; 0 starts an empty file.
+    keep: which lines of an earlier run stay (default: none).
     """
 
-    def __init__(self, path: Path, *, up_to: int) -> None:
-        kept = [line for line in _lines(path) if 0 < _step(line) <= up_to] if up_to else []
-        write_atomically(path, lambda file: file.writelines(line.encode() for line in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+        self.path = path
+        kept = [record for record in _records(path) if keep(record)]
+        write_bytes(path, "".join(map(_line, kept)).encode())
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the run
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Append a line. Raises UserError where the disk is full."""
+        line = _line(record).encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room") from error
+
+    def sync(self) -> None:
+        """Make the lines outlive a power cut, as the checkpoint that is about to be written."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
 
 
-def _step(line: str) -> int:
-    """The step of a log line; 0 for one that a killed run left unfinished."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return 0
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log, without those that are none (of a machine that lost power)."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                yield record
 
 
 def revision() -> str:

@@ -98,7 +98,9 @@ class Precision:
         return counts
 
     def state_dict(self) -> dict[str, Any]:
-        state = {player: scaler.state_dict() for player, scaler in self.scalers.items()}
+        state: dict[str, Any] = {player: scaler.state_dict() for player, scaler in self.scalers.items()}
+        if any(scaler.is_enabled() for scaler in self.scalers.values()):
+            state["skipped"] = {player: count.clone() for player, count in self._skipped.items()}
         return state if self._apex is None else state | {"apex": self._apex.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,5 +108,7 @@ class Precision:
         for player, scaler in self.scalers.items():
             if state.get(player):
                 scaler.load_state_dict(state[player])
+        for player, count in state.get("skipped", {}).items():
+            self._skipped[player].copy_(count)
         if self._apex is not None and "apex" in state:
             self._apex.load_state_dict(state["apex"])

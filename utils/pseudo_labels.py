@@ -31,9 +31,9 @@ from model.transfer import to_host
 from model.upsampling import best_class
 from utils import distributed
 from utils.background import Background
-from utils.checkpoint import make_folder, write_atomically, write_json
 from utils.errors import UserError
 from utils.evaluation import whole_batches
+from utils.files import make_folder, write_atomically, write_json
 from utils.logs import logger
 
 LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 65535

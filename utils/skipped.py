@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from utils.checkpoint import write_atomically
+from utils.files import write_atomically
 from utils.logs import logger
 
 LIST = "skipped_images.txt"

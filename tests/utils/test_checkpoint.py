@@ -1,10 +1,10 @@
-"""Files whole or not at all, and states that read back as they were."""
+"""States that read back as they were, and damaged ones that are recognised."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.scripts import differences
 from utils import checkpoint
@@ -35,25 +34,6 @@ def half_then_raise(error: BaseException):
     return write
 
 
-@pytest.mark.parametrize("error", [Broken(), KeyboardInterrupt()], ids=["any", "ctrl-c"])
-def test_a_writer_that_raises_leaves_the_old_file_and_no_other(tmp_path, error):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(type(error)):
-        checkpoint.write_atomically(path, half_then_raise(error))
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_full_disk_is_a_user_error_that_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(UserError, match=r"file: cannot be written \(No space left on device\)"):
-        checkpoint.write_atomically(path, half_then_raise(OSError(28, "No space left on device")))
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
-
-
 def test_a_full_disk_while_saving_a_state(tmp_path, monkeypatch):
     checkpoint.save(tmp_path / "last.pth", {"step": 1})
     before = (tmp_path / "last.pth").read_bytes()
@@ -74,66 +54,14 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_tensor(tmp_path):
     before = (tmp_path / "last.pth").read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(UserError, match=r"last.pth: cannot be written"):
+        with pytest.raises(
+            UserError, match=r"last.pth: cannot be written \(File too large; 0.4 MB needed, \S+ [MG]B free"
+        ):
             checkpoint.save(tmp_path / "last.pth", {"tensor": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "last.pth").read_bytes() == before
     assert names(tmp_path) == ["last.pth"]
-
-
-def test_a_file_that_refuses_bytes_while_torch_writes(tmp_path):
-    big = {"tensor": torch.zeros(1000)}
-
-    class Full:
-        def write(self, _):
-            raise OSError(28, "No space left on device")
-
-        def flush(self):
-            pass
-
-    file: Any = Full()
-    with pytest.raises(UserError, match=r"last.pth: cannot be written"):
-        checkpoint.write_atomically(tmp_path / "last.pth", lambda _: torch.save(big, file))
-    assert names(tmp_path) == []
-
-
-def test_missing_parents_are_made_and_a_file_in_the_way_is_named(tmp_path):
-    checkpoint.write_json(tmp_path / "a/b/file", [])
-    assert (tmp_path / "a/b/file").read_text() == "[]\n"
-    with pytest.raises(UserError, match="file/c: cannot be written"):
-        checkpoint.write_atomically(tmp_path / "a/b/file/c", lambda file: None)
-
-
-def test_json_and_images_replace_the_old_file(tmp_path):
-    for content in ([1], {"a": None}):
-        checkpoint.write_json(tmp_path / "file.json", content)
-        assert json.loads((tmp_path / "file.json").read_text()) == content
-    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    checkpoint.write_image(tmp_path / "mask.png", Image.fromarray(pixels))
-    assert np.array_equal(np.array(Image.open(tmp_path / "mask.png")), pixels)
-    assert names(tmp_path) == ["file.json", "mask.png"]
-
-
-def test_staged_files_appear_together_at_the_end(tmp_path):
-    folder = tmp_path / "a/masks"
-    with checkpoint.staged(folder) as scratch:
-        (scratch / "1.png").write_text("new")
-        assert not (folder / "1.png").exists()
-    assert names(folder) == ["1.png"]
-
-
-@pytest.mark.parametrize("existed", [True, False])
-def test_a_stage_that_raises_leaves_the_folder_as_it_was(tmp_path, existed):
-    folder = tmp_path / "a/masks"
-    if existed:
-        folder.mkdir(parents=True)
-        (folder / "1.png").write_text("old")
-    with pytest.raises(Broken), checkpoint.staged(folder) as scratch:
-        (scratch / "1.png").write_text("new")
-        raise Broken
-    assert names(tmp_path) == (["a"] if existed else [])
-    assert not existed or (names(folder) == ["1.png"] and (folder / "1.png").read_text() == "old")
 
 
 STATE: dict[str, Any] = {
@@ -168,6 +96,105 @@ def test_a_file_that_is_no_such_state_is_refused(tmp_path, content, said):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UserError, match=rf"x\.pth: .*{said}"):
         checkpoint.load(tmp_path / "x.pth", "step1", STATE["architecture"])
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    checkpoint.save(tmp_path / "last.pth", {**STATE, "weights": torch.arange(40.0), "name": "x" * 50})
+    return tmp_path / "last.pth"
+
+
+def test_any_flipped_bit_is_recognised_or_of_no_meaning(saved):
+    """Names, sizes and checksums of the archive included; what is left are dates and the like."""
+    content = saved.read_bytes()
+    whole = checkpoint.read(saved)
+    draw = random.Random(0)
+    recognised = 0
+    for _ in range(400):
+        place, bit = draw.randrange(len(content)), draw.randrange(8)
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        try:
+            found = checkpoint.read(saved)
+        except UserError as error:
+            recognised += 1
+            assert re.match(r".*last\.pth: cannot be read as weights \(.+\); give", str(error))
+        else:
+            assert differences(found, whole) == []
+    assert recognised > 200
+
+
+def test_every_bit_of_a_tensor_is_covered(saved):
+    content = saved.read_bytes()
+    start = content.index(torch.arange(40.0).numpy().tobytes())
+    for bit in range(0, 8 * 160, 37):
+        place = start + bit // 8
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit % 8]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"damaged: wrong checksum of \S+/data/\d"):
+            checkpoint.read(saved)
+
+
+@pytest.mark.parametrize("left", [0, 1, 0.3, 0.9, -1])
+def test_a_cut_off_file_is_recognised(saved, left):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(left * len(content)) if 0 < left < 1 else left])
+    with pytest.raises(UserError, match=r"last\.pth: cannot be read as weights"):
+        checkpoint.read(saved)
+
+
+def test_the_newest_sound_checkpoint_is_offered_in_the_place_of_a_damaged_one(saved):
+    folder = saved.parent
+    for step in (1, 2, 30):
+        checkpoint.keep_last(folder, step, 9)
+        checkpoint.save(saved, {"weights": torch.arange(40.0)})  # as a new file
+    content = bytearray(saved.read_bytes())
+    content[content.index(torch.arange(40.0).numpy().tobytes())] ^= 1
+    for name in ("last.pth", "step_00000030.pth"):
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"the newest good one beside it is .*/step_00000002\.pth: give that"):
+        checkpoint.read(saved)
+
+
+def test_numbered_checkpoints_are_the_last_ones_and_none_of_later_steps(tmp_path):
+    def save(step: int, number: int) -> list[int]:
+        checkpoint.save(tmp_path / "last.pth", {**STATE, "step": step})
+        checkpoint.keep_last(tmp_path, step, number)
+        found = [checkpoint.read(path)["step"] for path in checkpoint.numbered(tmp_path)]
+        assert [int(path.stem[5:]) for path in checkpoint.numbered(tmp_path)] == found
+        return found
+
+    (tmp_path / "step_mine.pth").touch()
+    assert [save(step, 2) for step in (5, 10, 15)] == [[5], [10, 5], [15, 10]]
+    assert save(10, 2) == [10]  # taken up again from an earlier one
+    assert save(10, 2) == [10]
+    assert save(12, 3) == [12, 10]
+    assert save(14, 0) == []
+    assert names(tmp_path) == ["last.pth", "step_mine.pth"]
+
+
+def test_a_file_system_without_links_gets_a_copy(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    checkpoint.save(tmp_path / "last.pth", STATE)
+    checkpoint.keep_last(tmp_path, 3, 1)
+    assert (tmp_path / "step_00000003.pth").read_bytes() == (tmp_path / "last.pth").read_bytes()
+    assert names(tmp_path) == ["last.pth", "step_00000003.pth"]
+
+
+def test_a_digest_is_of_tensors_and_counters_in_whatever_order_and_not_of_the_options():
+    state = {"a": torch.tensor([1.0, 2.0]), "b": {"x": 1, "y": [2.5, None]}, "options": {"snapshot_dir": "here"}}
+    same = {"format": "bafft", "b": {"y": [2.5, None], "x": 1}, "a": torch.tensor([1.0, 2.0]), "options": {}}
+    digest = checkpoint.digest(state)
+    assert checkpoint.digest(same) == digest
+    others: list[dict[str, Any]] = [
+        {"a": torch.tensor([1.0, 2.0000002])},
+        {"a": torch.tensor([[1.0, 2.0]])},
+        {"a": torch.tensor([1.0, 2.0], dtype=torch.float64)},
+        {"b": {"x": 2, "y": [2.5, None]}},
+        {"c": 0},
+    ]
+    assert len({digest, *(checkpoint.digest(state | other) for other in others)}) == 6
 
 
 def test_code_in_a_file_is_not_run(tmp_path):

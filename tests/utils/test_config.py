@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 
@@ -216,12 +218,13 @@ def test_run_turns_the_end_of_a_script_into_an_exit_code(capsys):
     def wrapped():
         raise UserError("Caught UserError in DataLoader worker.\nTraceback:\nutils.errors.UserError: a.png: corrupt\n")
 
-    def stopped():
-        raise KeyboardInterrupt
+    def stopped(number):
+        os.kill(os.getpid(), number)
 
     assert exits(lambda: None, capsys) == (0, "")
     assert exits(bad, capsys) == (2, "error: a.png: corrupt\n")
     assert exits(wrapped, capsys) == (2, "error: a.png: corrupt\n")
-    assert exits(stopped, capsys) == (130, "interrupted\n")
+    assert exits(lambda: stopped(signal.SIGINT), capsys) == (130, "SIGINT: stopped; no file is left half-written\n")
+    assert exits(lambda: stopped(signal.SIGTERM), capsys) == (143, "SIGTERM: stopped; no file is left half-written\n")
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
         config.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import resource
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from model.adaptation import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
-from utils import build, config
+from utils import build, config, engine
 from utils.engine import Data, Meter, Trainer, poly
 from utils.errors import UserError
 from utils.logs import JsonLines
@@ -38,7 +39,8 @@ def test_poly_decay_and_warmup(step, total, power, warmup, factor):
 
 
 def test_meter_gives_the_mean_of_each_term_over_the_steps_that_had_it():
-    meter = Meter(10)
+    meter = Meter()
+    meter.start(10)
     meter.add({"seg": torch.tensor(1.0)})
     meter.add({"seg": torch.tensor(2.0), "cls": torch.tensor(5.0)})
     means, rate = meter.flush(12)
@@ -160,12 +162,34 @@ def test_skipped_steps_are_logged_by_player(trainer):
     made = trainer()
     made.precision = Precision("fp16", made.device, {}, made.optimizers)
     made.adaptation.terms = dataclasses.replace(made.adaptation.terms, segmentation=1e37)
-    meter = Meter(0)
-    meter.add(made._iterate(0, iter([pair_of_batches()])))
+    made.meter.add(made._iterate(0, iter([pair_of_batches()])))
     made.step = 1
-    record = made._record(meter)
+    record = made._record()
     assert (record["skipped_segmenter"], record["skipped_discriminator"]) == (1, 0)
     assert "skipped_segmenter 1" in made._line(record)
+
+
+def test_a_run_that_only_skips_stops(trainer, monkeypatch):
+    monkeypatch.setattr(engine, "HOPELESS", 3)
+    made = trainer()
+    made.precision = Precision("fp16", made.device, {}, made.optimizers)
+    skipped = {"segmenter": 2, "discriminator": 1}
+    monkeypatch.setattr(made.precision, "skipped", lambda: {k: torch.tensor(float(v)) for k, v in skipped.items()})
+    made.step = 2
+    made.meter.add({"seg": torch.tensor(1.0)})
+    assert made._record()["skipped_segmenter"] == 2
+    made.step = 4
+    made.meter.add({"seg": torch.tensor(1.0)})
+    with pytest.raises(UserError, match="step 4: the last 4 steps of the segmenter were all left out for an overflow"):
+        made._record()
+
+
+def test_the_count_of_skipped_steps_is_part_of_the_state(trainer):
+    made = trainer()
+    first, second = (Precision("fp16", made.device, {}, made.optimizers) for _ in range(2))
+    first._skipped["segmenter"] += 3
+    second.load_state_dict(first.state_dict())
+    assert {name: int(count) for name, count in second.skipped().items()} == {"segmenter": 3, "discriminator": 0}
 
 
 @pytest.mark.parametrize("option", ["--compile", "--checkpoint-activations"])
@@ -187,15 +211,6 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_that_is_not_finite_names_the_terms(trainer):
-    made = trainer()
-    meter = Meter(0)
-    meter.add({"seg": torch.tensor(1.0), "adv": torch.tensor(float("nan")), "cls": torch.tensor(float("inf"))})
-    made.step = 1
-    with pytest.raises(UserError, match=r"step 1: adv, cls not finite; .*no checkpoint was written"):
-        made._record(meter)
-
-
 def lines(path: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
@@ -204,7 +219,37 @@ def lines(path: Path) -> list[int]:
 def test_a_log_keeps_whole_lines_up_to_a_step(tmp_path, up_to, kept):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "miou": null}\n{"step": 3}\n{"ste')
-    log = JsonLines(path, up_to=up_to)
+    log = JsonLines(path, lambda record: record["step"] <= up_to)
     assert lines(path) == kept
     log.write({"step": 4, "seg": 0.5})
     assert lines(path) == [*kept, 4]
+
+
+def test_a_log_on_a_full_disk_ends_with_a_whole_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = JsonLines(path)
+    log.write({"step": 1, "seg": 0.5})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No space left on device\); make room"):
+            log.write({"step": 2, "seg": 0.25})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert lines(path) == [1]
+    log.write({"step": 3})
+    assert lines(path) == [1, 3]
+
+
+def test_a_meter_goes_on_from_its_state():
+    whole, first, second = Meter(), Meter(), Meter()
+    values = [torch.tensor(value) for value in (0.1, 0.2, 0.7)]
+    for value in values:
+        whole.add({"seg": value})
+    first.add({"seg": values[0]})
+    state = first.state_dict()
+    first.add({"seg": values[1]})  # the state is a copy
+    second.load_state_dict(state, torch.device("cpu"))
+    for value in values[1:]:
+        second.add({"seg": value})
+    assert second.flush(3)[0] == whole.flush(3)[0]

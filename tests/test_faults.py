@@ -1,0 +1,389 @@
+"""What stops a run in the middle, and going on after it: signals, kills, full disks, damaged files, broken numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from dataset.base import EndlessSampler
+from model.adaptation import Adaptation
+from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
+from utils import checkpoint, engine, files, lock
+
+ROOT = Path(__file__).resolve().parents[1]
+ALL = 6
+# Log lines, checkpoints and the moments below fall on different steps.
+SETTINGS = (
+    *("--num-steps", str(ALL), "--learning-rate", "0.02", "--num-prototype", "1", "--save-pred-every", "2"),
+    *("--random-mirror", "--random-jitter", "--select-on-target-labels", "--log-every", "3"),
+    *("--input-size", "64,32", "--input-size-target", "64,32"),
+)
+FOLDERS = {"step1": STEP1, "step2": STEP2}
+WHOLE = Path("whole")
+
+
+def same(a: Path, b: Path) -> None:
+    """Two folders hold the same run: states, best score and log."""
+    for name in ("last.pth", "best.pth"):
+        assert differences(training_state(a, name), training_state(b, name)) == []
+    assert losses(a) == losses(b)
+    names = [{path.name for path in folder.iterdir() if not path.name.startswith("step_")} for folder in (a, b)]
+    assert names[0] == names[1] == {"last.pth", "best.pth", "config.json", "log.jsonl"}
+
+
+def at_step(monkeypatch, step: int, action) -> None:
+    """Have `action` happen in the middle of the iteration that makes `step`."""
+    iterate = engine.Trainer._iterate
+
+    def patched(trainer, before, batches):
+        if before + 1 == step:
+            action()
+        return iterate(trainer, before, batches)
+
+    monkeypatch.setattr(engine.Trainer, "_iterate", patched)
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "code", "workers", "step"),
+    [
+        ("step1", signal.SIGTERM, 143, "1", 5),  # between checkpoints, in the middle of a mean of the log
+        ("step2", signal.SIGINT, 130, "0", 4),  # on a checkpoint, whose score is left to the run that goes on
+    ],
+)
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    after_stage1, monkeypatch, capsys, script, number, code, workers, step
+):
+    settings = (*SETTINGS, "--num-workers", workers)
+    folder = FOLDERS[script]
+    call(script, *settings, "--snapshot-dir", "whole")
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        assert exit_code(script, *settings, "--overwrite") == code
+    said = capsys.readouterr().err
+    name = signal.Signals(number).name
+    assert said == (
+        f"{name}: step {step} is saved in {folder}/last.pth; to go on, repeat the command with --continue-train, "
+        f"without --overwrite or --restore-from\n"
+    )
+    assert state(folder)["step"] == step
+    assert not (folder / lock.NAME).exists()
+    call(script, *settings, "--continue-train")
+    same(WHOLE, folder)
+
+
+def test_a_signal_while_scoring_does_not_wait(run_folder, monkeypatch, capsys):
+    call("step1", *SETTINGS, "--snapshot-dir", "whole")
+
+    def evaluate(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on scoring")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "evaluate", evaluate)
+        assert exit_code("step1", *SETTINGS) == 143
+    assert "step 2 is saved in" in capsys.readouterr().err
+    call("step1", *SETTINGS, "--continue-train")
+    same(WHOLE, STEP1)
+
+
+class PowerCut(BaseException):
+    """Nothing catches it; for the state of the files it is as a kill."""
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_after_a_kill_before_any_change_of_a_file_the_run_goes_on_as_if_nothing_had_been(
+    run_folder, monkeypatch, whole_run, count
+):
+    """Every file of a run appears by a rename: the process ends just before each of those about two checkpoints."""
+    replace, renames = os.replace, []
+
+    def cut(source, target):
+        renames.append(target)
+        if len(renames) == count + 2:  # after configuration and log
+            raise PowerCut
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(os, "replace", cut)
+        call("step1", *SETTINGS)
+    again = ["--continue-train"] if (STEP1 / "last.pth").exists() else ["--overwrite"]
+    call("step1", *SETTINGS, *again)
+    same(whole_run, STEP1)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory, benchmark_root) -> Path:
+    """The folder of a run that was never stopped; not to be written to."""
+    root = tmp_path_factory.mktemp("whole")
+    data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / "Cityscapes"))
+    call("step1", *SETTINGS, *data, "--snapshot-dir", str(root / "run"))
+    return root / "run"
+
+
+# Forks runs of stage 1, so that each need not import everything: reads arguments, prints a process, then how it ended.
+SERVER = """
+import json, os, sys, torch
+from tests.scripts import call
+torch.set_num_threads(1)
+for line in sys.stdin:
+    process = os.fork()
+    if process == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        call("step1", *json.loads(line))
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+def test_ten_kills_at_random_moments_change_nothing(run_folder):
+    """SIGKILL, with reading processes, a checkpoint and a score every step."""
+    settings = [*SETTINGS, "--num-steps", "4", "--save-pred-every", "1", "--num-workers", "1"]
+    moments = random.Random(0)
+    ended: list[int] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    ) as server:
+        asked, answers = server.stdin, server.stdout
+        assert asked is not None and answers is not None
+
+        def run(*arguments: str, seconds: float | None = None) -> int:
+            asked.write(json.dumps([*settings, *arguments]) + "\n")
+            asked.flush()
+            process = int(answers.readline())
+            if seconds is not None:
+                time.sleep(seconds)
+                with suppress(ProcessLookupError):  # done before
+                    os.kill(process, signal.SIGKILL)
+            return int(answers.readline())
+
+        began = time.monotonic()
+        assert run("--snapshot-dir", "whole") == 0
+        longest = time.monotonic() - began
+        while len(ended) < 10:
+            arguments = ["--continue-train"] if (STEP1 / "last.pth").exists() else ["--overwrite"]
+            ended.append(run(*arguments, seconds=moments.uniform(0.1, 0.4) * longest))
+        assert ended.count(-signal.SIGKILL) >= 5
+        assert run("--continue-train") == 0
+        asked.close()
+    same(WHOLE, STEP1)
+
+
+def test_ctrl_c_in_a_terminal_prints_one_line_though_all_processes_get_it(run_folder):
+    command = [
+        sys.executable,
+        str(ROOT / "train_step1.py"),
+        *COMMON["step1"],
+        "--num-steps",
+        "100000",
+        "--num-workers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        [*command, "--save-pred-every", "90000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step1 2/100000" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 130
+    step = state(STEP1)["step"]
+    assert said.startswith(f"SIGINT: step {step} is saved in {STEP1}/last.pth; to go on, ") and said.count("\n") == 1
+
+
+def test_two_runs_in_one_folder(run_folder, capsys):
+    call("step1", *SETTINGS, "--num-steps-stop", "2")
+    before = {path.name: path.read_bytes() for path in STEP1.iterdir()}
+    with lock.held(STEP1):
+        assert exit_code("step1", *SETTINGS, "--continue-train") == 2
+    said = f"error: {STEP1}: in use by another run (process {os.getpid()} on {socket.gethostname()});"
+    assert capsys.readouterr().err.startswith(said)
+    assert {path.name: path.read_bytes() for path in STEP1.iterdir()} == before
+
+
+@pytest.mark.parametrize(("number", "kept"), [("0", []), ("1", [6]), ("3", [4, 5, 6])])
+def test_the_last_checkpoints_are_kept_by_step(run_folder, number, kept):
+    call("step1", *SETTINGS, "--save-pred-every", "1", "--keep-last", number)
+    assert sorted(path.name for path in STEP1.glob("step_*")) == [f"step_{step:08d}.pth" for step in kept]
+    assert [state(STEP1, f"step_{step:08d}.pth")["step"] for step in kept] == kept
+
+
+def test_a_damaged_checkpoint_is_recognised_and_going_on_from_the_one_before_it_loses_nothing(run_folder, capsys):
+    call("step1", *SETTINGS, "--snapshot-dir", "whole")
+    call("step1", *SETTINGS)
+    with open(STEP1 / "last.pth", "r+b") as file:  # the newest numbered one is the same file
+        file.seek(50_000)
+        byte = file.read(1)[0]
+        file.seek(50_000)
+        file.write(bytes([byte ^ 4]))
+    assert exit_code("step1", *SETTINGS, "--continue-train") == 2
+    said = capsys.readouterr().err
+    assert "last.pth: cannot be read as weights (damaged: wrong checksum of " in said
+    offered = re.findall(r"\S+step_\d+\.pth", said)
+    assert offered == [f"{STEP1}/step_00000004.pth"]
+    call("step1", *SETTINGS, "--continue-train", offered[0])
+    same(WHOLE, STEP1)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_how_much_was_needed(run_folder, capsys):
+    call("step1", *SETTINGS, "--num-steps-stop", "2")
+    before = training_state(STEP1)
+    size = (STEP1 / "last.pth").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        assert exit_code("step1", *SETTINGS, "--continue-train") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    found = re.match(
+        rf"error: {STEP1}/last\.pth: cannot be written \(File too large; ([\d.]+) MB needed, \S+ [MG]B", said
+    )
+    assert found and float(found[1]) * 1e6 == pytest.approx(size, rel=0.1)
+    assert differences(before, training_state(STEP1)) == []
+    assert sorted(path.name for path in STEP1.iterdir()) == [
+        "best.pth", "config.json", "last.pth", "log.jsonl", "step_00000002.pth",
+    ]  # fmt: skip
+    call("step1", *SETTINGS, "--continue-train")
+    assert state(STEP1)["step"] == ALL
+
+
+def break_gradient(monkeypatch, step: int) -> None:
+    backward = engine.Trainer._backward
+
+    def patched(trainer, loss, player):
+        backward(trainer, loss, player)
+        if trainer.step + 1 == step:
+            trainer.segmenter.conv1.weight.grad[0, 0, 0, 0] = torch.inf
+
+    monkeypatch.setattr(engine.Trainer, "_backward", patched)
+
+
+def break_loss(monkeypatch, step: int) -> None:
+    iteration, steps = Adaptation.iteration, []
+
+    def patched(adaptation, source, target, backward, **extra):
+        def spoilt(loss, player):
+            backward(loss * (torch.nan if player == "segmenter" and trainers[-1].step + 1 == step else 1), player)
+
+        losses = iteration(adaptation, source, target, spoilt, **extra)
+        if trainers[-1].step + 1 == step:
+            losses["adv"] = losses["adv"] * torch.nan
+        steps.append(trainers[-1].step)
+        return losses
+
+    trainers: list[engine.Trainer] = []
+    init = engine.Trainer.__init__
+
+    def noted(trainer, *arguments):
+        init(trainer, *arguments)
+        trainers.append(trainer)
+
+    monkeypatch.setattr(engine.Trainer, "__init__", noted)
+    monkeypatch.setattr(Adaptation, "iteration", patched)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"), [(break_loss, "adv not finite"), (break_gradient, "gradient of conv1.weight not finite")]
+)
+def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder, monkeypatch, capsys, spoil, what):
+    settings = (*SETTINGS, "--save-pred-every", "3", "--overwrite")
+    call("step1", *settings, "--num-steps-stop", "4", "--snapshot-dir", "good")
+    with monkeypatch.context() as patch:
+        spoil(patch, 5)
+        assert exit_code("step1", *settings) == 2
+        said = capsys.readouterr().err
+        path = STEP1 / "nonfinite.pth"
+        assert exit_code("step1", *settings, "--continue-train", str(path)) == 2
+        assert capsys.readouterr().err == said
+    assert said.count("\n") == 1 and said.startswith("error: step 5: ")
+    assert what in re.sub(r" \(seg .*?\)", "", said)
+    assert re.search(r"\(seg [\d.]+, adv (nan|[\d.]+), ", said)
+    names = [f"{n:05d}.png" for n in range(1, 7)]
+    drawn = next(iter(EndlessSampler(6, 2, 1234, start=8)))
+    assert f"images: source {names[drawn[0][0]]} {names[drawn[1][0]]}, target " in said
+    assert f"the last good checkpoint is {STEP1}/last.pth" in said
+    assert state(STEP1)["step"] == 3
+    good = {
+        key: value for key, value in training_state(Path("good")).items() if key not in ("score_due", "best", "meter")
+    }
+    before = training_state(STEP1, "nonfinite.pth")
+    assert differences(good, {key: before[key] for key in good}) == []
+    call("step1", *settings, "--continue-train", str(path))  # the cause is gone
+    assert state(STEP1)["step"] == ALL
+
+
+def test_deterministic_runs_of_one_seed_have_one_hash(run_folder, capsys):
+    settings = ("--num-steps", "2", "--random-jitter", "--num-workers", "1")
+
+    def run(folder: str, *arguments: str) -> str:
+        try:
+            call("step1", *settings, "--deterministic", "--snapshot-dir", folder, *arguments)
+            assert torch.are_deterministic_algorithms_enabled()
+        finally:
+            torch.use_deterministic_algorithms(False)
+        found = re.findall(r"sha256 of its content: ([0-9a-f]{64})", capsys.readouterr().out)
+        checkpoint.main([f"{folder}/last.pth"])
+        assert capsys.readouterr().out == f"{found[0]}  step1  step 2  {folder}/last.pth\n"
+        return found[0]
+
+    first = run("a")
+    assert run("b") == first
+    assert run("c", "--random-seed", "7") != first
+
+
+def test_nothing_is_fetched_from_a_network(run_folder, monkeypatch, capsys):
+    def refuse(*_, **__):
+        pytest.fail("asked for a network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    call("step1", "--num-steps", "1")
+    assert exit_code("step1", "--overwrite", "--restore-from", "https://example.org/weights.pth") == 2
+    said = "error: --restore-from: https://example.org/weights.pth: nothing is downloaded; expected a file"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_scratch_folders_of_killed_processes_go_when_the_folder_is_next_written(tmp_path, monkeypatch):
+    old, new = tmp_path / ".partial-old", tmp_path / ".partial-new"
+    for path in (old, new):
+        path.mkdir()
+        (path / "mask.png").touch()
+    os.utime(old, (0, 0))
+    with files.staged(tmp_path) as scratch:
+        os.utime(scratch, (0, 0))
+        with files.staged(tmp_path):  # of another process, which must leave the first one's alone
+            assert scratch.is_dir()
+        (scratch / "1.png").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "1.png"]
+
+
+def test_the_exit_code_of_a_stop_before_anything_was_written(run_folder, monkeypatch, capsys):
+    monkeypatch.setattr(engine.Trainer, "_resume", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert exit_code("step1") == 143
+    assert capsys.readouterr().err == "SIGTERM: stopped; no file is left half-written\n"
+    assert not STEP1.exists()
