@@ -23,7 +23,7 @@ ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
     *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu"),
     *("continue_train", "snapshot_dir", "overwrite", "save_pred_every", "select_on_target_labels", "log_every"),
     *("log_dir", "tensorboard", "ssl_target_dir", "skip_bad_images", "cache", "channels_last", "sync_bn"),
-    *("autotune", "compile", "checkpoint_activations"),
+    *("autotune", "compile", "checkpoint_activations", "keep_last", "deterministic"),
 }
 
 
