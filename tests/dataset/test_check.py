@@ -14,6 +14,7 @@ import dataset as package
 from dataset import Folder
 from dataset.check import Part, check, examine, quick_check
 from dataset.check import __main__ as script
+from dataset.reading import check_image, read_image
 from dataset.tables import parse_classes
 from utils import config
 from utils.errors import UserError
@@ -251,3 +252,17 @@ def test_the_data_package_imports_no_networks_and_no_options():
         found = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
         refused = [n for n in found if n.partition(".")[0] == "model" or n in ("utils.config", "utils.build")]
         assert refused == [], path
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_the_quick_look_at_an_image_agrees_with_reading_it(tmp_path, suffix):
+    whole = tmp_path / f"whole.{suffix}"
+    write(whole, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    assert check_image(whole) == read_image(whole).size == (60, 40)
+    content = whole.read_bytes()
+    for part in (0.02, 0.5, 0.9):
+        path = tmp_path / f"part.{suffix}"
+        path.write_bytes(content[: int(part * len(content))])
+        for look in (check_image, read_image):
+            with pytest.raises(UserError, match=rf"part\.{suffix}: corrupt or unreadable image"):
+                look(path)
