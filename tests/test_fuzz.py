@@ -155,6 +155,16 @@ def equal_or_refused(path: Path, content: bytes, expected: Any) -> None:
         assert differences(found, expected) == []
 
 
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), more=st.booleans())
+@settings(max_examples=200)
+def test_a_flipped_bit_changes_nothing_or_is_refused(saved, place, bit, more):
+    path, content, expected = saved
+    flipped = bytearray(content)
+    for position in {int(place * len(content)), int(place * len(content)) * 7 % len(content) if more else 0} - {0}:
+        flipped[position] ^= 1 << bit
+    equal_or_refused(path, bytes(flipped), expected)
+
+
 @given(keep=st.floats(0, 1), tail=st.binary(max_size=20))
 def test_a_cut_or_lengthened_file_changes_nothing_or_is_refused(saved, keep, tail):
     path, content, expected = saved

@@ -230,6 +230,17 @@ def test_random_damage_never_escapes(tmp_path, suffix):
                 assert suffix != "png" or np.array_equal(pixels, COLOURS.repeat(8, 0))  # the others have no checksum
 
 
+def test_pixels_that_do_not_fit_their_checksum(tmp_path):
+    """Pillow alone decodes such a file, to other pixels."""
+    path = tmp_path / "a.png"
+    for mode, read in (("RGB", read_image), ("RGBA", read_image), ("L", read_ids), ("1", read_ids)):
+        Image.fromarray(COLOURS.repeat(8, 0)).convert(mode).save(path, compress_level=0)
+        content = bytearray(path.read_bytes())
+        content[-40] ^= 1
+        path.write_bytes(content)
+        refused(read, path, "corrupt or unreadable", "the checksum of its part IDAT is wrong")
+
+
 def test_libtiff_adds_no_lines_of_its_own(tmp_path, capfd):
     path = tmp_path / "a.tif"
     Image.fromarray(COLOURS.repeat(50, 0)).save(path, compression="tiff_deflate")
