@@ -7,14 +7,21 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 Call = tuple[str, ...]  # a script of `tests.scripts.MAINS`, then its arguments
 
 
-def run_in_two(*calls: Call, timeout: float = 240) -> list[tuple[int, str, str]]:
-    """Make the calls in turn, in the working folder; return exit code, output and errors of each process."""
+def run_in_two(
+    *calls: Call, timeout: float = 240, meanwhile: Callable[[list[subprocess.Popen[str]]], object] = lambda _: None
+) -> list[tuple[int, str, str]]:
+    """Make the calls in turn, in the working folder; return exit code, output and errors of each process.
+
+    meanwhile: is called with both processes once they have started.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,6 +35,7 @@ def run_in_two(*calls: Call, timeout: float = 240) -> list[tuple[int, str, str]]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
     try:
+        meanwhile(started)
         outputs = [process.communicate(timeout=timeout) for process in started]
     finally:
         for process in started:
@@ -43,7 +51,8 @@ def main() -> None:
         for arguments in json.loads(sys.argv[1]):
             call(*arguments)
 
-    config.run(make_calls)
+    with patch("os.fsync"):  # nothing here has to outlive a power cut
+        config.run(make_calls)
 
 
 if __name__ == "__main__":

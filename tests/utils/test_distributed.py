@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dataset.reading import image_names
 from tests.processes import Call, run_in_two
-from tests.scripts import SOURCE, STEP1, TARGET, call, differences, state, steps
+from tests.scripts import PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
 from utils import checkpoint, distributed
 from utils.errors import UserError
 
@@ -61,16 +65,37 @@ def check_equal_but_for_rounding(script: str) -> None:
     assert (alone["memory"]["stuff"]["count"] > began["memory"]["stuff"]["count"]).any()
 
 
-def test_two_processes_train_as_one_and_resume_exactly(after_stage1):
+def prediction_calls(root: str) -> list[Call]:
+    """Three images for two processes, two for two, and two in one batch, so that one process has nothing to do."""
+    weights = ("--restore-from", str(STEP1 / "last.pth"), "--cpu")
+    pseudo = ("pseudo", "--data-list-target", "three.txt", "--batch-size", "2", "--ssl-target-dir", f"{root}/labels")
+    scores = ("evaluate", "--save", f"{root}/masks", "--json", f"{root}/scores.json")
+    batch = ("evaluate", "--save", "none", "--json", f"{root}/batch.json", "--batch-size", "2")
+    return [(*arguments, *weights) for arguments in (pseudo, scores, batch)]
+
+
+def check_equal_files(one: Path, two: Path) -> None:
+    alone, both = (
+        {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (one, two)
+    )
+    assert len(alone) == 3 + 2 * 2 + 2 and alone == both
+
+
+def test_two_processes_equal_one_and_resume_exactly(after_stage1):
+    ignored = next(PSEUDO.glob("*.png"))  # one process's loss is 0 where the other's is not
+    Image.fromarray(np.full_like(mask(ignored), 255)).save(ignored)
+    Path("three.txt").write_text("\n".join(image_names(TARGET / "leftImg8bit/train")[:3]))
     for script in ("step1", "step2"):
         make_start(script, Path(f"{script}.pth"))
     jobs = [(script, *TRAIN, "--num-steps", "4", "--continue-train", f"{script}.pth") for script in ("step1", "step2")]
-    batches = ("--num-steps", "2", "--batch-size", "1", "--bn", "shared", "--learning-rate", "0.02", "--cpu")
+    batches = ("step1", "--num-steps", "2", "--batch-size", "1", "--bn", "shared", "--learning-rate", "0.02", "--cpu")
     ended = run_in_two(
         *((*job, "--batch-size", "1", "--snapshot-dir", f"two-{job[0]}") for job in jobs),
-        ("step1", *batches, "--snapshot-dir", "whole"),
-        ("step1", *batches, "--snapshot-dir", "half", "--num-steps-stop", "1"),
-        ("step1", *batches, "--snapshot-dir", "half", "--continue-train"),
+        (*batches, "--snapshot-dir", "whole"),
+        (*batches, "--snapshot-dir", "half", "--num-steps-stop", "1"),
+        (*batches, "--snapshot-dir", "half", "--continue-train"),
+        *prediction_calls("two"),
     )
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert "step1 4/4" in ended[0][1] and ended[1][1:] == ("", "")
@@ -80,6 +105,9 @@ def test_two_processes_train_as_one_and_resume_exactly(after_stage1):
     whole, resumed = state(Path("whole")), state(Path("half"))
     assert len(whole["rng_of_others"]) == 1
     assert differences(whole | {"options": 0}, resumed | {"options": 0}) == []
+    for arguments in prediction_calls("one"):
+        call(*arguments)
+    check_equal_files(Path("one"), Path("two"))
 
 
 def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_root):
@@ -103,34 +131,19 @@ def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_r
     assert said_by_other[0] == "" and said_by_other[1].count("\n") == 1
 
 
-def test_pseudo_labels_and_scores_of_two_processes_are_those_of_one(after_stage1):
-    Path("three.txt").write_text("\n".join(image_names(TARGET / "leftImg8bit/train")[:3]))
-    checkpoint_of = ("--restore-from", str(STEP1 / "last.pth"), "--cpu")
+def test_a_signal_to_one_process_stops_both_at_the_same_step_with_a_checkpoint(run_folder):
+    def stop_one(processes: list[subprocess.Popen[str]]) -> None:
+        while not (STEP1 / "last.pth").exists() and processes[1].poll() is None:
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
 
-    def calls(root: str) -> list[Call]:
-        pseudo = (
-            "pseudo",
-            "--data-list-target",
-            "three.txt",
-            "--batch-size",
-            "2",
-            "--ssl-target-dir",
-            f"{root}/labels",
-        )
-        evaluation = ("evaluate", "--save", f"{root}/masks", "--json", f"{root}/scores.json")
-        whole = ("evaluate", "--batch-size", "2", "--save", "none", "--json", f"{root}/whole.json")  # nothing for one
-        return [(*call, *checkpoint_of) for call in (pseudo, evaluation, whole)]
-
-    ended = run_in_two(*calls("two"))
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert ended[1][1:] == ("", "")
-    for arguments in calls("one"):
-        call(*arguments)
-    one, two = (
-        {str(path.relative_to(root)): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
-        for root in ("one", "two")
-    )
-    assert len(one) == 3 + 2 * 2 + 2 and one == two
+    endless = ("step1", "--batch-size", "1", "--num-steps", "100000", "--save-pred-every", "1", "--cpu")
+    (code, out, said), (code_of_other, out_of_other, said_by_other) = run_in_two(endless, meanwhile=stop_one)
+    assert (code, code_of_other) == (143, 143)
+    step = state(STEP1)["step"]
+    lines = (said + said_by_other).splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"SIGTERM: step {step} is saved in {STEP1}/last.pth; ")
+    assert f"step1 {step}/100000" in out and out_of_other == ""
 
 
 def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
