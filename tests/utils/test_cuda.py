@@ -1,0 +1,84 @@
+"""Options for speed and memory on a GPU: the losses of the plain iteration within their precision, and no waiting."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from dataset.classes import CITYSCAPES
+from model.adaptation import Batch
+from model.batchnorm import set_training_mode
+from utils import build, config
+from utils.engine import Data, Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def trainer(**options: Any) -> Trainer:
+    torch.manual_seed(0)
+    given = {"preset": "builtin", "num_prototype": 1, "autotune": False, **options}
+    resolved = config.resolve("step1", given)
+    segmenter = build.segmenter(resolved, frozenset(), CITYSCAPES)
+    set_training_mode(segmenter, resolved.bn)
+    domain = cast(Any, SimpleNamespace(table=CITYSCAPES))
+    return Trainer(resolved, "step1", segmenter, Data(domain, domain))
+
+
+def batches() -> tuple[Batch, Batch]:
+    g = torch.Generator().manual_seed(1)
+    image = torch.randint(256, (2, 2, 3, 128, 256), dtype=torch.uint8, generator=g)
+    label = torch.randint(19, (2, 2, 128, 256), dtype=torch.uint8, generator=g)
+    pair = [{"image": i.cuda(), "label": v.cuda()} for i, v in zip(image, label)]
+    return pair[0], pair[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"channels_last": False}, 1e-3),
+        ({"checkpoint_activations": True}, 1e-3),
+        ({"compile": True}, 1e-2),
+        ({"autotune": True}, 1e-3),
+        ({"amp": "bf16"}, 0.05),
+        ({"amp": "fp16"}, 0.02),
+    ],
+    ids=str,
+)
+def test_losses_equal_the_plain_ones_within_the_precision(options: dict[str, Any], tolerance: float) -> None:
+    plain, ours = trainer(), trainer(**options)
+    for step in range(2):
+        expected, losses = (made._iterate(step, iter([batches()])) for made in (plain, ours))
+        assert losses.keys() == expected.keys()
+        for name in ("seg", "adv", "adv_feat", "D_output", "D_feature"):
+            torch.testing.assert_close(losses[name], expected[name], rtol=tolerance, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_an_iteration_with_its_steps_waits_for_the_label_maps_alone(amp: str) -> None:
+    made, pair = trainer(amp=amp), batches()
+    for step in range(2):  # the states of the optimisers, and cuDNN's choices
+        made._iterate(step, iter([pair]))
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made._iterate(2, iter([pair]))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+    assert len(waits) <= 4, waits
+
+
+def test_peak_memory_is_less_with_recomputed_activations() -> None:
+    peaks = []
+    for again in (True, False):
+        made = trainer(backbone="resnet50", checkpoint_activations=again)
+        torch.cuda.reset_peak_memory_stats()
+        made._iterate(0, iter([batches()]))
+        peaks.append(torch.cuda.max_memory_allocated())
+        del made
+    assert peaks[0] < 0.7 * peaks[1]
