@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
@@ -262,7 +264,11 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
 
 def test_a_killed_reading_process_is_one_line(run_folder, capsys, monkeypatch):
-    monkeypatch.setattr(SegmentationDataset, "__getitem__", lambda *_: os.kill(os.getpid(), 9))
+    def die(*_: object) -> None:
+        assert get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", die)
     error = refused(capsys, "step1", "--num-workers", "1")
     assert "a process that reads images was killed" in error and "lower --num-workers" in error
 
