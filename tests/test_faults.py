@@ -285,26 +285,24 @@ def break_gradient(monkeypatch, step: int) -> None:
 
 
 def break_loss(monkeypatch, step: int) -> None:
-    iteration, steps = Adaptation.iteration, []
+    iterate, iteration, now = engine.Trainer._iterate, Adaptation.iteration, [0]
+
+    def noted(trainer, before, batches):
+        now[0] = before + 1
+        return iterate(trainer, before, batches)
 
     def patched(adaptation, source, target, backward, **extra):
-        def spoilt(loss, player):
-            backward(loss * (torch.nan if player == "segmenter" and trainers[-1].step + 1 == step else 1), player)
+        factor = torch.nan if now[0] == step else 1.0
+        losses = iteration(
+            adaptation,
+            source,
+            target,
+            lambda loss, player: backward(loss * factor if player == "segmenter" else loss, player),
+            **extra,
+        )
+        return losses | {"adv": losses["adv"] * factor}
 
-        losses = iteration(adaptation, source, target, spoilt, **extra)
-        if trainers[-1].step + 1 == step:
-            losses["adv"] = losses["adv"] * torch.nan
-        steps.append(trainers[-1].step)
-        return losses
-
-    trainers: list[engine.Trainer] = []
-    init = engine.Trainer.__init__
-
-    def noted(trainer, *arguments):
-        init(trainer, *arguments)
-        trainers.append(trainer)
-
-    monkeypatch.setattr(engine.Trainer, "__init__", noted)
+    monkeypatch.setattr(engine.Trainer, "_iterate", noted)
     monkeypatch.setattr(Adaptation, "iteration", patched)
 
 
