@@ -31,6 +31,7 @@ ARMS = {
     "source_only": "source only",
     "no_terms": f"step 1 without any term (BatchNorm statistics alone), {SCHEDULE.align} steps",
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
+    "self_training": f"step 2 without any term of either stage (pseudo-labels alone), {SCHEDULE.self_train} steps more",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",
 }
 
@@ -43,6 +44,8 @@ def runner(data: Path, weights: Path, out: Path, seed: int) -> demo.Runner:
 def run(stages: demo.Runner) -> None:
     start = run_stages(stages)
     once(stages, "no_terms", lambda: stages.step1_stopped(start, *ALL_TERMS, name="no_terms"))
+    without = stages.out / "no_terms" / "last.pth"
+    once(stages, "self_training", lambda: stages.step2(without, *ALL_TERMS, name="self_training"))
 
 
 def table(folders: list[Path]) -> list[str]:

@@ -117,7 +117,7 @@ class Trainer:
         networks = {"segmenter": segmenter, **self.discriminators}
         self.precision = Precision(options.amp, self.device, networks, self.optimizers)
         if options.compile:
-            segmenter.compile()
+            segmenter.compile(dynamic=False)  # a graph for each domain's size; one for all sizes fails to compile
         self.adaptation = Adaptation(
             segmenter, self.discriminators, self.memory, terms, amp_dtype=self.precision.autocast
         )

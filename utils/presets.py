@@ -42,6 +42,9 @@ _SHORT_SCHEDULE: Values = {
     "lambda_adv_cate": 0.1,
 }
 
+# A tenth of stage 1's, as in the paper.
+_SECOND_STAGE: Values = {"lambda_adv_cls": 0.01, "lambda_adv_ins": 0.01, "lambda_adv_cate": 0.01}
+
 # For a few hundred photographs (our choice, measured on CamVid: bench/camvid.py).
 _SMALL_NETWORK: Values = {
     "backbone": "mobilenet_v2",
@@ -51,7 +54,7 @@ _SMALL_NETWORK: Values = {
     "bn": "target",
     **_SHORT_SCHEDULE,
     "batch_size": 2,
-    "num_prototype": 20,
+    "num_prototype": 5,  # so that things get ready within the first hundreds of steps
     "num_workers": 1,
     "random_mirror": True,
     "random_scale": True,
@@ -59,7 +62,7 @@ _SMALL_NETWORK: Values = {
     "save_pred_every": 1000,
     "log_every": 50,
     "step1": {"num_steps": 4000, "num_steps_stop": None, "learning_rate": 4e-3, "warmup_steps": 50},
-    "step2": {"num_steps": 800, "num_steps_stop": None, "learning_rate": 1e-3},
+    "step2": {"num_steps": 800, "num_steps_stop": None, "learning_rate": 1e-3, **_SECOND_STAGE},
 }
 
 PRESETS: dict[str, Values] = {
@@ -122,13 +125,7 @@ PRESETS: dict[str, Values] = {
         "random_mirror": True,
         "random_jitter": True,
         "step1": {"num_steps": 1900, "num_steps_stop": None, "warmup_steps": 50},
-        "step2": {
-            "num_steps": 500,
-            "num_steps_stop": None,
-            "lambda_adv_cls": 0.01,  # a tenth of stage 1's, as in the paper
-            "lambda_adv_ins": 0.01,
-            "lambda_adv_cate": 0.01,
-        },
+        "step2": {"num_steps": 500, "num_steps_stop": None, **_SECOND_STAGE},
     },
 }
 
