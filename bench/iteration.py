@@ -99,6 +99,7 @@ class ForcedLogits:
         self.components = components
         self._masks: dict[torch.Size, Tensor] = {}
 
+    @torch.compiler.disable
     def __call__(self, module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         features, logits = output
         height, width = size = logits.shape[2:]

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.adaptation import Terms, category_terms
 from model.memory import RingBuffers, SourceMemory
-from model.regions import ClassSplit, pool_regions
+from model.regions import ClassSplit, LabelMaps, pool_regions
 
 SPLIT = ClassSplit(19, (0, 1, 2, 3, 4, 8, 9, 10), (5, 6, 7, *range(11, 19)))
 RELEASED = {
@@ -44,8 +44,7 @@ def update_memory(memory: SourceMemory, inputs: dict[str, np.ndarray], classify:
     """The source half: features and labels of the correctly predicted pixels, given as such."""
     features = torch.from_numpy(inputs["src_feature"].astype(np.float32) / 16)[None]
     right = torch.from_numpy(inputs["right_label"].astype(np.int64))[None]
-    logits = torch.nn.functional.one_hot(right.clamp_max(SPLIT.num_classes), SPLIT.num_classes + 1)[..., :-1]
-    memory.update(features, logits.permute(0, 3, 1, 2).float(), right, classify)
+    memory.update(features, LabelMaps(right), classify)
 
 
 def compare(path: Path) -> list[Row]:
@@ -90,7 +89,7 @@ def loss_figures(
     term: str,
 ) -> dict[str, float]:
     features = torch.from_numpy(inputs["trg_feature"].astype(np.float32) / 16)[None].requires_grad_()
-    [image] = pool_regions(features, prediction, SPLIT)
+    [image] = pool_regions(features, LabelMaps(prediction), SPLIT)
     loss = category_terms(image, memory, memory.centroids(), classify, terms)[term]
     (gradient,) = torch.autograd.grad(loss, features, allow_unused=True)
     gradient = torch.zeros_like(features) if gradient is None else gradient

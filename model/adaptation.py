@@ -19,8 +19,8 @@ from model.batchnorm import statistics_kept
 from model.deeplab import DeepLab
 from model.isia import isia, released_gap, released_same
 from model.matching import instance_matching, nearest_distance, stuff_matching
-from model.memory import SourceMemory, recognised
-from model.regions import Regions, pool_regions
+from model.memory import SourceMemory, correct_labels, recognised
+from model.regions import LabelMaps, Regions, pool_regions
 from model.segmentation import probabilities, segmentation_loss
 
 Batch = dict[str, Tensor]
@@ -84,11 +84,24 @@ class Adaptation:
         pseudo-labels are used; None for source only. `matching=False` (first iteration of a run) fills the memory but
         leaves the terms out that read it. Returns every term, unweighted and detached, by name.
         """
+        device = source["image"].device
+
+        def outside(loss: Tensor, player: str) -> None:
+            with torch.autocast(device.type, enabled=False):
+                backward(loss, player)
+
+        # One context around both domains: it casts each weight once, not once a domain.
+        with torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            return self._iteration(source, target, outside, matching)
+
+    def _iteration(self, source: Batch, target: Batch | None, backward: Backward, matching: bool) -> Losses:
         terms = self.terms
-        with self._autocast(source["image"].device):
-            with statistics_kept(self.segmenter, terms.bn == "target" and target is not None):
-                features_s, logits_s = self.segmenter(source["image"])
-            loss = segmentation_loss(logits_s, source["label"], terms.ignore_label)
+        with statistics_kept(self.segmenter, terms.bn == "target" and target is not None):
+            features_s, logits_s = self.segmenter(source["image"])
+        # Label maps set out for the host before the work that the device then does meanwhile.
+        learnt = self.memory is not None and target is not None
+        correct = LabelMaps(correct_labels(logits_s.detach(), source["label"])) if learnt else None
+        loss = segmentation_loss(logits_s, source["label"], terms.ignore_label)
         losses = {"seg": loss.detach()}
         loss = terms.segmentation * loss
         together = terms.same > 0 and target is not None  # a term with gradient through both domains: one backward
@@ -96,32 +109,31 @@ class Adaptation:
             backward(loss, "segmenter")
         if target is None:
             return losses
-        if self.memory is not None:
-            self.memory.update(features_s.detach(), logits_s.detach(), source["label"], self.segmenter.classify)
+        if self.memory is not None and correct is not None:
+            self.memory.update(features_s.detach(), correct, self.segmenter.classify)
 
-        with self._autocast(target["image"].device):
-            with statistics_kept(self.segmenter, terms.bn == "source"):
-                features_t, logits_t = self.segmenter(target["image"])
-            size = target["image"].shape[2:]
-            scores = {
-                name: shared_scores(self.discriminators[name], maps)
-                for name, maps in self._maps(features_t, logits_t, size).items()
-            }
-            fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
-            target_losses, total = self._target_losses(features_t, logits_t, fooled, target, matching)
-            if together:
-                pairs = zip(logits_s, logits_t, strict=True)
-                same = torch.stack([released_same(s, t, features_t.shape[1]) for s, t in pairs]).mean()
-                target_losses["same"] = same.detach()
-                total = total + terms.same * same + loss
+        with statistics_kept(self.segmenter, terms.bn == "source"):
+            features_t, logits_t = self.segmenter(target["image"])
+        compared = self.memory is not None and matching and terms.matching
+        predicted = LabelMaps(logits_t.detach().argmax(1)) if compared else None
+        scores = {
+            name: shared_scores(self.discriminators[name], maps)
+            for name, maps in self._maps(features_t, logits_t, target["image"].shape[2:]).items()
+        }
+        fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
+        target_losses, total = self._target_losses(features_t, logits_t, fooled, target, predicted)
+        if together:
+            pairs = zip(logits_s, logits_t, strict=True)
+            same = torch.stack([released_same(s, t, features_t.shape[1]) for s, t in pairs]).mean()
+            target_losses["same"] = same.detach()
+            total = total + terms.same * same + loss
         losses |= target_losses
         backward(total, "segmenter")
 
-        with torch.no_grad(), self._autocast(source["image"].device):
+        with torch.no_grad():
             maps_s = self._maps(features_s, logits_s, source["image"].shape[2:])
         for name, maps in maps_s.items():
-            with self._autocast(maps.device):
-                loss = discriminator_loss(self.discriminators[name](maps.detach()), scores[name][1])
+            loss = discriminator_loss(self.discriminators[name](maps.detach()), scores[name][1])
             backward(loss, "discriminator")
             losses[f"D_{name}"] = loss.detach()
         return losses
@@ -132,9 +144,12 @@ class Adaptation:
         return {name: maps[name]() for name in self.discriminators}
 
     def _target_losses(
-        self, features: Tensor, logits: Tensor, fooled: Losses, target: Batch, matching: bool
+        self, features: Tensor, logits: Tensor, fooled: Losses, target: Batch, predicted: LabelMaps | None
     ) -> tuple[Losses, Tensor]:
-        """Terms of a target batch, and their weighted sum; `fooled`: the adversarial ones by discriminator."""
+        """Terms of a target batch, and their weighted sum.
+
+        fooled: the adversarial ones by discriminator; predicted: P, None to leave the category and instance terms out.
+        """
         terms = self.terms
         weighted: dict[str, tuple[float, Tensor]] = {}
         if "output" in fooled:
@@ -143,8 +158,8 @@ class Adaptation:
             weighted["adv_feat"] = (terms.feature_adversarial, fooled["feature"])
         if terms.pseudo_label:
             weighted["pseudo"] = (terms.pseudo_label, segmentation_loss(logits, target["label"], terms.ignore_label))
-        if self.memory is not None and matching and terms.matching:
-            images = pool_regions(features, logits.argmax(1), self.memory.split)
+        if self.memory is not None and predicted is not None:
+            images = pool_regions(features, predicted, self.memory.split)
             with torch.autocast(features.device.type, enabled=False):
                 source = self.memory.centroids()
                 classify = self.segmenter.classify
@@ -156,9 +171,6 @@ class Adaptation:
         for weight, loss in weighted.values():
             total = total + weight * loss
         return {name: loss.detach() for name, (_, loss) in weighted.items()}, total
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
 
 def category_terms(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.regions import MAX_INSTANCES, ClassSplit, pool_regions
+from model.regions import MAX_INSTANCES, ClassSplit, LabelMaps, pool_regions
 
 Classify = Callable[[Tensor], Tensor]
 Gather = Callable[[list[Tensor]], list[Tensor]]
@@ -94,13 +94,12 @@ class SourceMemory:
         self.things = RingBuffers(len(split.things), MAX_INSTANCES * num_prototype, feature_dim, device)
 
     @torch.no_grad()
-    def update(self, features: Tensor, logits: Tensor, labels: Tensor, classify: Classify) -> None:
+    def update(self, features: Tensor, correct: LabelMaps, classify: Classify) -> None:
         """Write what a source batch teaches, image by image.
 
-        features: [B, D, h, w]; logits: [B, C, h, w]; labels: [B, H, W] train ids at image size; classify: means
-        [N, D] -> logits [N, C].
+        features: [B, D, h, w]; correct: those of `correct_labels`; classify: means [N, D] -> logits [N, C].
         """
-        images = pool_regions(features, correct_labels(logits, labels), self.split)
+        images = pool_regions(features, correct, self.split)
         stuff = torch.stack([image.centroids[self.stuff_ids] for image in images], 1)
         present = torch.stack([image.present[self.stuff_ids] for image in images], 1)
         things = torch.cat([image.instances for image in images], 1)

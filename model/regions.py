@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.transfer import to_host
+from model.transfer import Sending
 
 MAX_INSTANCES = 10  # paper: the ten largest instances of a class and image
 
@@ -40,7 +40,7 @@ class Regions:
 
     centroids: [C, D] float32, zero where the class is absent; present: [C] bool.
     instances: [T, R, D] float32 of the T thing classes, from large to small, zero beyond the last;
-    is_instance: [T, R] bool. R is the largest number of instances of one class, at most `MAX_INSTANCES`.
+    is_instance: [T, R] bool. R is at least the largest number of instances of one class, and at most `MAX_INSTANCES`.
     """
 
     centroids: Tensor
@@ -75,16 +75,33 @@ def largest_components(labels: np.ndarray, things: tuple[int, ...], limit: int =
     return number[components].reshape(labels.shape)
 
 
-def pool_regions(features: Tensor, labels: Tensor, split: ClassSplit) -> list[Regions]:
-    """Pool every class and instance of every image of a batch; differentiable in `features`.
+class LabelMaps:
+    """Label maps [B, h, w] of integer train ids, any id outside the classes being nobody's.
 
-    features: [B, D, h, w]; labels: [B, h, w] integer train ids, any id outside the split's classes is nobody's.
-    One copy of `labels` to the host in all. Returns one `Regions` an image.
+    Their copy to the host, where instances are numbered, is on its way from the start: a device that is given other
+    work meanwhile does not stand still.
     """
-    on_host = to_host(labels.to(torch.uint8))
-    numbers = np.stack([largest_components(image, split.things) for image in on_host])
-    count = int((numbers % MAX_INSTANCES).max(initial=-1, where=numbers >= 0)) + 1
-    numbers = np.where(numbers >= 0, numbers // MAX_INSTANCES * count + numbers % MAX_INSTANCES, -1)
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+        self._sending = Sending(labels.to(torch.uint8))
+
+    def instances(self, split: ClassSplit, count: int | None = None) -> tuple[np.ndarray, int]:
+        """Numbers `t * R + rank` [B, h, w] of the pixels of instances, -1 elsewhere; and R, the largest number of
+        instances of a class and image, or `count`."""
+        numbers = np.stack([largest_components(image, split.things) for image in self._sending.arrived()])
+        if count is None:
+            count = int((numbers % MAX_INSTANCES).max(initial=-1, where=numbers >= 0)) + 1
+        return np.where(numbers >= 0, numbers // MAX_INSTANCES * count + numbers % MAX_INSTANCES, -1), count
+
+
+def pool_regions(features: Tensor, maps: LabelMaps, split: ClassSplit) -> list[Regions]:
+    """Pool every class and instance of every image of a batch; differentiable in `features` [B, D, h, w].
+
+    Returns one `Regions` an image. On a GPU their shapes are the same for all images, so that its allocator and
+    compiled or captured code meet one shape only.
+    """
+    numbers, count = maps.instances(split, MAX_INSTANCES if features.is_cuda else None)
     upload = torch.from_numpy(numbers.astype(np.int16))
     if features.is_cuda:
         upload = upload.pin_memory()
@@ -92,7 +109,7 @@ def pool_regions(features: Tensor, labels: Tensor, split: ClassSplit) -> list[Re
     with torch.autocast(features.device.type, enabled=False):
         return [
             _pool(image, label, instances, split, count)
-            for image, label, instances in zip(features.float(), labels, instance_maps, strict=True)
+            for image, label, instances in zip(features.float(), maps.labels, instance_maps, strict=True)
         ]
 
 

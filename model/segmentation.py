@@ -19,9 +19,12 @@ def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Soft-max [B, C, H, W] of the up-sampled logits [B, C, h, w]; channels last in memory, which is faster for both
-    passes of the up-sampling and for a discriminator's convolutions."""
-    up = upsample(logits.contiguous(memory_format=torch.channels_last), size)
+    """Soft-max [B, C, H, W] of the up-sampled logits [B, C, h, w], in float32 also of half-precision ones.
+
+    Channels last in memory, which is faster for both passes of the up-sampling and for a discriminator's convolutions.
+    """
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    up = upsample(exact.contiguous(memory_format=torch.channels_last), size)
     return up.permute(0, 2, 3, 1).softmax(3).permute(0, 3, 1, 2)
 
 
@@ -57,12 +60,14 @@ class _StripwiseCrossEntropy(torch.autograd.Function):
                 if ctx.needs_input_grad[0]:
                     difference = log_p.exp_().scatter_add_(1, label, log_p.new_full((), -1.0).expand_as(label))
                     gradient[:, :, near] += strip.T @ difference.mul_(scale)
-            ctx.save_for_backward((gradient @ columns).to(logits.dtype) if ctx.needs_input_grad[0] else None)
+            ctx.save_for_backward(gradient @ columns if ctx.needs_input_grad[0] else None)
+        ctx.dtype = logits.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * gradient, None, None
+        # Scaled first: unscaled, most of it lies below the smallest number of float16.
+        return (ctx.saved_tensors[0] * gradient).to(ctx.dtype), None, None
 
 
 def _interpolation(size_in: int, size_out: int, like: Tensor) -> Tensor:

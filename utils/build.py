@@ -21,6 +21,7 @@ from dataset.check import quick_check
 from dataset.classes import ClassTable
 from dataset.tables import load_classes
 from model.adaptation import Terms
+from model.batchnorm import count_batches_on_host
 from model.deeplab import DeepLab, build_segmenter
 from utils import distributed
 from utils.config import Options, flag
@@ -45,6 +46,7 @@ def device(options: Options) -> torch.device:
 def placed(network: Module, options: Options) -> Module:
     """The network on its device, its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
+    count_batches_on_host(network)
     torch.backends.cudnn.benchmark = options.autotune and not options.deterministic
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)

@@ -95,8 +95,8 @@ def average(tensors: Iterable[Tensor]) -> None:
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     flat /= size()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
+    means = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [mean.view_as(tensor) for tensor, mean in zip(tensors, means, strict=True)])
 
 
 def gather(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -92,6 +92,10 @@ class Trainer:
             weight_decay=options.weight_decay,
             fused=True,
         )
+        if options.momentum:  # a fused optimiser would go on with arbitrary memory after a first step left out
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.optimizers: dict[str, torch.optim.Optimizer] = {"segmenter": self.optimizer}
         self.discriminators = nn.ModuleDict()
         self.memory: SourceMemory | None = None

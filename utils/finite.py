@@ -24,10 +24,14 @@ def not_finite(named: Mapping[str, Tensor]) -> list[str]:
 
 
 def copied(state: Any, into: Any = None) -> Any:
-    """A nested state with all tensors copied to host memory, into those of an earlier copy where they fit."""
+    """A nested state with all tensors copied to host memory, into those of an earlier copy where they fit.
+
+    What comes from a GPU lies in pinned memory, to which copies are several times as fast.
+    """
     if isinstance(state, Tensor):
         fits = isinstance(into, Tensor) and into.shape == state.shape and into.dtype == state.dtype
-        return into.copy_(state.detach()) if fits else state.detach().to("cpu", copy=True)
+        place = into if fits else torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
+        return place.copy_(state.detach())
     if isinstance(state, dict):
         before = into if isinstance(into, dict) else {}
         return {key: copied(value, before.get(key)) for key, value in state.items()}

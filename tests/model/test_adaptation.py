@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset.classes import ClassTable
-from model import transfer
+from model import regions, transfer
 from model.adaptation import Adaptation, Batch, Terms, category_terms
 from model.deeplab import DeepLab, build_segmenter
 from model.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.memory import SourceMemory
-from model.regions import pool_regions
+from model.regions import LabelMaps, pool_regions
 from model.segmentation import upsample
 from tests.twins import adaptation as twin
 from tests.twins import adversarial, isia, segmentation
@@ -61,7 +62,7 @@ def assert_terms_equal_the_twin(
     """Values to 1e-5 and gradients to 1e-4, each image and term; returns the sums of the values over the images."""
     features = case.features.clone().requires_grad_()
     values: dict[str, float] = {}
-    for number, image in enumerate(pool_regions(features, case.prediction, case.split)):
+    for number, image in enumerate(pool_regions(features, LabelMaps(case.prediction), case.split)):
         losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
         pixels = Features(case.features[number])
         expected = twin.category_terms(pixels, case.prediction[number].tolist(), memory, case.classifier, terms)
@@ -152,7 +153,7 @@ def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient()
     ours, memory = case.memories(2)
     fill_memories(ours, memory, 6)
     features = case.features.requires_grad_()
-    [image] = pool_regions(features, case.prediction, case.split)
+    [image] = pool_regions(features, LabelMaps(case.prediction), case.split)
     forms = (Terms(aim_form="none", absent_stuff=absent) for absent in (False, True))
     paper, released = (category_terms(image, ours, ours.centroids(), case.classify, form)["cls"] for form in forms)
     assert paper == 0
@@ -405,6 +406,54 @@ def test_players_are_told_apart_and_come_in_order() -> None:
     assert seen == ["segmenter", "segmenter", "discriminator", "discriminator"]
 
 
+def test_label_maps_set_out_for_the_host_before_the_work_that_hides_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Noted(transfer.Sending):
+        def __init__(self, tensor: Tensor) -> None:
+            seen.append("sent")
+            super().__init__(tensor)
+
+        def arrived(self) -> np.ndarray:
+            seen.append("arrived")
+            return super().arrived()
+
+    def backward(loss: Tensor, player: str) -> None:
+        seen.append(player)
+        loss.backward()
+
+    monkeypatch.setattr(regions, "Sending", Noted)
+    setup = Setup(dataclasses.replace(ALL_ON, same=0.0))
+    for name, discriminator in setup.discriminators.items():
+        discriminator.register_forward_hook(lambda *_, name=name: seen.append(name))
+    setup.adaptation.iteration(batch_of(1), batch_of(2), backward)
+    assert seen[:3] == ["sent", "segmenter", "arrived"]
+    assert seen[3:8] == ["sent", "output", "feature", "arrived", "segmenter"]
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often each parameter is cast."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.counts = dict.fromkeys(map(id, parameters), 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten._to_copy and id(args[0]) in self.counts:
+            self.counts[id(args[0])] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_autocast_casts_a_weight_once_for_both_domains() -> None:
+    setup = Setup(dataclasses.replace(ALL_ON, same=0.0), dtype=torch.float32)
+    setup.adaptation.amp_dtype = torch.bfloat16
+    weights = [m.weight for net in (setup.model, setup.discriminators) for m in net.modules() if type(m) is nn.Conv2d]
+    used = [weight for weight in weights if weight.requires_grad]
+    with Casts(used) as casts:
+        setup.iteration(batch_of(1), batch_of(2))
+    assert len(used) > 10 and set(casts.counts.values()) == {1}
+
+
 def test_ignored_pixels_everywhere_give_zero_and_no_nan() -> None:
     setup = Setup(dataclasses.replace(OFF, pseudo_label=1.0))
     source, target = batch_of(1), batch_of(2)
@@ -516,8 +565,8 @@ def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(te
     features = case.features.requires_grad_()
     assert ours.things.entries.numel() > 2 * features.numel()
     with Traffic() as traffic:
-        ours.update(features.detach(), case.logits, case.labels, case.classify)
-        [image] = pool_regions(features, case.prediction, case.split)
+        ours.update(features.detach(), case.correct(), case.classify)
+        [image] = pool_regions(features, LabelMaps(case.prediction), case.split)
         assert image.present.all() and image.is_instance.all()
         losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
         torch.stack(list(losses.values())).sum().backward()

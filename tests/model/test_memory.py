@@ -142,7 +142,7 @@ def assert_same_memory(ours: SourceMemory, expected: twin.Memory) -> None:
 
 
 def update_both(case: Case, ours: SourceMemory, expected: twin.Memory) -> None:
-    ours.update(case.features, case.logits, case.labels, case.classify)
+    ours.update(case.features, case.correct(), case.classify)
     expected.update(case.features, case.logits, case.labels, case.classifier)
     assert_same_memory(ours, expected)
 
@@ -207,7 +207,7 @@ def test_an_image_without_a_right_pixel_writes_nothing(what: str) -> None:
     else:
         case.labels = (case.logits.argmax(1) + 1) % 5
     ours, _ = case.memories(2)
-    ours.update(case.features, case.logits, case.labels, case.classify)
+    ours.update(case.features, case.correct(), case.classify)
     assert not ours.stuff.count.any() and not ours.things.count.any()
     assert not ours.stuff.entries.any() and not ours.things.entries.any()
 
@@ -234,8 +234,8 @@ def test_an_update_under_autocast_equals_one_in_float32_on_the_same_features() -
     low, _ = case.memories(2)
     high, _ = case.memories(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low.update(features, case.logits, case.labels, case.classify)
-    high.update(features.float(), case.logits, case.labels, case.classify)
+        low.update(features, case.correct(), case.classify)
+    high.update(features.float(), case.correct(), case.classify)
     assert low.stuff.entries.dtype == torch.float32
     assert torch.equal(low.stuff.entries, high.stuff.entries) and torch.equal(low.things.entries, high.things.entries)
 
@@ -259,7 +259,7 @@ def test_a_memory_that_gathers_from_two_processes_equals_one_that_sees_both_imag
 
     def memory_of(gather: Gather | None, images: slice) -> SourceMemory:
         memory = SourceMemory(case.split, case.features.shape[1], 1, gather=gather)
-        memory.update(case.features[images], case.logits[images], case.labels[images], case.classify)
+        memory.update(case.features[images], case.correct(images), case.classify)
         return memory
 
     for image in (slice(0, 1), slice(1, 2)):
@@ -283,7 +283,7 @@ def test_a_restored_memory_continues_as_the_saved_one() -> None:
     update_both(case, saved, expected)
     restored, _ = case.memories(1)
     state = saved.state_dict()
-    saved.update(later.features, later.logits, later.labels, later.classify)
+    saved.update(later.features, later.correct(), later.classify)
     restored.load_state_dict(state)
     update_both(later, restored, expected)
     assert torch.equal(saved.stuff.entries, restored.stuff.entries)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import transfer
-from model.regions import MAX_INSTANCES, ClassSplit, Regions, largest_components, pool_regions
+from model.regions import MAX_INSTANCES, ClassSplit, LabelMaps, Regions, largest_components, pool_regions
 from tests.twins import regions as twin
 from tests.twins.cases import SIZES, assert_gradient, blobs, random_case, split_of
 
@@ -79,7 +79,7 @@ def assert_equal_to_twin(features: torch.Tensor, labels: torch.Tensor, split: Cl
     """Values to 1e-5, and the gradient of a random weighting of all means to 1e-4."""
     features = features.clone().requires_grad_()
     generator = torch.Generator().manual_seed(1)
-    images = pool_regions(features, labels, split)
+    images = pool_regions(features, LabelMaps(labels), split)
     assert len(images) == len(features)
     loss = torch.zeros(())
     expected_gradients = []
@@ -129,7 +129,7 @@ def test_a_split_may_lack_a_kind_or_leave_classes_out(split: ClassSplit) -> None
 def test_means_by_hand() -> None:
     features = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])[None]
     labels = torch.tensor([[[0, 0, 1], [1, 255, 0]]])
-    [image] = pool_regions(features, labels, ClassSplit(3, (0, 2), (1,)))
+    [image] = pool_regions(features, LabelMaps(labels), ClassSplit(3, (0, 2), (1,)))
     assert image.centroids.tolist() == [[3.0], [3.5], [0.0]]
     assert image.present.tolist() == [True, True, False]
     assert image.instances.tolist() == [[[3.0], [4.0]]]
@@ -140,7 +140,7 @@ def test_an_image_without_a_valid_pixel_has_no_region_and_gradient_zero() -> Non
     features = torch.rand(2, 3, 4, 5, requires_grad=True)
     labels = torch.full((2, 4, 5), 255)
     labels[1, 0, 0] = 1
-    empty, other = pool_regions(features, labels, split_of(4))
+    empty, other = pool_regions(features, LabelMaps(labels), split_of(4))
     assert not empty.present.any() and not empty.is_instance.any() and not empty.centroids.any()
     assert other.present.tolist() == [False, True, False, False]
     (gradient,) = torch.autograd.grad(empty.centroids.sum() + empty.instances.sum(), features)
@@ -148,7 +148,7 @@ def test_an_image_without_a_valid_pixel_has_no_region_and_gradient_zero() -> Non
 
 
 def test_nothing_but_ignored_pixels_gives_empty_instances() -> None:
-    [image] = pool_regions(torch.rand(1, 3, 4, 5), torch.full((1, 4, 5), 255), split_of(4))
+    [image] = pool_regions(torch.rand(1, 3, 4, 5), LabelMaps(torch.full((1, 4, 5), 255)), split_of(4))
     assert image.instances.shape == (2, 0, 3) and image.is_instance.shape == (2, 0)
 
 
@@ -157,17 +157,28 @@ def test_low_precision_features_are_pooled_in_float32_under_autocast(dtype: torc
     case = random_case(6, 1, 5, 8, 9)
     features = case.features.to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        [low] = pool_regions(features, case.prediction, case.split)
-    [high] = pool_regions(features.float(), case.prediction, case.split)
+        [low] = pool_regions(features, LabelMaps(case.prediction), case.split)
+    [high] = pool_regions(features.float(), LabelMaps(case.prediction), case.split)
     assert low.centroids.dtype == low.instances.dtype == torch.float32
     for name in Regions.__dataclass_fields__:
         assert torch.equal(getattr(low, name), getattr(high, name))
 
 
+def test_instances_may_be_numbered_for_more_than_there_are() -> None:
+    """As on a GPU, where the shapes of all images are to be the same."""
+    case = random_case(8, 2, 7, 9, 12)
+    numbers, count = LabelMaps(case.prediction).instances(case.split, MAX_INSTANCES)
+    assert count == MAX_INSTANCES
+    expected = [largest_components(image.numpy(), case.split.things) for image in case.prediction]
+    np.testing.assert_array_equal(numbers, np.stack(expected))
+    fewer, largest = LabelMaps(case.prediction).instances(case.split)
+    assert 1 < largest < MAX_INSTANCES and (fewer >= 0).tolist() == (numbers >= 0).tolist()
+
+
 def test_a_batch_costs_one_copy_to_the_host() -> None:
     case = random_case(7, 4, 19, 8, 9)
     before = transfer.host_copies
-    pool_regions(case.features, case.prediction, case.split)
+    pool_regions(case.features, LabelMaps(case.prediction), case.split)
     assert transfer.host_copies == before + 1
 
 

@@ -132,6 +132,25 @@ def test_half_precision_logits_have_a_float32_loss_and_a_gradient_of_their_type(
     assert_gradient(gradient, wanted, 2**-8)
 
 
+def test_a_scaled_float16_gradient_of_a_large_map_keeps_what_is_small() -> None:
+    logits = torch.randn(1, 19, 33, 65, generator=torch.Generator().manual_seed(0)).half().requires_grad_()
+    labels = torch.randint(19, (1, 720, 1280), generator=torch.Generator().manual_seed(1))
+    exact = logits.detach().double().requires_grad_()
+    F.cross_entropy(upsample(exact, (720, 1280)), labels).backward()
+    (65536 * segmentation_loss(logits, labels)).backward()
+    assert exact.grad is not None and logits.grad is not None and logits.grad.dtype == torch.float16
+    error = (logits.grad.double() / 65536 - exact.grad).norm() / exact.grad.norm()
+    assert error < 3e-4  # unscaled float16 would be off by more than ten times that
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_probabilities_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(1, 5, 5, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = probabilities(logits, (33, 64))
+    assert maps.dtype == torch.float32 and torch.equal(maps, probabilities(logits.float(), (33, 64)))
+
+
 class Largest(torch.utils._python_dispatch.TorchDispatchMode):
     """Notes the number of elements of the largest tensor."""
 

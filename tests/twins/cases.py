@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.memory import Classify, SourceMemory
-from model.regions import ClassSplit
+from model.memory import Classify, SourceMemory, correct_labels
+from model.regions import ClassSplit, LabelMaps
 from tests.twins.memory import Classifier, Memory
 
 SIZES = [  # images, classes, height, width
@@ -57,6 +57,10 @@ class Case:
     @property
     def classifier(self) -> Classifier:
         return Classifier(self.weight, self.bias)
+
+    def correct(self, images: slice = slice(None)) -> LabelMaps:
+        """What a source memory learns from."""
+        return LabelMaps(correct_labels(self.logits[images], self.labels[images]))
 
     def memories(self, num_prototype: int) -> tuple[SourceMemory, Memory]:
         """Ours and the twin's, empty."""

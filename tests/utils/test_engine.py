@@ -169,6 +169,23 @@ def test_skipped_steps_are_logged_by_player(trainer):
     assert "skipped_segmenter 1" in made._line(record)
 
 
+def test_a_first_step_that_is_left_out_leaves_weights_and_momentum_alone(trainer):
+    made = trainer()
+    made.precision = Precision("fp16", made.device, {}, made.optimizers)
+    before = {name: p.clone() for name, p in made.segmenter.named_parameters()}
+    terms = made.adaptation.terms
+    for step, weight in enumerate((1e37, 1.0, 1.0)):
+        made.adaptation.terms = dataclasses.replace(terms, segmentation=weight)
+        made._iterate(step, iter([pair_of_batches()]))
+        if step == 0:
+            assert all(torch.equal(p, before[name]) for name, p in made.segmenter.named_parameters())
+            momenta = [state["momentum_buffer"] for state in made.optimizer.state.values()]
+            assert len(momenta) == sum(len(group["params"]) for group in made.optimizer.param_groups)
+            assert not any(momentum.any() for momentum in momenta)
+    moved = [name for name, p in made.segmenter.named_parameters() if not torch.equal(p, before[name])]
+    assert made._finite() and "layer6.conv2d_list.0.weight" in moved
+
+
 def test_a_run_that_only_skips_stops(trainer, monkeypatch):
     monkeypatch.setattr(engine, "HOPELESS", 3)
     made = trainer()
