@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -156,7 +157,9 @@ class Case:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        dtype = self.trainer.precision.autocast
+        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        with autocast, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             outputs = self.segmenter(self.batches[0]["image"])
         del outputs
         return sum(size for storage, size in storages.items() if storage not in parameters) / 2**20
@@ -308,7 +311,14 @@ def _parts_table(columns: dict[str, dict[str, float]]) -> list[str]:
 
 
 def side_by_side(arguments: argparse.Namespace, stage: int, option: str) -> dict[str, Any]:
-    """Medians of an option and of its counterpart, in turns."""
+    """Medians of an option and of its counterpart, in turns; of an option that does not run here, the reason."""
+    try:
+        return {"stage": stage, "option": option, **_side_by_side(arguments, stage, option)}
+    except Exception as error:  # whatever a missing package or compiler raises
+        return {"stage": stage, "option": option, "failed": (str(error).splitlines() or [repr(error)])[0]}
+
+
+def _side_by_side(arguments: argparse.Namespace, stage: int, option: str) -> dict[str, Any]:
     cases = [Case(stage, _given(arguments) | values) for values in OPTIONS[option]]
     cases[0].batches = cases[1].batches
     for case in cases:
@@ -320,7 +330,7 @@ def side_by_side(arguments: argparse.Namespace, stage: int, option: str) -> dict
     wall, cpu = ([statistics.median(t[clock] for t in times) for times in seconds] for clock in (0, 1))
     kept = [case.kept_mib() for case in cases] if option != "compile" else [None, None]
     return {
-        **{"stage": stage, "option": option, "with_s": wall[0], "without_s": wall[1], "ratio": wall[0] / wall[1]},
+        **{"with_s": wall[0], "without_s": wall[1], "ratio": wall[0] / wall[1]},
         **{"with_cpu_s": cpu[0], "without_cpu_s": cpu[1], "cpu_ratio": cpu[0] / cpu[1]},
         **{"with_kept_mib": kept[0], "without_kept_mib": kept[1]},
     }
@@ -348,6 +358,9 @@ def options_table(arguments: argparse.Namespace, found: dict[str, Any]) -> list[
         "|---" * 10 + "|",
     ]
     for r in found["options"]:
+        if "failed" in r:
+            lines.append(f"| {r['stage']} | `--{r['option']}` | does not run here: {r['failed']} |" + " |" * 7)
+            continue
         kept = ["–" if r[key] is None else f"{r[key]:.0f} MiB" for key in ("with_kept_mib", "without_kept_mib")]
         lines.append(
             f"| {r['stage']} | `--{r['option']}` | {r['with_s']:.3f} s | {r['without_s']:.3f} s | {r['ratio']:.2f} "
@@ -387,13 +400,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     full.add_argument("--checkpoint-activations", action="store_true")
     full.add_argument("--compile", action="store_true")
     full.add_argument("--warmup", type=int, default=10, help="iterations before those that count [10]")
-    full.add_argument("--workers", type=int, default=4, help="processes that read the images of a domain [4]")
+    workers = max(1, (os.cpu_count() or 1) // 2)
+    full.add_argument("--workers", type=int, default=workers, help="processes that read a domain's images [cores / 2]")
     full.add_argument("--images", type=int, default=16, help="drawn images of a domain [16]")
     full.add_argument("--native", type=size_of, nargs=2, default=NATIVE, help="their sizes, W,H W,H")
     full.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     full.add_argument("--images-in", type=Path, help=argparse.SUPPRESS)
     beside = parser.add_argument_group("options side by side")
-    beside.add_argument("--options", nargs="+", choices=tuple(OPTIONS), default=list(OPTIONS)[:2])
+    beside.add_argument("--options", nargs="+", choices=tuple(OPTIONS), default=list(OPTIONS))
     arguments = parser.parse_args(argv)
     if arguments.full is None:
         arguments.full = torch.cuda.is_available() and not arguments.cpu

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import results, train_speed
-from bench.train_speed import Case, full_table, main, parse, side_by_side
+from bench.train_speed import Case, full_table, main, options_table, parse, side_by_side
 
 SIZES = ("--source-size", "128,96", "--target-size", "128,96")
 TINY = ("--cpu", "--backbone", "tiny", *SIZES, "--stage", "1", "--iterations", "1")
@@ -61,6 +61,22 @@ def test_recomputed_activations_are_not_kept() -> None:
     found = side_by_side(parse(TINY), 1, "checkpoint-activations")
     assert found["with_kept_mib"] < 0.5 * found["without_kept_mib"]
     assert found["ratio"] == found["with_s"] / found["without_s"] > 0
+
+
+def test_half_precision_keeps_less() -> None:
+    size = (512, 256)  # of which the maps weigh more than the cast weights, which are kept too
+    assert case(amp="bf16", input_size=size).kept_mib() < 0.75 * case(input_size=size).kept_mib()
+
+
+def test_an_option_that_does_not_run_is_a_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(train_speed.OPTIONS, "norm inplace-abn", ({"norm": "nowhere"}, {}))
+    arguments = parse([*TINY, "--options", "norm inplace-abn"])
+    found = train_speed.options_compared(arguments)
+    [failed] = found["options"]
+    assert failed["option"] == "norm inplace-abn" and "nowhere" in failed["failed"]
+    lines = options_table(arguments, found)
+    [line] = [line for line in lines if "does not run here" in line]
+    assert line.count("|") == lines[2].count("|")
 
 
 def test_parts_add_up() -> None:
