@@ -8,7 +8,7 @@ the same command goes on where it stopped.
 Examples:
   python Generate_Pseudo_Label.py
   python Generate_Pseudo_Label.py --preset builtin --restore-from snapshots/builtin/step1/last.pth
-  torchrun --nproc-per-node 4 Generate_Pseudo_Label.py         # on four GPUs, the same masks
+  torchrun --standalone --nproc-per-node 4 Generate_Pseudo_Label.py   # on four GPUs, the same masks
 """
 
 from __future__ import annotations

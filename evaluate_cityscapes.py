@@ -6,7 +6,7 @@ Examples:
   python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
   python evaluate_cityscapes.py --preset builtin --json scores.json
   python evaluate_cityscapes.py --preset own_images --target folder:data/mycamera
-  torchrun --nproc-per-node 4 evaluate_cityscapes.py           # on four GPUs, the same masks and scores
+  torchrun --standalone --nproc-per-node 4 evaluate_cityscapes.py   # on four GPUs, the same masks and scores
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Examples:
   python train_step1.py --source-only                          # the baseline that never sees a target image
   python train_step1.py --method released                      # what the published code computes
   python train_step1.py --continue-train                       # resume from last.pth
-  torchrun --nproc-per-node 4 train_step1.py                   # on four GPUs
+  torchrun --standalone --nproc-per-node 4 train_step1.py      # on four GPUs
 """
 
 from __future__ import annotations

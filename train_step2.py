@@ -5,7 +5,7 @@ Examples:
   python train_step2.py --restore-from snapshots/gta5_to_cityscapes/step1/last.pth --ssl-target-dir target_ssl_gt
   python train_step2.py --method released                      # what the published code computes
   python train_step2.py --continue-train                       # resume from last.pth
-  torchrun --nproc-per-node 4 train_step2.py                   # on four GPUs
+  torchrun --standalone --nproc-per-node 4 train_step2.py      # on four GPUs
 """
 
 from __future__ import annotations

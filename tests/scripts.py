@@ -18,6 +18,7 @@ import Generate_Pseudo_Label
 import train_step1
 import train_step2
 from utils import checkpoint, config
+from utils.engine import Meter
 
 TINY_SIZE = (96, 64)
 MAINS = {
@@ -79,7 +80,7 @@ def training_state(folder: Path, name: str = "last.pth") -> checkpoint.State:
 
 def losses(folder: Path) -> list[dict[str, Any]]:
     """A run's log without its times."""
-    return [{k: v for k, v in record.items() if k != "iterations_per_s"} for record in records(folder)]
+    return [{k: v for k, v in record.items() if k not in Meter.RATES} for record in records(folder)]
 
 
 def differences(a: Any, b: Any, where: str = "state") -> list[str]:

@@ -39,6 +39,7 @@ from tests.scripts import (
     steps,
 )
 from utils import build, config
+from utils.engine import Meter
 from utils.pseudo_labels import Records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -211,7 +212,7 @@ def test_pseudo_labels_keep_the_more_confident_half(stage1):
 def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
     call("step2", "--lambda-same", "0.001")
     always = {"step", "seg", "adv", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
-    always |= {"lr_segmenter", "lr_classifier", "lr_discriminator", "ready_stuff", "ready_things", "iterations_per_s"}
+    always |= {"lr_segmenter", "lr_classifier", "lr_discriminator", "ready_stuff", "ready_things", *Meter.RATES}
     first, *later = steps(STEP2)
     assert set(first) == always  # the terms that read the memory begin at the second iteration
     assert [set(record) for record in later] == [always | {"cls", "ins", "isia"}] * 2
@@ -277,7 +278,7 @@ def test_help_lists_the_flags_and_leaves_with_0(script, capsys):
 def test_source_only_runs_without_the_target_folder(run_folder):
     call("step1", "--source-only", "--data-dir-target", "nowhere")
     folder = Path("snapshots/builtin/source_only")
-    assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", "iterations_per_s"}
+    assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", *Meter.RATES}
     assert [record["step"] for record in records(folder)] == [1, 2, 3]
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
@@ -196,7 +196,8 @@ class Trainer:
                 group["lr"] = group["base_lr"] * factor
         total: dict[str, Tensor] = {}
         for _ in range(self.options.iter_size):
-            source, target = next(batches)
+            with self.meter.waiting():
+                source, target = next(batches)
             losses = self.adaptation.iteration(source, target, self._backward, matching=step > 0)
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value / self.options.iter_size
@@ -309,7 +310,7 @@ class Trainer:
         self._share_skipped()
         steps = self.step - self.logged
         self.logged = self.step
-        losses, rate = self.meter.flush(self.step)
+        losses, rates = self.meter.flush(self.step)
         record: dict[str, Any] = {"step": self.step, **losses}
         for player, optimizer in self.optimizers.items():
             record[f"lr_{player}"] = optimizer.param_groups[0]["lr"]
@@ -325,7 +326,7 @@ class Trainer:
         if self.memory is not None:
             ready = to_host(torch.stack([self.memory.stuff.ready.sum(), self.memory.things.ready.sum()]))
             record |= {"ready_stuff": int(ready[0]), "ready_things": int(ready[1])}
-        return record | {"iterations_per_s": round(rate, 3)}
+        return record | rates
 
     def _share_skipped(self) -> None:
         for reasons in distributed.objects(self.data.skipped.reasons):
@@ -335,7 +336,7 @@ class Trainer:
         stop = self.options.num_steps_stop or 0
         rate = record["iterations_per_s"]
         left = timedelta(seconds=round((stop - self.step) / max(rate, 1e-9)))
-        skipped = ("step", "iterations_per_s", "ready_stuff", "ready_things")
+        skipped = ("step", *Meter.RATES, "ready_stuff", "ready_things")
         terms = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in skipped and not k.startswith("lr_"))
         ready = ""
         if self.memory is not None:
@@ -344,7 +345,8 @@ class Trainer:
                 f"  ready {record['ready_stuff']}/{len(split.stuff)} stuff"
                 f" {record['ready_things']}/{len(split.things)} things"
             )
-        return f"{self.stage} {self.step}/{stop}  {terms}{ready}  {rate:.2f} it/s  {left} left"
+        wait = f"  {record['data_wait']:.0%} waiting for images" if record["data_wait"] >= 0.05 else ""
+        return f"{self.stage} {self.step}/{stop}  {terms}{ready}  {rate:.2f} it/s{wait}  {left} left"
 
     def _inputs(self) -> dict[str, Any]:
         """What every process must have been given alike."""
@@ -516,7 +518,9 @@ class Trainer:
 
 
 class Meter:
-    """Sums of the losses since the last flush, kept on the device until then."""
+    """Sums of the losses since the last flush, kept on the device until then; and where the time went."""
+
+    RATES = ("iterations_per_s", "data_wait")
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -525,23 +529,32 @@ class Meter:
 
     def start(self, step: int) -> None:
         """Let the time begin that the rate is counted in."""
-        self._step, self._since = step, time.perf_counter()
+        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around whatever waits for images."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def flush(self, step: int) -> tuple[dict[str, float], float]:
-        """Mean of every term since the last call, and iterations a second since then or the start."""
+    def flush(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean of every term since the last call; and, since then or the start, iterations a second and the share of
+        the time, 0 to 1, that was spent waiting for images (`RATES`)."""
         sums = torch.stack([self.sums[name].float() for name in self.sums])
         distributed.average([sums])
         values = to_host(sums)
         means = {name: float(v) / self._counts[name] for name, v in zip(self.sums, values, strict=True)}
-        rate = (step - self._step) / (time.perf_counter() - self._since)
+        passed = time.perf_counter() - self._since
+        rates = (round((step - self._step) / passed, 3), round(self._waited / passed, 3))
         self.sums, self._counts = {}, {}
         self.start(step)
-        return means, rate
+        return means, dict(zip(self.RATES, rates, strict=True))
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Of several processes all must call it, and get the same: what they would log."""

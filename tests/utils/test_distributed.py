@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import torch
 from PIL import Image
 
 from dataset.reading import image_names
-from tests.processes import Call, run_in_two
-from tests.scripts import PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
+from tests.processes import ROOT, Call, run_in_two
+from tests.scripts import COMMON, PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
 from utils import checkpoint, distributed
+from utils.engine import Meter
 from utils.errors import UserError
 
 # Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
@@ -49,7 +52,7 @@ def check_equal_but_for_rounding(script: str) -> None:
     one, two = Path(f"one-{script}"), Path(f"two-{script}")
     for alone, both in zip(steps(one), steps(two), strict=True):
         assert alone.keys() == both.keys() >= TERMS[script]
-        for name in alone.keys() - {"iterations_per_s"}:
+        for name in alone.keys() - set(Meter.RATES):
             assert both[name] == pytest.approx(alone[name], rel=1e-4), name
             assert alone[name] > 0, f"{name} takes no part"
     began, alone, both = checkpoint.read(f"{script}.pth"), state(one), state(two)
@@ -108,6 +111,17 @@ def test_two_processes_equal_one_and_resume_exactly(after_stage1):
     for arguments in prediction_calls("one"):
         call(*arguments)
     check_equal_files(Path("one"), Path("two"))
+
+
+def test_torchrun_starts_a_script_in_as_many_processes_as_it_is_told(run_folder):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*COMMON["step1"], "--batch-size", "1", "--num-steps", "2", "--cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(ROOT / "train_step1.py"), *arguments]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("step1 2/2") == 1
+    assert state(STEP1)["step"] == 2 and len(state(STEP1)["rng_of_others"]) == 1
 
 
 def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_root):
