@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -92,3 +93,24 @@ def test_fused_norms_keep_fewer_activations_and_can_be_recomputed():
     for p, q in zip(plain.parameters(), again.parameters()):
         assert p.grad is None or (q.grad is not None and torch.equal(p.grad, q.grad))
     assert all(torch.equal(a, b) for a, b in zip(plain.buffers(), again.buffers()))
+
+
+@pytest.mark.optional
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_equals_the_plain_one_at_both_sizes():
+    torch.manual_seed(0)
+    plain = build_segmenter("tiny", 5, width=0.25).train()
+    compiled = copy.deepcopy(plain)
+    compiled.compile(dynamic=False)
+    for size in ((64, 96), (48, 64), (64, 96)):
+        image = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
+        gradients = []
+        for network in (plain, compiled):
+            network.zero_grad()
+            features, logits = network(image)
+            (features.square().mean() + logits.square().mean()).backward()
+            gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+        for name, gradient in gradients[0].items():
+            assert (gradients[1][name] - gradient).abs().max() <= 1e-3 * gradient.abs().max(), name
+    for (name, a), (_, b) in zip(compiled.named_buffers(), plain.named_buffers()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
