@@ -256,15 +256,9 @@ def _settings(settings: Settings) -> Record:
 
 def _read_state(out: Path) -> tuple[Record | None, list[Record]]:
     """Settings and records of a finished run (the manifest) or of a stopped one (the journal); None without any."""
-    try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        return manifest["settings"], manifest["originals"]
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{out / MANIFEST}: not of prepare_aerial.py ({error}); choose another --out, or remove it"
-        ) from error
+    if (out / MANIFEST).exists():
+        settings, records = _read_manifest(out, "settings", "originals")
+        return settings, records
     if not (out / JOURNAL).is_file():
         return None, []
     lines = []
@@ -274,6 +268,17 @@ def _read_state(out: Path) -> tuple[Record | None, list[Record]]:
         except ValueError:  # the last line of a killed run
             break
     return (lines[0], lines[1:]) if lines else (None, [])
+
+
+def _read_manifest(out: Path, *parts: str) -> list[Any]:
+    """Parts of the manifest. UserError where it is none."""
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        return [manifest[part] for part in parts]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{out / MANIFEST}: not of prepare_aerial.py ({error}); choose another --out, or remove it"
+        ) from error
 
 
 def _write_journal(out: Path, settings: Settings, done: dict[str, Record]) -> None:
@@ -314,10 +319,18 @@ def _finish(records: list[Record], settings: Settings, out: Path, published_spli
 
 
 def verify(out: Path) -> int:
-    """Number of tiles in `out`, after comparing every file with the manifest's checksums. UserError on a difference."""
+    """Number of tiles in `out`, after comparing every list and file with the manifest's checksums. UserError on a
+    difference."""
     if not (out / MANIFEST).is_file():
         raise UserError(f"{out / MANIFEST}: not found; expected a finished run: run prepare_aerial.py without --verify")
-    _, records = _read_state(out)
+    lists, records = _read_manifest(out, "lists", "originals")
+    for split in SPLITS:
+        path, expected = out / f"{split}.txt", lists.get(split, {}).get("sha256")
+        if (sha256(path) if path.is_file() else None) != expected:
+            raise UserError(
+                f"{path}: not the list that was made; expected {'that one' if expected else 'none of this split'}: run "
+                "prepare_aerial.py again, which writes the lists anew"
+            )
     tiles = [tile for record in records for tile in record["tiles"]]
     for tile in tqdm(tiles, unit="tile", disable=None):
         for path, expected in zip(_files(out, tile), tile["sha256"], strict=True):

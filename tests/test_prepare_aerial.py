@@ -210,6 +210,22 @@ def test_verify_finds_a_changed_tile(capsys):
     assert "austin1_00000_00000.png: missing or changed" in refused(capsys, "iaild", ".", "--verify")
 
 
+@pytest.mark.parametrize(("split", "expected"), [("train", "that one"), ("val", "that one"), ("test", "none of this")])
+def test_verify_finds_a_changed_missing_or_foreign_list(capsys, split, expected):
+    inria("austin1", "austin6")
+    prepare("iaild", "AerialImageDataset")
+    path = Path(f"data/IAILD/{split}.txt")
+    before = path.read_text() if path.is_file() else None
+    path.write_text(f"{before or ''}x\n")
+    said = f"data/IAILD/{split}.txt: not the list that was made; expected {expected}"
+    assert said in refused(capsys, "iaild", ".", "--verify")
+    prepare("iaild", "AerialImageDataset")
+    assert (path.read_text() if path.is_file() else None) == before
+    if before is not None:
+        path.unlink()
+        assert said in refused(capsys, "iaild", ".", "--verify")
+
+
 # Refusals
 
 
