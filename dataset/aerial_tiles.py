@@ -178,7 +178,7 @@ def prepare(
     """Cut all originals into `out`, write the lists and, last, the manifest, which is returned.
 
     Originals of an earlier, stopped run with the same settings are kept. published_split: the training list holds the
-    tiles of the other lists too.
+    validation tiles too.
     """
     make_folder(out / IMAGES)
     make_folder(out / LABELS)
@@ -289,7 +289,7 @@ def _write_journal(out: Path, settings: Settings, done: dict[str, Record]) -> No
 def _finish(records: list[Record], settings: Settings, out: Path, published_split: bool) -> Record:
     names = {split: [t["name"] for r in records if r["split"] == split for t in r["tiles"]] for split in SPLITS}
     if published_split:
-        names["train"] = [tile["name"] for record in records for tile in record["tiles"]]
+        names["train"] = [t["name"] for r in records if r["split"] != "test" for t in r["tiles"]]
     lists = {}
     for split in SPLITS:
         path, text = out / f"{split}.txt", "".join(f"{name}\n" for name in names[split])

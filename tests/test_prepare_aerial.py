@@ -14,8 +14,9 @@ from PIL import Image
 import prepare_aerial
 from dataset import Aerial
 from dataset.aerial_tiles import blank_areas, foreground, offsets
+from dataset.classes import AERIAL
 from tests.scripts import MAINS, records
-from utils import config
+from utils import build, config
 
 TILE = 32
 RED = (255, 0, 0)
@@ -158,6 +159,24 @@ def test_published_tiles_are_trained_on_and_validated_alike():
     assert manifest("data/IAILD")["split"] == "published"
     changed = {Path(p).name for p, digest in digests("data/IAILD").items() if ours[p] != digest}
     assert changed == {"train.txt", "manifest.json"}
+
+
+def test_published_training_lists_hold_no_test_tiles():
+    for i, split in enumerate(("train", "valid", "test")):
+        write(f"mass/{split}/sat/{i}.tiff", image(i, TILE))
+        write(f"mass/{split}/map/{i}.tif", mask(i, TILE) * 255)
+    prepare("mrd", "mass", "--split", "published")
+    lists = [listed("data/MRD", split) for split in ("train", "val", "test")]
+    assert lists == [["0_00000_00000", "1_00000_00000"], ["1_00000_00000"], ["2_00000_00000"]]
+
+
+def test_published_lists_are_accepted_for_tiles_of_those_names():
+    for name in ("00001", "00002", "00003"):
+        write(f"tiles/Images/{name}.png", image(0))
+        write(f"tiles/SegmentationClass/{name}.png", mask(0))
+    Path("published.txt").write_text("00001\n00003\n")
+    options = config.resolve("step1", {"preset": "mrd_to_deepglobe", "data_dir": "tiles", "data_list": "published.txt"})
+    assert build.source_data(options, AERIAL).names == ["00001", "00003"]
 
 
 # Stopped runs
