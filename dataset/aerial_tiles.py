@@ -185,8 +185,8 @@ def prepare(
     done = _done(originals, settings, out)
     todo = [original for original in originals if original.name not in done]
     if todo:
-        (out / MANIFEST).unlink(missing_ok=True)
         _write_journal(out, settings, done)
+        (out / MANIFEST).unlink(missing_ok=True)  # only now: a folder without either is taken for someone else's
         with open(out / JOURNAL, "a", encoding="utf-8") as journal:
             for record in _cut_all(todo, settings, out, workers, len(done)):
                 journal.write(json.dumps(record) + "\n")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import prepare_aerial
-from dataset import Aerial
+from dataset import Aerial, aerial_tiles
 from dataset.aerial_tiles import blank_areas, foreground, offsets
 from dataset.classes import AERIAL
 from tests.scripts import MAINS, records
@@ -217,6 +217,28 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_repaired():
     inria("austin1", "austin6", "vienna9")  # the rest of a download
     prepare("iaild", "AerialImageDataset")
     assert manifest("data/IAILD")["counts"]["originals"] == {"train": 2, "val": 1, "test": 0}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_killed_on_beginning_anew_goes_on(monkeypatch, before):
+    """Killed before or after the journal is written, which takes the manifest's place."""
+    inria("austin1", "austin6")
+    prepare("iaild", "AerialImageDataset")
+    inria("austin1", "austin6", "vienna9")
+    write_journal = aerial_tiles._write_journal
+
+    def killed(*arguments):
+        if not before:
+            write_journal(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(aerial_tiles, "_write_journal", killed)
+        prepare("iaild", "AerialImageDataset")
+    times = {p: p.stat().st_mtime_ns for p in Path("data/IAILD/Images").iterdir()}
+    prepare("iaild", "AerialImageDataset")
+    assert manifest("data/IAILD")["counts"]["originals"] == {"train": 2, "val": 1, "test": 0}
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_verify_finds_a_changed_tile(capsys):
