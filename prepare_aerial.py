@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import SPLITS, Settings, prepare, verify
-from utils import config, logs
+from utils import config, lock, logs
 from utils.errors import UserError
 from utils.logs import logger
 
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = Settings(given.dataset, given.tile, given.overlap, blank_min, given.max_blank)
     settings.check()
     originals = find_originals(kind, given.download)
-    manifest = prepare(originals, settings, out, published_split=given.split == "published", workers=given.workers)
+    with lock.held(out):
+        manifest = prepare(originals, settings, out, published_split=given.split == "published", workers=given.workers)
     counts = manifest["counts"]
     for split in SPLITS:
         tiles = manifest["lists"].get(split, {"tiles": 0})["tiles"]

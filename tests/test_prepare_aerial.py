@@ -16,7 +16,7 @@ from dataset import Aerial, aerial_tiles
 from dataset.aerial_tiles import blank_areas, foreground, offsets
 from dataset.classes import AERIAL
 from tests.scripts import MAINS, records
-from utils import build, config
+from utils import build, config, lock
 
 TILE = 32
 RED = (255, 0, 0)
@@ -217,6 +217,14 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_repaired():
     inria("austin1", "austin6", "vienna9")  # the rest of a download
     prepare("iaild", "AerialImageDataset")
     assert manifest("data/IAILD")["counts"]["originals"] == {"train": 2, "val": 1, "test": 0}
+
+
+def test_a_second_run_in_the_folder_is_refused(capsys):
+    inria("austin1", "austin6")
+    with lock.held(Path("data/IAILD")):
+        said = refused(capsys, "iaild", "AerialImageDataset")
+        assert said.startswith("error: data/IAILD: in use by another run") and not Path("data/IAILD/Images").exists()
+    prepare("iaild", "AerialImageDataset")
 
 
 @pytest.mark.parametrize("before", [True, False])
