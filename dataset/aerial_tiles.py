@@ -167,9 +167,9 @@ def sha256(path: Path) -> str:
 
 
 def _identity(original: Original) -> Record:
-    """By what an original is known again: name, split, and the sizes in bytes of its files."""
-    sizes = [path.stat().st_size for path in (original.image, original.mask)]
-    return {"name": original.name, "split": original.split, "bytes": sizes}
+    """By what an original is known again: name, split, and the content of its files (their sizes are often equal)."""
+    sums = [sha256(path) for path in (original.image, original.mask)]
+    return {"name": original.name, "split": original.split, "sha256": sums}
 
 
 def prepare(
@@ -182,7 +182,7 @@ def prepare(
     """
     make_folder(out / IMAGES)
     make_folder(out / LABELS)
-    done = _done(originals, settings, out)
+    done = _done(originals, settings, out, workers)
     todo = [original for original in originals if original.name not in done]
     if todo:
         _write_journal(out, settings, done)
@@ -207,7 +207,7 @@ def _cut_all(todo: list[Original], settings: Settings, out: Path, workers: int, 
             raise
 
 
-def _done(originals: list[Original], settings: Settings, out: Path) -> dict[str, Record]:
+def _done(originals: list[Original], settings: Settings, out: Path, workers: int) -> dict[str, Record]:
     """Records of what `out` holds already, by name. Raises UserError where it holds something else."""
     for folder in (IMAGES, LABELS):
         for path in (out / folder).glob(".*.tmp"):  # of a killed run
@@ -232,12 +232,15 @@ def _done(originals: list[Original], settings: Settings, out: Path) -> dict[str,
             f"{out}: holds tiles of {foreign[0]} ({len(foreign)} such images), which is not in the download; choose "
             "another --out, or remove it"
         )
-    return {
-        record["name"]: record
-        for record in records
-        if _identity(known[record["name"]]).items() <= record.items()
-        and all(_there(out, tile) for tile in record["tiles"])
-    }
+    whole = [record for record in records if all(_there(out, tile) for tile in record["tiles"])]
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(_identity, (known[record["name"]] for record in whole))
+        bar = tqdm(found, "compare", total=len(whole), unit="image", disable=None, leave=False)
+        return {
+            record["name"]: record
+            for record, identity in zip(whole, bar, strict=True)
+            if identity.items() <= record.items()
+        }
 
 
 def _there(out: Path, tile: Record) -> bool:

@@ -219,6 +219,21 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_repaired():
     assert manifest("data/IAILD")["counts"]["originals"] == {"train": 2, "val": 1, "test": 0}
 
 
+@pytest.mark.parametrize("kind", ["images", "gt"])
+def test_a_replaced_file_of_the_same_size_is_cut_anew(kind):
+    inria("austin1", "austin6")
+    prepare("iaild", "AerialImageDataset")
+    path = Path(f"AerialImageDataset/train/{kind}/austin6.tif")
+    size, kept = path.stat().st_size, Path("data/IAILD/Images/austin1_00000_00000.png").stat().st_mtime_ns
+    write(str(path), image(7) if kind == "images" else mask(7) * 255)
+    assert path.stat().st_size == size
+    prepare("iaild", "AerialImageDataset")
+    found, label = tile("data/IAILD", "austin6_00000_00028")
+    assert np.array_equal(found, image(7 if kind == "images" else 1)[:32, 28:])
+    assert np.array_equal(label, mask(7 if kind == "gt" else 1)[:32, 28:])
+    assert Path("data/IAILD/Images/austin1_00000_00000.png").stat().st_mtime_ns == kept
+
+
 def test_a_second_run_in_the_folder_is_refused(capsys):
     inria("austin1", "austin6")
     with lock.held(Path("data/IAILD")):
