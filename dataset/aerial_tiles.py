@@ -178,11 +178,16 @@ def prepare(
     """Cut all originals into `out`, write the lists and, last, the manifest, which is returned.
 
     Originals of an earlier, stopped run with the same settings are kept. published_split: the training list holds the
-    validation tiles too.
+    validation tiles too. Raises UserError where that list would be empty.
     """
+    done = _done(originals, settings, out, workers)
+    if not any(original.split in _trained(published_split) for original in originals):
+        raise UserError(
+            f"{out / 'train.txt'}: would be empty, the {len(originals)} images of the download are all for validation "
+            "or testing; expected some for training: download them too, or choose --split published"
+        )
     make_folder(out / IMAGES)
     make_folder(out / LABELS)
-    done = _done(originals, settings, out, workers)
     todo = [original for original in originals if original.name not in done]
     if todo:
         _write_journal(out, settings, done)
@@ -193,6 +198,11 @@ def prepare(
                 journal.flush()
                 done[record["name"]] = record
     return _finish([done[original.name] for original in originals], settings, out, published_split)
+
+
+def _trained(published_split: bool) -> tuple[str, ...]:
+    """The splits whose tiles are trained on."""
+    return ("train", "val") if published_split else ("train",)
 
 
 def _cut_all(todo: list[Original], settings: Settings, out: Path, workers: int, before: int) -> Iterator[Record]:
@@ -214,7 +224,7 @@ def _done(originals: list[Original], settings: Settings, out: Path, workers: int
             path.unlink()
     before, records = _read_state(out)
     if before is None:
-        if any((out / IMAGES).iterdir()):
+        if any((out / IMAGES).glob("*")):
             raise UserError(
                 f"{out}: found {IMAGES}/ that prepare_aerial.py has not made; expected a new folder: choose another "
                 "--out"
@@ -290,9 +300,13 @@ def _write_journal(out: Path, settings: Settings, done: dict[str, Record]) -> No
 
 
 def _finish(records: list[Record], settings: Settings, out: Path, published_split: bool) -> Record:
-    names = {split: [t["name"] for r in records if r["split"] == split for t in r["tiles"]] for split in SPLITS}
-    if published_split:
-        names["train"] = [t["name"] for r in records if r["split"] != "test" for t in r["tiles"]]
+    parts = {"train": _trained(published_split), "val": ("val",), "test": ("test",)}
+    names = {split: [t["name"] for r in records if r["split"] in parts[split] for t in r["tiles"]] for split in SPLITS}
+    if not names["train"]:
+        raise UserError(
+            f"{out / 'train.txt'}: would be empty, every tile for training is blank to more than {settings.max_blank}; "
+            "expected some: give a higher --max-blank and another --out, or check the images"
+        )
     lists = {}
     for split in SPLITS:
         path, text = out / f"{split}.txt", "".join(f"{name}\n" for name in names[split])

@@ -383,6 +383,22 @@ def test_refuses(capsys, spoil, arguments, said):
     assert said in error
 
 
+def test_refuses_an_empty_training_list(capsys):
+    for i, split in enumerate(("valid", "test")):
+        write(f"mass/{split}/sat/{i}.tiff", image(i))
+        write(f"mass/{split}/map/{i}.tif", mask(i) * 255)
+    said = refused(capsys, "mrd", "mass")
+    assert "data/MRD/train.txt: would be empty, the 2 images of the download are all for validation or testing" in said
+    assert not Path("data").exists()
+    write("mass/train/sat/2.tiff", np.full((60, 60, 3), 255, np.uint8))
+    write("mass/train/map/2.tif", mask(2) * 255)
+    said = refused(capsys, "mrd", "mass", "--blank-min", "64")
+    assert "data/MRD/train.txt: would be empty, every tile for training is blank to more than 0.5" in said
+    assert not list(Path("data/MRD").glob("*.txt")) and not Path("data/MRD/manifest.json").exists()
+    prepare("mrd", "mass", "--blank-min", "64", "--split", "published")
+    assert len(listed("data/MRD", "train")) == 4
+
+
 def test_refuses_a_download_of_another_kind(capsys):
     inria("austin1")
     assert "nowhere: folder of the download not found" in refused(capsys, "mrd", "nowhere")
