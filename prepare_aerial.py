@@ -82,9 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         blank_min = Settings("").blank_min if kind.blank else 0
     settings = Settings(given.dataset, given.tile, given.overlap, blank_min, given.max_blank)
     settings.check()
-    originals = find_originals(kind, given.download)
+    originals, alone = find_originals(kind, given.download)
+    if alone:
+        logger.info("attention: %d masks without an image, not used: %s is the first", len(alone), alone[0])
     with lock.held(out):
-        manifest = prepare(originals, settings, out, published_split=given.split == "published", workers=given.workers)
+        manifest = prepare(
+            originals,
+            settings,
+            out,
+            published_split=given.split == "published",
+            workers=given.workers,
+            masks_alone=len(alone),
+        )
     counts = manifest["counts"]
     for split in SPLITS:
         tiles = manifest["lists"].get(split, {"tiles": 0})["tiles"]

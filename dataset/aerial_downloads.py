@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,20 +75,21 @@ class Original:
     split: str
 
 
-def find_originals(kind: Kind, root: Path) -> list[Original]:
-    """All labelled images of a download, sorted by name.
+def find_originals(kind: Kind, root: Path) -> tuple[list[Original], list[Path]]:
+    """All labelled images of a download, sorted by name, and the masks that have no image.
 
     Raises UserError when the tree is not as distributed, a partner is missing, or a name stands in two splits.
     """
     if not root.is_dir():
         raise UserError(f"{root}: folder of the download not found; expected {kind.layout} in it")
     for layout in kind.layouts:
-        found = [
-            original
-            for images, masks, split in layout
-            if (root / images).is_dir() and (root / masks).is_dir()
-            for original in _pairs(kind, root / images, root / masks, split)
-        ]
+        found: list[Original] = []
+        alone: list[Path] = []
+        for images, masks, split in layout:
+            if (root / images).is_dir() and (root / masks).is_dir():
+                pairs, without_image = _pairs(kind, root / images, root / masks, split)
+                found += pairs
+                alone += without_image
         if found:
             _refuse_half(root, layout)
             break
@@ -103,10 +103,10 @@ def find_originals(kind: Kind, root: Path) -> list[Original]:
                 f"{original.image}: {other.image} has the same name; expected one of them: remove the other"
             )
     originals = list(by_name.values())
-    if any(original.split for original in originals):
-        return originals
-    held_out = _held_out(kind, [original.name for original in originals])
-    return [Original(o.name, o.image, o.mask, "val" if o.name in held_out else "train") for o in originals]
+    if not any(original.split for original in originals):
+        held_out = _held_out(kind, [original.name for original in originals])
+        originals = [Original(o.name, o.image, o.mask, "val" if o.name in held_out else "train") for o in originals]
+    return originals, alone
 
 
 def _held_out(kind: Kind, names: list[str]) -> set[str]:
@@ -124,7 +124,8 @@ def _refuse_half(root: Path, layout: tuple[tuple[str, str, str], ...]) -> None:
             raise UserError(f"{root / images}: no masks in {root / masks}; download them, or move the images away")
 
 
-def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> Iterator[Original]:
+def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> tuple[list[Original], list[Path]]:
+    """Images with their masks, and masks without an image. UserError for an image without a mask."""
     mask_of = _by_stem(masks, kind.mask_end)
     image_of = _by_stem(images, kind.image_end)
     missing = sorted(image_of.keys() - mask_of.keys())
@@ -133,8 +134,8 @@ def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> Iterator[Origin
             f"{image_of[missing[0]]}: no mask {missing[0]}{kind.mask_end} in {masks} ({len(missing)} of "
             f"{len(image_of)} missing); expected one for every image: download it, or move the image away"
         )
-    for stem, image in image_of.items():
-        yield Original(stem, image, mask_of[stem], split)
+    pairs = [Original(stem, image, mask_of[stem], split) for stem, image in image_of.items()]
+    return pairs, [mask for stem, mask in mask_of.items() if stem not in image_of]
 
 
 def _by_stem(folder: Path, end: str) -> dict[str, Path]:

@@ -173,12 +173,19 @@ def _identity(original: Original) -> Record:
 
 
 def prepare(
-    originals: list[Original], settings: Settings, out: Path, *, published_split: bool = False, workers: int = 1
+    originals: list[Original],
+    settings: Settings,
+    out: Path,
+    *,
+    published_split: bool = False,
+    workers: int = 1,
+    masks_alone: int = 0,
 ) -> Record:
     """Cut all originals into `out`, write the lists and, last, the manifest, which is returned.
 
     Originals of an earlier, stopped run with the same settings are kept. published_split: the training list holds the
-    validation tiles too. Raises UserError where that list would be empty.
+    validation tiles too. masks_alone: number of masks without an image, for the manifest. Raises UserError where the
+    training list would be empty.
     """
     done = _done(originals, settings, out, workers)
     if not any(original.split in _trained(published_split) for original in originals):
@@ -197,7 +204,7 @@ def prepare(
                 journal.write(json.dumps(record) + "\n")
                 journal.flush()
                 done[record["name"]] = record
-    return _finish([done[original.name] for original in originals], settings, out, published_split)
+    return _finish([done[original.name] for original in originals], settings, out, published_split, masks_alone)
 
 
 def _trained(published_split: bool) -> tuple[str, ...]:
@@ -299,7 +306,7 @@ def _write_journal(out: Path, settings: Settings, done: dict[str, Record]) -> No
     _write(out / JOURNAL, lines.encode())
 
 
-def _finish(records: list[Record], settings: Settings, out: Path, published_split: bool) -> Record:
+def _finish(records: list[Record], settings: Settings, out: Path, published_split: bool, masks_alone: int) -> Record:
     parts = {"train": _trained(published_split), "val": ("val",), "test": ("test",)}
     names = {split: [t["name"] for r in records if r["split"] in parts[split] for t in r["tiles"]] for split in SPLITS}
     if not names["train"]:
@@ -322,6 +329,7 @@ def _finish(records: list[Record], settings: Settings, out: Path, published_spli
         "lists": lists,
         "counts": {
             "originals": {split: sum(r["split"] == split for r in records) for split in SPLITS},
+            "masks_without_image": masks_alone,
             "tiles": len(tiles),
             "dropped": sum(record["dropped"] for record in records),
             "pixels": len(tiles) * settings.tile**2,

@@ -179,6 +179,20 @@ def test_published_lists_are_accepted_for_tiles_of_those_names():
     assert build.source_data(options, AERIAL).names == ["00001", "00003"]
 
 
+def test_masks_without_an_image_are_counted(capsys):
+    inria("austin1", "austin6")
+    prepare("iaild", "AerialImageDataset")
+    assert manifest("data/IAILD")["counts"]["masks_without_image"] == 0
+    assert "without an image" not in capsys.readouterr().out
+    write("AerialImageDataset/train/gt/austin7.tif", mask(0) * 255)
+    write("AerialImageDataset/train/gt/vienna1.tif", mask(0) * 255)
+    prepare("iaild", "AerialImageDataset")
+    counts = manifest("data/IAILD")["counts"]
+    assert (counts["masks_without_image"], counts["tiles"]) == (2, 8)
+    first = "AerialImageDataset/train/gt/austin7.tif"
+    assert f"attention: 2 masks without an image, not used: {first} is the first" in capsys.readouterr().out
+
+
 # Stopped runs
 
 
