@@ -8,7 +8,8 @@ Examples:
   python compute_iou.py data/Cityscapes/gtFine/val submission --pred-ids label
   python compute_iou.py data/CamVid/trainannot result/camvid_day_to_dusk --preset camvid_day_to_dusk --json scores.json
 
-Where the task scores a list of images (--data-list-target-test, of a preset or given), only their masks count.
+Where the task scores a list of images (--data-list-target-test, of a preset or given), only their masks count. The list
+is looked for in the folder of ground truth, the one above it, and --data-dir-target.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from tqdm import tqdm
 from dataset import READERS
 from dataset.base import SegmentationDataset
 from dataset.reading import read_list
-from utils import build, config, saved_masks
+from utils import build, config, logs, saved_masks
+from utils.config import Options
 from utils.errors import UserError
 from utils.files import write_json
+from utils.logs import logger
 from utils.metrics import ConfusionMatrix
 from utils.saved_masks import count_pairs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options, _, folders = config.parse("iou", argv, description=__doc__, positional=("gt_dir", "pred_dir"))
+    options, given, folders = config.parse("iou", argv, description=__doc__, positional=("gt_dir", "pred_dir"))
+    logs.setup()
     classes = build.classes(options)
     reader = READERS[options.target]
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)
-    names = build.list_file(options.data_list_target_test, options.data_dir_target)
+    names = scored_list(options, folders.gt_dir, by_user="data_list_target_test" in given)
     if names is not None:
         keys = [reader.key(name) for name in read_list(names)]
         unlabelled = [key for key in keys if key not in truth]
@@ -74,6 +78,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(scores.table(classes))
     if options.json:
         write_json(Path(options.json), {"images": len(truth), **scores.as_dict(classes)})
+
+
+def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
+    """The list of images to score, `folder` being that of ground truth; None for all that have a label.
+
+    A list that the preset alone names may be nowhere; UserError where the user's is.
+    """
+    name = options.data_list_target_test
+    if name is None:
+        return None
+    near = [Path(place) / name for place in (folder, f"{folder}/..", options.data_dir_target)]
+    places = [Path(name), *near] if by_user else near
+    found = next((path for path in places if os.path.lexists(path)), None)
+    if found is None:
+        searched = ", ".join(map(str, dict.fromkeys(places)))
+        if by_user:
+            raise UserError(
+                f"--data-list-target-test: {name} not found (looked for {searched}); expected a text file with one "
+                "name a line: name it with its folder, or leave the option out"
+            )
+        logger.info("no list %s of the preset (looked for %s): all labels of %s are scored", name, searched, folder)
+    return found
 
 
 def ground_truth(reader: type[SegmentationDataset], folder: str, ids: str) -> tuple[dict[str, Path], str]:

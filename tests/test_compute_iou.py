@@ -1,0 +1,92 @@
+"""`compute_iou.py` on small masks: which labels are scored, and where their predictions may lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compute_iou
+from utils import config
+
+AERIAL = ("--preset", "mrd_to_deepglobe")
+CAMVID = ("--preset", "camvid_day_to_dusk")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def save(path: str | Path, ids: list[int]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array([ids], np.uint8)).save(path, "PNG")
+
+
+def scores(*arguments: str) -> dict:
+    compute_iou.main([*arguments, "--json", "scores.json"])
+    return json.loads(Path("scores.json").read_text())
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: compute_iou.main([*arguments, "--json", "scores.json"]))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert not Path("scores.json").exists()
+    return error
+
+
+# Lists
+
+
+def tiles() -> None:
+    for name, ids in (("a", [0, 1, 1]), ("b", [1, 1, 0])):
+        save(f"far/tiles/SegmentationClass/{name}.png", ids)
+        save(f"masks/{name}.png", [0, 1, 1])
+
+
+@pytest.mark.parametrize("folder", ["far/tiles", "far/tiles/SegmentationClass", "."])
+def test_the_list_of_a_preset_lies_with_the_ground_truth_or_above_it(folder, monkeypatch):
+    tiles()
+    Path("far/tiles/val.txt").write_text("a\n")
+    masks = Path("masks").absolute()
+    if folder == ".":
+        monkeypatch.chdir("far/tiles/SegmentationClass")
+    found = scores(folder, str(masks), *AERIAL)
+    assert found["images"] == 1 and found["confusion"] == [[1, 0], [0, 2]]
+
+
+def test_camvids_list_lies_above_its_annotations():
+    save("far/CamVid/trainannot/0001TP_1.png", [3, 8])
+    save("far/CamVid/trainannot/0006R0_1.png", [3, 8])
+    Path("far/CamVid/train_dusk.txt").write_text("train/0001TP_1\n")
+    save("masks/0001TP_1.png", [3, 8])
+    found = scores("far/CamVid/trainannot", "masks", *CAMVID)
+    assert found["images"] == 1 and found["iou"]["car"] == 1.0
+
+
+def test_without_the_presets_list_all_labels_are_scored_and_the_log_says_so(capsys):
+    tiles()
+    found = scores("far/tiles", "masks", *AERIAL)
+    assert found["images"] == 2 and found["confusion"] == [[1, 1], [1, 3]]
+    said = [line for line in capsys.readouterr().out.splitlines() if "no list val.txt of the preset" in line]
+    assert len(said) == 1 and said[0].endswith(
+        "(looked for far/tiles/val.txt, far/tiles/../val.txt, data/DeepGlobe/val.txt): all labels of far/tiles are scored"
+    )
+
+
+def test_a_given_list_may_lie_with_the_ground_truth_and_must_be_somewhere(capsys):
+    tiles()
+    given = ("far/tiles", "masks", *AERIAL, "--data-list-target-test")
+    said = refused(capsys, *given, "test.txt")
+    places = "test.txt, far/tiles/test.txt, far/tiles/../test.txt, data/DeepGlobe/test.txt"
+    assert f"--data-list-target-test: test.txt not found (looked for {places}); expected" in said
+    assert "leave the option out" in said
+    # The preset's own name, given, is no less of an error.
+    assert "--data-list-target-test: val.txt not found" in refused(capsys, *given, "val.txt")
+    Path("far/tiles/test.txt").write_text("b\n")
+    assert scores(*given, "test.txt")["confusion"] == [[0, 1], [1, 1]]
