@@ -83,23 +83,24 @@ def check_image(path: Path) -> tuple[int, int]:
     return size
 
 
-def read_ids(path: Path) -> LabelMap:
+def read_ids(path: Path, kind: str = "label") -> LabelMap:
     """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits.
 
-    Raises UserError when the file is corrupt, has colours, holds an id above 255, or is a JPEG, which changes ids.
+    kind: what a message calls the file. Raises UserError when the file is corrupt, has colours, holds an id above 255,
+    or is a JPEG, which changes ids.
     """
     fast = _png(path, "mono")
     if fast is not None:
         return fast
-    with opened(path, "label") as image:
+    with opened(path, kind) as image:
         found = "a JPEG" if image.format == "JPEG" else f"of mode {image.mode}"
         if image.format == "JPEG" or not (image.mode in ("1", "L", "P") or image.mode.startswith("I;16")):
-            raise UserError(f"{path}: label {found}; expected a grey or palette PNG with one id a pixel")
+            raise UserError(f"{path}: {kind} {found}; expected a grey or palette PNG with one id a pixel")
         stored = str(image.tile)
         ids = np.array(image)
     if ids.max() > 255:
-        raise UserError(f"{path}: label with id {ids.max()}; expected ids of 0 to 255")
-    stretch = next((factor for kind, factor in _STRETCH.items() if kind in stored), 1)
+        raise UserError(f"{path}: {kind} with id {ids.max()}; expected ids of 0 to 255")
+    stretch = next((factor for layout, factor in _STRETCH.items() if layout in stored), 1)
     return (ids // stretch).astype(np.uint8) if stretch > 1 else ids.astype(np.uint8, copy=False)
 
 

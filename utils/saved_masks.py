@@ -69,7 +69,7 @@ class PairCounter:
     resize: bool
 
     def __call__(self, pair: Pair) -> Counts:
-        truth, prediction = self.read_truth(pair[0]), read_ids(pair[1])
+        truth, prediction = self.read_truth(pair[0]), read_ids(pair[1], "prediction")
         height, width = truth.shape
         if prediction.shape != truth.shape:
             if not self.resize:
