@@ -1,7 +1,9 @@
-"""IoU of saved masks KEY.png with ground truth, per class and over the class sets of the task.
+"""IoU of saved masks with ground truth, per class and over the class sets of the task.
 
-Masks hold train ids, as evaluate_cityscapes.py writes them, or label ids (--pred-ids label). The confusion matrix is
-that of the official Cityscapes evaluation, pixel for pixel: a pixel predicted as no class counts as missed.
+A mask is KEY.png in the folder, as evaluate_cityscapes.py writes it, or lies somewhere below it, such as in CITY/. For
+Cityscapes it may have any name of the official evaluation, such as CITY_000000_000019_pred.png. It holds train ids, or
+label ids (--pred-ids label). The confusion matrix is that of the official Cityscapes evaluation, pixel for pixel: a
+pixel predicted as no class counts as missed.
 
 Examples:
   python compute_iou.py data/Cityscapes/gtFine/val result/cityscapes --workers 4
@@ -49,19 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{unlabelled[0]}; give the folder of their labels, or another --data-list-target-test"
             )
         truth = {key: truth[key] for key in keys}
-    predictions = Path(folders.pred_dir)
-    if not predictions.is_dir():
-        raise UserError(
-            f"{predictions}: folder of predictions not found; expected masks KEY.png, see evaluate_cityscapes.py"
-        )
-    if os.path.samefile(predictions, folders.gt_dir):
-        raise UserError(f"{predictions}: given as labels and as predictions; expected two folders")
-    missing = [key for key in truth if not (predictions / f"{key}.png").is_file()]
-    if missing:
-        raise UserError(
-            f"{predictions}: {len(missing)} of {len(truth)} predictions missing, first {missing[0]}.png; "
-            f"expected one for every label of {names or folders.gt_dir}"
-        )
+    masks = predictions(reader, Path(folders.pred_dir), truth, Path(folders.gt_dir), names)
     counter = saved_masks.counter(
         reader,
         classes,
@@ -70,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ignore_label=options.ignore_label,
         resize=options.resize_pred == "nearest",
     )
-    pairs = [(path, predictions / f"{key}.png") for key, path in truth.items()]
+    pairs = [(path, masks[key]) for key, path in truth.items()]
     scores = ConfusionMatrix(classes.num_classes, options.ignore_label)
     for counts in tqdm(count_pairs(counter, pairs, options.workers), total=len(pairs), disable=None, leave=False):
         scores.add(counts)
@@ -112,6 +102,32 @@ def ground_truth(reader: type[SegmentationDataset], folder: str, ids: str) -> tu
         with suppress(UserError):
             return reader.ground_truth(folder, train_ids=True), "train"
         raise
+
+
+def predictions(
+    reader: type[SegmentationDataset], folder: Path, truth: dict[str, Path], labels: Path, names: Path | None
+) -> dict[str, Path]:
+    """Predicted masks by key, one for each of `truth`, which is below the folder `labels` and cut to the list `names`.
+
+    UserError where one is missing, or is the label itself.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: folder of predictions not found; expected masks KEY.png, see evaluate_cityscapes.py"
+        )
+    if os.path.samefile(folder, labels):
+        raise UserError(f"{folder}: given as labels and as predictions; expected two folders")
+    masks = saved_masks.find_predictions(reader, folder, truth)
+    missing = [key for key in truth if key not in masks]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(truth)} predictions missing, first {missing[0]}.png; "
+            f"expected one for every label of {names or labels}"
+        )
+    for key, path in truth.items():
+        if os.path.realpath(path) == os.path.realpath(masks[key]):
+            raise UserError(f"{path}: a label and, in {folder}, a prediction; expected two folders apart")
+    return masks
 
 
 if __name__ == "__main__":

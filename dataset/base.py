@@ -225,6 +225,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """As `label_key`, for a file of ground truth that holds train ids instead of label ids."""
         return cls.label_key(path, folder)
 
+    @classmethod
+    def prediction_key(cls, path: Path, folder: Path) -> str | None:
+        """As `label_key`, for a predicted mask somewhere below `folder`."""
+        return path.stem
+
     def below(self, root: Path, folder: str) -> Path:
         """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
         path = root / folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dataset.base import SegmentationDataset
@@ -46,6 +47,14 @@ class Cityscapes(SegmentationDataset):
     def train_id_key(cls, path: Path, folder: Path) -> str | None:
         """Of `NAME_gtFine_labelTrainIds.png`, as the official scripts write them."""
         return _key(path, _TRAIN_ID_END)
+
+    @classmethod
+    def prediction_key(cls, path: Path, folder: Path) -> str | None:
+        """Of `CITY_000000_000019*.png`, whatever follows, as in the official evaluation; coloured ones do not count."""
+        if path.stem.endswith("_color"):
+            return None
+        name = re.match(r".+?_\d+_\d+(?!\d)", path.stem)
+        return path.stem if name is None else name[0] + _IMAGE_END.removesuffix(".png")
 
 
 def _key(path: Path, end: str) -> str | None:

@@ -47,3 +47,7 @@ class Folder(SegmentationDataset):
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
         return cls.key(path.relative_to(folder).as_posix())
+
+    @classmethod
+    def prediction_key(cls, path: Path, folder: Path) -> str | None:
+        return cls.label_key(path, folder)

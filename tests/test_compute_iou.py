@@ -74,9 +74,8 @@ def test_without_the_presets_list_all_labels_are_scored_and_the_log_says_so(caps
     found = scores("far/tiles", "masks", *AERIAL)
     assert found["images"] == 2 and found["confusion"] == [[1, 1], [1, 3]]
     said = [line for line in capsys.readouterr().out.splitlines() if "no list val.txt of the preset" in line]
-    assert len(said) == 1 and said[0].endswith(
-        "(looked for far/tiles/val.txt, far/tiles/../val.txt, data/DeepGlobe/val.txt): all labels of far/tiles are scored"
-    )
+    places = "far/tiles/val.txt, far/tiles/../val.txt, data/DeepGlobe/val.txt"
+    assert len(said) == 1 and said[0].endswith(f"(looked for {places}): all labels of far/tiles are scored")
 
 
 def test_a_given_list_may_lie_with_the_ground_truth_and_must_be_somewhere(capsys):
@@ -90,3 +89,72 @@ def test_a_given_list_may_lie_with_the_ground_truth_and_must_be_somewhere(capsys
     assert "--data-list-target-test: val.txt not found" in refused(capsys, *given, "val.txt")
     Path("far/tiles/test.txt").write_text("b\n")
     assert scores(*given, "test.txt")["confusion"] == [[0, 1], [1, 1]]
+
+
+# Predictions
+
+FRAMES = ("bochum_000000_000313", "bochum_000001_000313")
+
+
+def street(*ends: str) -> None:
+    """Two labels: road and car; road and sky. Predictions that are right but for a pixel, named by `ends`."""
+    for frame, ids, predicted, end in zip(FRAMES, ([7, 26], [7, 23]), ([0, 13], [0, 0]), ends):
+        save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", ids)
+        save(f"masks/{end.format(frame)}", predicted)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ("{}_leftImg8bit.png", "{}_leftImg8bit.png"),
+        ("bochum/{}_leftImg8bit.png", "bochum/{}_leftImg8bit.png"),
+        ("{}_leftImg8bit.png", "bochum/{}_leftImg8bit.PNG"),
+        ("{}_pred.png", "{}_pred_labelTrainIds.png"),
+        ("bochum/{}.png", "bochum/deep/{}-x.PNG"),
+    ],
+)
+def test_predictions_in_every_official_place_and_name(ends):
+    street(*ends)
+    for frame in FRAMES:  # as evaluate_cityscapes.py writes them too
+        save(f"masks/{frame}_leftImg8bit_color.png", [9, 9])
+    found = scores("gtFine", "masks")
+    assert found["images"] == 2
+    assert {k: v for k, v in found["iou"].items() if v is not None} == {"road": 2 / 3, "car": 1.0, "sky": 0.0}
+
+
+def test_a_frame_is_not_taken_for_one_with_a_longer_number(capsys):
+    street("{}_pred.png", "{}0_pred.png")
+    assert f"masks: 1 of 2 predictions missing, first {FRAMES[1]}_leftImg8bit.png" in refused(capsys, "gtFine", "masks")
+
+
+def test_two_predictions_of_an_image_are_refused(capsys):
+    street("a/{}_pred.png", "{}.png")
+    save(f"masks/b/{FRAMES[0]}_leftImg8bit.png", [0, 0])
+    said = refused(capsys, "gtFine", "masks")
+    assert f"masks/b/{FRAMES[0]}_leftImg8bit.png: masks/a/{FRAMES[0]}_pred.png is a prediction of" in said
+    save(f"masks/{FRAMES[0]}_leftImg8bit.png", [0, 13])  # the exact name in the folder itself comes first
+    assert scores("gtFine", "masks")["iou"]["car"] == 1.0
+
+
+def test_labels_below_the_folder_of_predictions_are_no_predictions(capsys):
+    street("{}.png", "{}.png")
+    said = refused(capsys, "gtFine/bochum", "gtFine", "--pred-ids", "label")
+    assert f"gtFine/bochum/{FRAMES[0]}_gtFine_labelIds.png: a label and, in gtFine, a prediction" in said
+
+
+def test_predictions_of_own_images_may_lie_in_subfolders():
+    Path("classes.yaml").write_text("classes: [{name: ground, kind: stuff}, {name: cow, kind: thing}]\n")
+    for camera, truth, predicted in (("east", [0, 1], [0, 1]), ("west", [1, 1], [1, 0])):
+        save(f"mine/labels/{camera}/1.png", truth)
+        save(f"masks/{camera}/1.PNG", predicted)
+    found = scores("mine/labels", "masks", "--preset", "own_images", "--classes", "classes.yaml")
+    assert found["confusion"] == [[1, 0], [1, 2]]
+
+
+@pytest.mark.parametrize(("mode", "suffix", "said"), [("RGB", "PNG", "of mode RGB"), ("L", "JPEG", "a JPEG")])
+def test_a_prediction_of_a_wrong_kind_is_called_one(capsys, mode, suffix, said):
+    street("{}.png", "{}.png")
+    Image.new(mode, (2, 1)).save(f"masks/{FRAMES[1]}.png", suffix)
+    assert f"masks/{FRAMES[1]}.png: prediction {said}; expected a grey or palette PNG" in refused(
+        capsys, "gtFine", "masks"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, ClassTable, LabelMap
-from dataset.reading import read_ids
+from dataset.reading import image_names, read_ids
 from utils.errors import UserError
 
 IDS = 256
@@ -25,6 +25,21 @@ Lookup = npt.NDArray[np.int16]
 Counts = npt.NDArray[np.int64]
 Pair = tuple[Path, Path]
 """Files of ground truth and prediction."""
+
+
+def find_predictions(reader: type[SegmentationDataset], folder: Path, keys: Collection[str]) -> dict[str, Path]:
+    """Key -> predicted mask, for those of `keys` that have one: KEY.png in the folder, or else a PNG anywhere below it
+    that is named after the image. UserError where two of those are of one image."""
+    found = {key: path for key in keys if (path := folder / f"{key}.png").is_file()}
+    wanted = set(keys) - found.keys()
+    for path in (folder / name for name in image_names(folder)) if wanted else ():
+        key = reader.prediction_key(path, folder) if path.suffix.lower() == ".png" else None
+        if key not in wanted:
+            continue
+        if key in found:
+            raise UserError(f"{path}: {found[key]} is a prediction of {key} too; expected one: move the other away")
+        found[key] = path
+    return found
 
 
 def joint_counts(truth: LabelMap, prediction: LabelMap) -> Counts:
