@@ -140,6 +140,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     id_map: LabelMap
     void_ids: Collection[int] = ()
     """Label ids that are known to be of no class."""
+    absent_ids: Collection[int] = ()
+    """Label ids of classes that no image of the data set shows."""
     layout: str
     """The tree below the root in words, for messages."""
     largest_id: int = IGNORE

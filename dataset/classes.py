@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class ClassTable:
 
     `palette` holds RGB colours (0..255). `stuff` and `things` split the train ids as the paper's stuff and
     instance matching want it. `subsets` names the sets of train ids over which a mean is reported; the first
-    is the main one. Of the classes in `f1` the F1 score is reported too. `label_ids` maps the ids in label files to
-    train ids, and those that are left out on purpose to IGNORE; None where every data set has ids of its own.
+    is the main one (but see `main_subset`). Of the classes in `f1` the F1 score is reported too. `label_ids` maps the
+    ids in label files to train ids, and those that are left out on purpose to IGNORE; None where every data set has
+    ids of its own.
     """
 
     name: str
@@ -41,6 +43,11 @@ class ClassTable:
     @property
     def num_classes(self) -> int:
         return len(self.names)
+
+    def main_subset(self, trained: Collection[int]) -> str:
+        """The name of the first subset that lies within `trained`, the train ids that source labels hold (a mean over
+        classes that were never learnt says little), or of the first of all."""
+        return next((name for name, ids in self.subsets.items() if set(ids) <= set(trained)), next(iter(self.subsets)))
 
     def first(self, n: int) -> ClassTable:
         """The table of the first `n` classes (`--num-classes`); labels of the others become the ignore label.

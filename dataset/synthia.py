@@ -19,6 +19,7 @@ class Synthia(SegmentationDataset):
     table = CITYSCAPES
     id_map = SYNTHIA_IDS
     void_ids = (0, 13, 14, 22)  # void, parking slot, road work, lane marking
+    absent_ids = (16, 18, 20)  # terrain, truck, train
     layout = "RGB/0000000.png and GT/LABELS/0000000.png"
 
     def find_names(self, split: str) -> list[str]:

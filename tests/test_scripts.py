@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dataset import Cityscapes, base
-from dataset.classes import CITYSCAPES, CITYSCAPES_IDS
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, SYNTHIA_IDS
 from tests.scripts import (
     COMMON,
     MAINS,
@@ -217,7 +218,7 @@ def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
     assert set(first) == always  # the terms that read the memory begin at the second iteration
     assert [set(record) for record in later] == [always | {"cls", "ins", "isia"}] * 2
     assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3]
-    assert set(records(STEP2)[-1]) == {"step", "miou", "classes"}
+    assert set(records(STEP2)[-1]) == {"step", "miou", "classes", "miou_16", "miou_13"}
     lr = state(STEP2)["options"]["learning_rate"]
     for i, record in enumerate(steps(STEP2)):
         assert record["lr_segmenter"] == pytest.approx(lr * (1 - i / 3) ** 0.9)
@@ -442,6 +443,30 @@ def test_best_is_kept_on_request_only(run_folder):
     assert best["selected_by"] == "target labels"
     assert best["step"] == 1 + scores.index(max(scores))
     assert best["best"] == max(scores)
+
+
+def test_of_synthia_the_mean_of_the_sixteen_classes_that_it_has_leads(run_folder, capsys):
+    shutil.copytree(SOURCE / "images", "syn/RGB")
+    Path("syn/GT/LABELS").mkdir(parents=True)
+    synthia_id = np.append(np.argsort(SYNTHIA_IDS, kind="stable")[:19], np.zeros(237, np.intp))
+    for path in (SOURCE / "labels").iterdir():
+        red = synthia_id[CITYSCAPES_IDS[mask(path)]].astype(np.uint16)
+        cv2.imwrite(f"syn/GT/LABELS/{path.name}", np.dstack([np.zeros_like(red)] * 2 + [red]))
+    call("step1", "--source", "synthia:syn", "--save-pred-every", "1", "--select-on-target-labels")
+    said = capsys.readouterr().out
+    lines = [record for record in records(STEP1) if "miou" in record]
+    assert [set(record) for record in lines] == [{"step", "miou", "classes", "miou_19", "miou_13"}] * 3
+    assert {record["classes"] for record in lines} == {"16"}
+    last = lines[-1]
+    shown = ", ".join(f"{100 * last[k]:.2f} ({n} classes)" for k, n in (("miou", 16), ("miou_19", 19), ("miou_13", 13)))
+    assert f"step1 3  target mIoU {shown}" in said
+    best = state(STEP1, "best.pth")
+    assert best["best"] == max(record["miou"] for record in lines)
+    # Evaluation goes on in the order of the table.
+    call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--json", "scores.json")
+    assert list(printed_means(capsys.readouterr().out)) == ["19", "16", "13"]
+    means = json.loads(Path("scores.json").read_text())["means"]
+    assert [last["miou_19"], last["miou"], last["miou_13"]] == pytest.approx([means["19"], means["16"], means["13"]])
 
 
 def test_overwrite_leaves_nothing_of_the_run_before(run_folder):

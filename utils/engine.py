@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -403,10 +404,14 @@ class Trainer:
         except interrupt.Interrupted as error:
             raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
         set_training_mode(self.segmenter, self.options.bn)
-        name, ids = next(iter(test.table.subsets.items()))
-        miou = scores.mean(ids)
-        logger.info("%s %d  target mIoU %.2f (%s classes)", self.stage, self.step, 100 * miou, name)
-        record = {"step": self.step, "miou": None if math.isnan(miou) else miou, "classes": name}
+        source = self.data.source
+        main = test.table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
+        others = {name: scores.mean(ids) for name, ids in test.table.subsets.items()}
+        miou = others.pop(main)
+        shown = ", ".join(f"{100 * mean:.2f} ({name} classes)" for name, mean in {main: miou, **others}.items())
+        logger.info("%s %d  target mIoU %s", self.stage, self.step, shown)
+        record = {"step": self.step, "miou": _number(miou), "classes": main}
+        record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
         if log is not None:
             log.write(record)
         _to_board(board, record)
@@ -585,6 +590,10 @@ def _summary_writer(options: Options) -> Any:
     except ImportError as error:
         raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
     return SummaryWriter
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _to_board(board: Any, record: dict[str, Any]) -> None:

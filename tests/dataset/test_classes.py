@@ -41,6 +41,15 @@ def test_cityscapes_table():
     assert gone["13"] == ["wall", "fence", "pole", "terrain", "truck", "train"]
 
 
+def test_the_main_mean_is_over_classes_that_the_source_has():
+    assert CITYSCAPES.main_subset([*range(19), 255]) == "19"
+    without = [i for i in range(19) if i not in (9, 14, 16)]
+    assert CITYSCAPES.main_subset(without) == "16"
+    assert CITYSCAPES.main_subset([i for i in without if i != 4]) == "13"
+    assert CITYSCAPES.main_subset([0, 1]) == "19"  # none fits
+    assert CITYSCAPES.first(13).main_subset(without) == "12"
+
+
 @pytest.mark.parametrize("table", [CITYSCAPES, CAMVID, AERIAL], ids=lambda table: table.name)
 def test_tables_fit_together(table):
     assert sorted(table.stuff + table.things) == list(range(table.num_classes))
