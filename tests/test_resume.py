@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dataset import GTA5, base
 from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, steps, training_state
+from utils import checkpoint
 
 HALF, ALL = "2", "4"
 # Everything random is on, and rates high enough that the memory, and so all terms, take part.
@@ -51,6 +53,42 @@ def test_resuming_with_iter_size_goes_on_with_the_next_images(run_folder):
     call("step1", *settings, "--num-steps-stop", HALF)
     call("step1", *settings, "--continue-train")
     assert differences(training_state(Path("whole")), training_state(STEP1)) == []
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """The running numbers of the source samples that are read, in turn."""
+    numbers: list[int] = []
+    get = GTA5.__getitem__
+
+    def noted(self, item):
+        if isinstance(self, GTA5):
+            numbers.append(item[1])
+        return get(self, item)
+
+    monkeypatch.setattr(base.SegmentationDataset, "__getitem__", noted)
+    return numbers
+
+
+def test_with_another_batch_size_the_next_images_follow(run_folder, drawn):
+    call("step1", *SETTINGS, "--num-steps-stop", HALF)  # batches of two
+    assert drawn == [0, 1, 2, 3] and state(STEP1)["drawn"] == 4
+    drawn.clear()
+    changed = (*SETTINGS, "--batch-size", "1", "--iter-size", "3")
+    call("step1", *changed, "--num-steps-stop", "3", "--continue-train")
+    assert drawn == [4, 5, 6] and state(STEP1)["drawn"] == 7
+    drawn.clear()
+    call("step1", *SETTINGS, "--continue-train")
+    assert drawn == [7, 8] and state(STEP1)["drawn"] == 9
+
+
+def test_a_checkpoint_without_the_number_of_images_drawn_counts_batches_of_now(run_folder, drawn):
+    call("step1", *SETTINGS, "--num-steps-stop", HALF)
+    old = {key: value for key, value in state(STEP1).items() if key != "drawn"}
+    checkpoint.save(STEP1 / "last.pth", old)
+    drawn.clear()
+    call("step1", *SETTINGS, "--continue-train")
+    assert drawn == [4, 5, 6, 7] and state(STEP1)["drawn"] == 8
 
 
 def test_source_only_resumes(run_folder):

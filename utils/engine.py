@@ -69,6 +69,7 @@ class Trainer:
         self.device = next(segmenter.parameters()).device
         self.folder = Path(options.snapshot_dir)
         self.step = 0
+        self.began = (0, 0)  # step from which this process trains, and samples of each domain drawn before it
         self.best = -1.0
         self.score_due = False  # of a checkpoint that was written but not yet scored
         self.meter = Meter()
@@ -237,10 +238,13 @@ class Trainer:
 
     def _sampler(self, dataset: SegmentationDataset, seed: int) -> EndlessSampler:
         """The samples from the current step on."""
-        options = self.options
         rank, size = distributed.rank(), distributed.size()
-        drawn = self.step * options.iter_size * options.batch_size * size
-        return EndlessSampler(len(dataset), options.batch_size, seed, start=drawn, rank=rank, size=size)
+        return EndlessSampler(len(dataset), self.options.batch_size, seed, start=self._drawn(), rank=rank, size=size)
+
+    def _drawn(self) -> int:
+        """Samples of each domain that all processes have drawn up to the current step."""
+        step, drawn = self.began
+        return drawn + (self.step - step) * self.options.iter_size * self.options.batch_size * distributed.size()
 
     def _finite(self) -> bool:
         """Nothing that a loss or gradient which is no number leaves its mark on has such a mark, in any process."""
@@ -477,6 +481,7 @@ class Trainer:
             "optimizer": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "scalers": self.precision.state_dict(),
             "step": self.step,
+            "drawn": self._drawn(),
             "best": self.best,
             "score_due": self.score_due,
             "meter": self.meter.state_dict(),
@@ -506,6 +511,7 @@ class Trainer:
             self.precision.load_state_dict(state["scalers"])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
+            self.began = (self.step, state["drawn"]) if "drawn" in state else (0, 0)  # there was no count at first
             self.score_due = state.get("score_due", False) and self.data.test is not None
             self.meter.load_state_dict(state.get("meter", {}), self.device)
             self.logged = state.get("logged", self.step)
