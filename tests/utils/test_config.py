@@ -145,6 +145,22 @@ def test_a_method_sets_its_switches_over_any_preset(preset, stage, method):
     assert {name: getattr(options, name) for name in METHODS[method][stage]} == METHODS[method][stage]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_to_name_the_default_method_changes_nothing(preset, stage):
+    plain = resolve(stage, {"preset": preset})
+    assert resolve(stage, {"preset": preset, "method": plain.method}) == plain
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_method_leaves_the_weights_of_the_terms_that_it_keeps_to_the_preset(preset, stage):
+    plain, released = (resolve(stage, {"preset": preset, **m}).as_dict() for m in ({}, {"method": "released"}))
+    off = {"lambda_adv_feat": 0.0} | ({"lambda_adv_cate": 0.0} if stage == "step1" else {})
+    weights = {name: value for name, value in plain.items() if name.startswith("lambda_")}
+    assert {name: released[name] for name in weights} == weights | off
+
+
 def test_the_released_method_is_as_the_specification_says():
     step1, step2 = (resolve(stage, {"method": "released"}) for stage in STAGES)
     assert (step1.aim, step1.lambda_adv_cate, step1.lambda_adv_feat, step1.absent_stuff) == ("none", 0, 0, True)
