@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         build.check_output("save", folder, images)
     skipped = Skipped()
     build.check_files(options, skipped, images)
-    segmenter = build.segmenter(options, given, classes)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
     distributed.check_equal(lambda: {"weights": fingerprint(segmenter), "images": images.names})
     variants = Variants(options.scales, options.flip)
     scores = evaluate(

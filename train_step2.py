@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         test=build.test_data_if_any(options, classes),
     )
     build.check_files(options, data.skipped, data.source, data.target, data.test)
-    segmenter = build.segmenter(options, given, classes)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
     Trainer(options, "step2", segmenter, data).run()
 
 

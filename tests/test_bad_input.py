@@ -270,7 +270,22 @@ def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
 )  # fmt: skip
 def test_a_checkpoint_of_another_class_count_or_network(after_stage1, capsys, script, arguments, said):
     folder = ["--snapshot-dir", "new"] if script.startswith("step") else []
-    assert said in refused(capsys, script, *START, *folder, *arguments)
+    error = refused(capsys, script, *START, *folder, *arguments)
+    assert said in error
+    assert ("--not-restore-last" in error) == (script == "step1" and "classifier" in said)
+
+
+@pytest.mark.parametrize("script", ["step2", "pseudo", "evaluate"])
+def test_weights_without_a_classifier_are_for_stage_1_alone(after_stage1, capsys, script):
+    body = {name: value for name, value in state(STEP1)["segmenter"].items() if not name.startswith("layer6.")}
+    torch.save(body, "body.pth")
+    said = refused(capsys, script, "--restore-from", "body.pth")
+    assert "body.pth: no classifier in it (layer6), expected one of 19 classes" in said
+    assert "--restore-from: found none, which gives random weights" in refused(capsys, script, "--restore-from", "none")
+    said = refused(capsys, script, "--restore-from", "nowhere.pth")
+    assert "--restore-from: nowhere.pth does not exist" in said and "random" not in said
+    call("step1", "--restore-from", "body.pth", "--snapshot-dir", "new")
+    assert state(Path("new"))["step"] == 3
 
 
 def test_plain_weights_of_another_backbone(after_stage1, capsys):

@@ -230,8 +230,9 @@ def check_output(option: str, folder: Path, images: SegmentationDataset) -> None
             raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder apart from it")
 
 
-def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> DeepLab:
-    """The network with the weights of `--restore-from`, or random ones for 'none'.
+def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
+    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: UserError for
+    weights without a trained classifier, whose predictions would be noise.
 
     What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
     this project brings its whole architecture, and an option that contradicts it is an error. `options` take the
@@ -240,10 +241,15 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
     wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
     resumed = resumed_from(options)
     path = str(resumed or options.restore_from)
+    if needs_classifier and not resumed and path == "none":
+        raise UserError(
+            "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
+            "checkpoint of the stage before"
+        )
     if path == "none":
         fitting = {"stride_style": "caffe", "normalization": "caffe"}
     else:
-        _check_exists(path, resumed)
+        _check_exists(path, resumed, needs_classifier)
         info = describe_file(path)
         fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
         for name, value in (info.architecture or {}).items():
@@ -265,7 +271,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
     if path == "none":
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
-        load_weights(network, path, not_restore_last=options.not_restore_last)
+        load_weights(network, path, not_restore_last=options.not_restore_last, needs_classifier=needs_classifier)
     network.checkpoint_activations = options.checkpoint_activations
     if options.sync_bn:
         if device(options).type == "cpu":
@@ -326,7 +332,7 @@ def list_file(name: str | None, root: str) -> Path | None:
     return next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
 
 
-def _check_exists(path: str, resumed: Path | None) -> None:
+def _check_exists(path: str, resumed: Path | None, needs_classifier: bool) -> None:
     if "://" in path:
         raise UserError(
             f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
@@ -338,7 +344,8 @@ def _check_exists(path: str, resumed: Path | None) -> None:
             f"--continue-train: {path} does not exist; expected a checkpoint of this stage: name one, or leave the "
             f"flag out to start anew"
         )
+    others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
     raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before, or pretrained "
-        f"weights (pretrained/README.md says where to get them), or 'none' for random weights"
+        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before"
+        f"{'' if needs_classifier else others}"
     )

@@ -156,8 +156,12 @@ class Options:
     normalization: str = option(
         "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", *NORMALIZATIONS)
     )
-    restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
-    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
+    restore_from: str = option(
+        "none",
+        "checkpoint, of which the weights are taken; in stage 1 also pretrained weights, or 'none' for random",
+        NETWORK,
+    )
+    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", ("step1",))
     norm: str = option(
         "batchnorm",
         "inplace-abn keeps fewer activations, by BatchNorm and leaky ReLU in one (a package)",

@@ -51,7 +51,7 @@ PUBLISHED = [
     ("--random-scale", None, True, STAGES),
     ("--random-seed", "7", 7, STAGES),
     ("--restore-from", "a.pth", "a.pth", NETWORK),
-    ("--not-restore-last", None, True, STAGES),
+    ("--not-restore-last", None, True, ("step1",)),
     ("--continue-train", None, "last", STAGES),
     ("--continue-train", "a.pth", "a.pth", STAGES),
     ("--save-pred-every", "7", 7, STAGES),
