@@ -430,7 +430,7 @@ class Trainer:
     def _resume(self) -> bool:
         """Take up the run of `--continue-train`, if any: True where it goes on in its own folder.
 
-        Raises UserError where another run would be written over.
+        Raises UserError where another run would be written over, or nothing is left to do and to write.
         """
         path, last = build.resumed_from(self.options), self.folder / "last.pth"
         here = path is not None and path.resolve().parent == self.folder.resolve()
@@ -442,6 +442,12 @@ class Trainer:
         if path is not None:
             state = checkpoint.load(path, self.stage, self.segmenter.architecture)
             self.load_state_dict(state, path)
+            stop = self.options.num_steps_stop or 0
+            if self.step >= stop and path.resolve() != last.resolve():
+                raise UserError(
+                    f"--continue-train: {path} is at step {self.step}, expected one before step {stop}, where this run "
+                    f"stops; give a later --num-steps-stop, or take its weights alone with --restore-from"
+                )
             logger.info("continued from %s at step %d", path, self.step)
             for line in config.changes(state.get("options", {}), self.options, self.stage):
                 logger.info("changed since that checkpoint: %s", line)
