@@ -25,13 +25,15 @@ from dataset.base import SegmentationDataset
 from dataset.reading import read_list
 from utils import build, config, saved_masks
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import check_can_write, write_json
 from utils.metrics import ConfusionMatrix
 from utils.saved_masks import count_pairs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, _, folders = config.parse("iou", argv, description=__doc__, positional=("gt_dir", "pred_dir"))
+    if options.json:
+        check_can_write("--json", Path(options.json))
     classes = build.classes(options)
     reader = READERS[options.target]
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)

@@ -316,6 +316,24 @@ def test_tensorboard_without_its_package(run_folder, capsys, monkeypatch):
     assert "--tensorboard: the package tensorboard is missing" in refused(capsys, "step1", "--tensorboard")
 
 
+def test_a_place_for_tensorboard_that_cannot_be_written(run_folder, capsys):
+    pytest.importorskip("torch.utils.tensorboard")
+    Path("file.txt").touch()
+    for folder in ("/proc/nowhere/board", "file.txt"):
+        said = refused(capsys, "step1", "--tensorboard", "--log-dir", folder)
+        assert said.startswith(f"error: --log-dir: {folder}: cannot be written (")
+
+
+@pytest.mark.parametrize("path", ["/proc/nowhere/a.json", "file.txt/a.json", "folder", LONG])
+@pytest.mark.parametrize("script", ["evaluate", "iou"])
+def test_a_place_for_scores_that_cannot_be_written_is_refused_before_the_work(after_stage1, capsys, script, path):
+    Path("file.txt").touch()
+    Path("folder").mkdir()
+    arguments = START if script == "evaluate" else ["no labels", "no masks"]
+    said = refused(capsys, script, *arguments, "--json", path)
+    assert said.startswith(f"error: --json: {'found the folder ' * (path == 'folder')}{path}")
+
+
 # A fault that shows only on the way: what was written before it is whole.
 
 

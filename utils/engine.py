@@ -32,7 +32,7 @@ from utils import build, checkpoint, config, distributed, interrupt, lock
 from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import evaluate
-from utils.files import remove_leftovers
+from utils.files import check_can_write, remove_leftovers
 from utils.finite import all_finite, copied, not_finite
 from utils.logs import JsonLines, logger, revision
 from utils.precision import Precision
@@ -140,6 +140,8 @@ class Trainer:
     def _run(self, stop: interrupt.StopRequest) -> None:
         options = self.options
         writer = _summary_writer(options)
+        if writer and distributed.is_main():
+            check_can_write("--log-dir", Path(options.log_dir), folder=True)
         here = self._resume()
         with stop.at_once():
             # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
