@@ -32,7 +32,7 @@ from dataset import READERS
 from dataset.builtin import write_benchmark
 from utils import config, logs
 from utils.figures import comparison
-from utils.files import write_json
+from utils.files import check_can_write, write_json
 from utils.logs import logger
 
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
@@ -199,7 +199,9 @@ def draw_comparison(data: Path, masks: Path, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all training [0]")
     parser.add_argument("--data", type=Path, help="folder of the pictures [data/builtin, with other seeds builtinSEED]")
     parser.add_argument("--out", type=Path, default=Path("result/demo"), help="folder of all results [result/demo]")
@@ -207,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = arguments.data or Path(f"data/builtin{arguments.seed or ''}")
     began = time.monotonic()
     logs.setup()
+    check_can_write("--out", arguments.out, folder=True)
     write_benchmark(data, seed=arguments.seed)
     run_arms(builtin_runner(data, arguments.out, arguments.seed))
     draw_comparison(data, arguments.out / "masks", arguments.out / "comparison.png")

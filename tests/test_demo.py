@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 import demo
 from dataset.classes import CITYSCAPES
+from utils import config
 
 
 def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None:
@@ -31,3 +35,30 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None
     demo.draw_comparison(benchmark_root, tmp_path / "masks", tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     assert demo.peak_rss_mb() > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "file.txt/demo"], "--out: file.txt/demo: cannot be written (a file is in the way)"),
+        (["--out", "file.txt"], "--out: file.txt: cannot be written (a file is in the way)"),
+        (["--out", "/proc/nowhere"], "--out: /proc/nowhere: cannot be written"),
+        (["--data", "file.txt/data"], "file.txt/data: cannot be made a folder (a file is in the way)"),
+        (["--data", "file.txt"], "file.txt: found a file, expected an empty or new folder"),
+        (["--seed", "-1"], "--seed: found -1, expected 0 to 4294967295"),
+        (["--seed", "4294967296"], "--seed: found 4294967296, expected 0 to 4294967295"),
+        (["--seed", "x"], "--seed: invalid int value: 'x'"),
+        (["--sed", "1"], "unrecognized arguments: --sed 1; did you mean --seed?"),
+        (["--se", "1"], "unrecognized arguments: --se 1"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_drawn(tmp_path, monkeypatch, capsys, arguments, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").touch()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("dataset.builtin.write.draw_example", lambda *_: pytest.fail("drawn"))
+        config.run(lambda: demo.main(arguments))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
