@@ -40,6 +40,8 @@ from tests.scripts import (
 )
 from utils import build, config
 from utils.engine import Meter
+from utils.errors import UserError
+from utils.presets import PRESETS
 from utils.pseudo_labels import Records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -280,6 +282,30 @@ def test_source_only_runs_without_the_target_folder(run_folder):
     folder = Path("snapshots/builtin/source_only")
     assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", *Meter.RATES}
     assert [record["step"] for record in records(folder)] == [1, 2, 3]
+
+
+def test_source_only_runs_without_the_list_that_the_preset_scores(run_folder, capsys):
+    for kind, folder in (("images", "train"), ("labels", "trainannot")):
+        shutil.copytree(SOURCE / kind, f"data/CamVid/{folder}")
+    for path in Path("data/CamVid/trainannot").iterdir():
+        Image.fromarray(mask(path) % 12).save(path)
+    Path("data/CamVid/train_day.txt").write_text("train/00001\ntrain/00002\n")
+    task = ("--preset", "camvid_day_to_dusk", "--source-only", "--backbone", "tiny", "--output-stride", "8")
+    nowhere = (*task, "--data-dir-target", "nowhere")
+    call("step1", *nowhere)
+    assert "no scores while training: " in capsys.readouterr().out
+    assert state(Path("snapshots/camvid_day_to_dusk/source_only"))["step"] == 3
+    assert exit_code("step1", *nowhere, "--overwrite", "--data-list-target-test", "train_dusk.txt") == 2
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_a_target_there_are_no_scores_unless_a_list_of_the_user_asks_for_them(run_folder, preset):
+    arguments = ["--preset", preset, "--source-only", "--data-dir-target", "nowhere"]
+    options, given, _ = config.parse("step1", arguments)
+    assert build.test_data_if_any(options, given, CITYSCAPES) is None
+    options, given, _ = config.parse("step1", [*arguments, "--data-list-target-test", "val.txt"])
+    with pytest.raises(UserError, match=r"nowhere|val\.txt"):
+        build.test_data_if_any(options, given, CITYSCAPES)
 
 
 def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(run_folder, opened):

@@ -192,12 +192,15 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
         Cache(options.cache).announce([item for images in data if images is not None for item in images.cache_wanted()])
 
 
-def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
-    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels."""
+def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:
+    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels.
+
+    A list of images that the user gave (not one that the preset names) must be there: else UserError.
+    """
     try:
         images = test_data(options, table, labels=None)
     except UserError as error:
-        if options.data_list_target_test is not None:
+        if "data_list_target_test" in given:
             raise
         logger.info("no scores while training: %s", error)
         return None
