@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = build.classes(options)
     reader = READERS[options.target]
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)
-    names = build.list_file(options.data_list_target_test, options.data_dir_target)
+    names = build.list_file(options, "data_list_target_test")
     if names is not None:
         keys = [reader.key(name) for name in read_list(names)]
         unlabelled = [key for key in keys if key not in truth]

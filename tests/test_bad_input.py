@@ -131,6 +131,12 @@ LONG = "x" * 300
         (["--data-list", "absent.txt"], "99999.png: image not found (1 of 2 missing)"),
         (["--data-list", "escape.txt"], "escape.txt, line 1"),
         (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list (not found)"),
+        (["--data-list", "nowhere.txt"],
+         "also below data/builtin/gta5_deeplab; expected a file of image names: give the folder that holds it with "
+         "--data-dir, or another --data-list\n"),
+        (["--data-list-target", "nowhere.txt"], "with --data-dir-target, or another --data-list-target\n"),
+        (["--data-list-target-test", "nowhere.txt"], "with --data-dir-target, or another --data-list-target-test\n"),
+        (["--data-list", "nowhere.txt", "--data-dir", "nowhere"], "nowhere: data folder not found; expected images/"),
         (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'; expected a name below"),
         (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'; expected a name below"),
         (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
@@ -447,6 +453,9 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
         (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
          [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
          "list.txt: 1 of 1 names without a label in"),
+        (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--gt-ids", "label"],
+         "train_dusk.txt: unreadable list (not found), also below data/CamVid; expected a file of image names: give "
+         "the folder that holds it with --data-dir-target, or another --data-list-target-test"),
         (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
         (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
         (None, [str(TRUTH)], "the following arguments are required: pred_dir"),

@@ -25,7 +25,7 @@ from model.batchnorm import count_batches_on_host
 from model.deeplab import DeepLab, build_segmenter
 from utils import distributed
 from utils.config import Options, flag
-from utils.errors import UserError
+from utils.errors import UserError, fault
 from utils.logs import logger
 from utils.skipped import Skipped
 from utils.weights import describe_file, load_weights
@@ -118,7 +118,7 @@ def source_data(options: Options, table: ClassTable, *, check: bool = True) -> S
         table,
         options.source,
         options.data_dir,
-        options.data_list,
+        "data_list",
         label_root=options.data_dir_labels,
         size=options.input_size,
         augment=_augment(options),
@@ -141,7 +141,7 @@ def target_data(
         table,
         options.target,
         options.data_dir_target,
-        options.data_list_target,
+        "data_list_target",
         size=options.input_size_target,
         labels=pseudo_labels,
         augment=_augment(options) if augmented else None,
@@ -160,7 +160,7 @@ def test_data(
         table,
         options.target,
         options.data_dir_target,
-        options.data_list_target_test,
+        "data_list_target_test",
         split=options.set,
         size=options.input_size_target,
         labels=labels,
@@ -177,12 +177,12 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
     """
     for images in (images for images in data if images is not None):
         names = tqdm(images.names, desc="headers", disable=distributed.no_bar(), leave=False)
-        faults = [fault for fault in map(images.header_fault, names) if fault]
+        faults = [found for found in map(images.header_fault, names) if found]
         if options.skip_bad_images and len(faults) < len(images):
             skipped.add(faults)
         elif faults:
-            for fault in faults[1:]:
-                logger.info("bad: %s", fault)
+            for found in faults[1:]:
+                logger.info("bad: %s", found)
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
@@ -316,7 +316,7 @@ def _augment(options: Options) -> Augment:
 
 
 def _dataset(
-    options: Options, table: ClassTable, reader: str, root: str, names: str | None, **arguments: Any
+    options: Options, table: ClassTable, reader: str, root: str, names: str, **arguments: Any
 ) -> SegmentationDataset:
     if BUILTIN_ROOT in Path(root).parents:
         with distributed.main_first():
@@ -325,14 +325,24 @@ def _dataset(
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
     cache = None if options.cache is None else Cache(options.cache)
-    return READERS[reader](root, list_file(names, root), table=table, cache=cache, **arguments)
+    # Where there is no folder, the reader says what it should hold.
+    found = list_file(options, names) if os.path.isdir(root) else None
+    return READERS[reader](root, found, table=table, cache=cache, **arguments)
 
 
-def list_file(name: str | None, root: str) -> Path | None:
-    """A list file, as given or inside the data folder."""
+def list_file(options: Options, names: str) -> Path | None:
+    """The list file of the option `names`, as given or inside the data folder. UserError where it is in neither."""
+    name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
     if name is None:
         return None
-    return next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
+    root = getattr(options, folder)
+    found = next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
+    if fault(found) == "not found":
+        raise UserError(
+            f"{name}: unreadable list (not found), also below {root}; expected a file of image names: give the folder "
+            f"that holds it with {flag(folder)}, or another {flag(names)}"
+        )
+    return found
 
 
 def _check_exists(path: str, resumed: Path | None, needs_classifier: bool) -> None:
