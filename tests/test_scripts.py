@@ -537,6 +537,24 @@ def test_not_restore_last_starts_the_classifier_anew(after_stage1, caplog):
     assert loaded("--not-restore-last", "--num-classes", "13")[bias].shape == (13,)
 
 
+def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stage1, caplog):
+    def said(preset: str) -> list[str]:
+        caplog.clear()
+        options, given, _ = config.parse("evaluate", ["--preset", preset, "--restore-from", str(STEP1 / "last.pth")])
+        with caplog.at_level("INFO", logger="bafft"):
+            logging.getLogger("bafft").propagate = True
+            build.segmenter(options, given, CITYSCAPES)
+        assert options.backbone == "tiny"
+        return [record.getMessage() for record in caplog.records if "taken over" in record.getMessage()]
+
+    assert said("builtin") == []
+    assert said("gta5_to_cityscapes") == [
+        f"taken over from {STEP1}/last.pth: --backbone tiny (the preset has resnet101)"
+    ]
+    both = "--backbone tiny (the preset has mobilenet_v2), --output-stride 8 (the preset has 16)"
+    assert said("own_images") == [f"taken over from {STEP1}/last.pth: {both}"]
+
+
 def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_stage1):
     call("step2", "--num-steps", "1", "--learning-rate", "1e-30", "--weight-decay", "0", "--bn", "frozen")
     before, after = weights(STEP1), weights(STEP2)

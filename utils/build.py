@@ -238,8 +238,9 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
     weights without a trained classifier, whose predictions would be noise.
 
     What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
-    this project brings its whole architecture, and an option that contradicts it is an error. `options` take the
-    architecture on. With `--continue-train` that checkpoint gives the architecture, and the trainer loads the weights.
+    this project brings its whole architecture, which is said where it is not the preset's, and an option that
+    contradicts it is an error. `options` take the architecture on. With `--continue-train` that checkpoint gives the
+    architecture, and the trainer loads the weights.
     """
     wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
     resumed = resumed_from(options)
@@ -255,14 +256,19 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
         _check_exists(path, resumed, needs_classifier)
         info = describe_file(path)
         fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+        taken_over = []
         for name, value in (info.architecture or {}).items():
             if name not in ARCHITECTURE_OPTIONS:
                 continue
-            if name in given and wanted[name] not in ("auto", value):
-                raise UserError(
-                    f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
-                )
+            if wanted[name] not in ("auto", value):
+                if name in given:
+                    raise UserError(
+                        f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
+                    )
+                taken_over.append(f"{flag(name)} {value} (the preset has {wanted[name]})")
             wanted[name] = value
+        if taken_over:
+            logger.info("taken over from %s: %s", path, ", ".join(taken_over))
     for name, value in fitting.items():
         wanted[name] = value if wanted[name] == "auto" else wanted[name]
     try:

@@ -137,7 +137,12 @@ class Options:
     )
 
     # Network
-    backbone: str = option("resnet101", "backbone of DeepLab-v2", NETWORK, choices=BACKBONES)
+    backbone: str = option(
+        "resnet101",
+        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset's",
+        NETWORK,
+        choices=BACKBONES,
+    )
     output_stride: int = option(
         8, "8; mobilenet_v2 also 16", NETWORK, check=lambda v: None if v in (8, 16) else "8 or 16"
     )
