@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 
 import pytest
 
+from model.batchnorm import BN_MODES
 from utils import config
 from utils.config import Options, flag, parse, resolve
 from utils.errors import UserError
@@ -198,6 +200,23 @@ def test_help_shows_the_defaults_of_the_script(capsys):
     for default in ("[snapshots/gta5_to_cityscapes/step1/last.pth]", "[target_ssl_gt]", "[1280,720]", "[300000]"):
         assert default in shown
     assert "[None]" not in shown and "{snapshots}" not in shown
+
+
+@pytest.mark.parametrize("script", NETWORK)
+def test_help_shows_what_is_on_by_default(script, capsys):
+    with pytest.raises(SystemExit):
+        parse(script, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    defaults = resolve(script, {}).as_dict()
+    switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
+    assert {f.name for f in switches if defaults[f.name]} == {"channels_last", "autotune"}
+    for field in switches:
+        assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name
+
+
+def test_help_explains_every_mode_of_batchnorm():
+    text = Options.__dataclass_fields__["bn"].metadata["help"]
+    assert all(re.search(rf"\b{mode}\b", text) for mode in BN_MODES)
 
 
 def test_every_option_has_help_and_a_script():
