@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import demo
 from dataset.classes import CITYSCAPES
 from utils import config
+from utils.files import write_json
 
 
 def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None:
@@ -35,6 +37,25 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None
     demo.draw_comparison(benchmark_root, tmp_path / "masks", tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     assert demo.peak_rss_mb() > 100
+
+
+def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch, capsys) -> None:
+    scores = {"classes": ["road", "car"], "iou": {"road": 0.5, "car": None}, "means": {"2": 0.5}}
+
+    def write_scores(runner: demo.Runner) -> None:
+        for arm in demo.TITLES:
+            write_json(runner.out / f"{arm}.json", scores)
+
+    monkeypatch.setattr(demo, "write_benchmark", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "draw_comparison", lambda *_: None)
+    monkeypatch.setattr(demo, "run_arms", write_scores)
+    demo.main(["--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "\nof last.pth, the end of each training: no checkpoint was chosen by target labels\n" in said
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["checkpoint"] == "last.pth"
+    assert summary["miou"] == dict.fromkeys(demo.TITLES, 50.0)
+    assert summary["per_class"]["step2"] == {"road": 50.0, "car": None} and summary["classes"] == "2"
 
 
 @pytest.mark.parametrize(
