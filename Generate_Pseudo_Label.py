@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     build.check_output("ssl_target_dir", folder, images)
     skipped = Skipped()
     build.check_files(options, skipped, images)
-    segmenter = build.segmenter(options, given, classes)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
     numbers = {name: number for number, name in enumerate(images.names)}
     width, height = options.input_size_target
 

@@ -29,7 +29,7 @@ from dataset.reading import read_list
 from utils import build, config, logs, saved_masks
 from utils.config import Options
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import check_can_write, write_json
 from utils.logs import logger
 from utils.metrics import ConfusionMatrix
 from utils.saved_masks import count_pairs
@@ -38,6 +38,8 @@ from utils.saved_masks import count_pairs
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, folders = config.parse("iou", argv, description=__doc__, positional=("gt_dir", "pred_dir"))
     logs.setup()
+    if options.json:
+        check_can_write("--json", Path(options.json))
     classes = build.classes(options)
     reader = READERS[options.target]
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)

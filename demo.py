@@ -32,10 +32,11 @@ from dataset import READERS
 from dataset.builtin import write_benchmark
 from utils import config, logs
 from utils.figures import comparison
-from utils.files import write_json
+from utils.files import check_can_write, write_json
 from utils.logs import logger
 
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
+SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
 WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
 
@@ -80,7 +81,7 @@ class Runner:
         folder = self.out / arm
         files = ("--snapshot-dir", str(folder), "--overwrite", "--random-seed", str(self.seed))
         self.call(script, *(self.source if source is None else source), *files, *arguments)
-        return folder / "last.pth"
+        return folder / SCORED
 
     def pretrain(self, *arguments: str) -> Path:
         steps = ("--num-steps", str(self.schedule.pretrain))
@@ -111,7 +112,7 @@ class Runner:
     def evaluate(self, arm: str) -> Path:
         """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""
         masks, scores = self.out / "masks" / arm, self.out / f"{arm}.json"
-        checkpoint = str(self.out / arm / "last.pth")
+        checkpoint = str(self.out / arm / SCORED)
         self.call(evaluate_cityscapes.main, "--restore-from", checkpoint, "--save", str(masks), "--json", str(scores))
         return masks
 
@@ -186,6 +187,21 @@ def table(scores: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def summary(scores: dict[str, dict], seconds: float) -> dict[str, object]:
+    """What summary.json holds: means and IoU of every arm in percent, of which checkpoint, and what it took."""
+    return {
+        "checkpoint": SCORED,
+        "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},
+        "classes": next(iter(scores["oracle"]["means"])),
+        "per_class": {
+            arm: {name: None if v is None else round(100 * v, 2) for name, v in s["iou"].items()}
+            for arm, s in scores.items()
+        },
+        "seconds": round(seconds, 1),
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
 def main_mean(scores: dict) -> float:
     """The mean over the whole class table."""
     return next(iter(scores["means"].values()))
@@ -199,7 +215,9 @@ def draw_comparison(data: Path, masks: Path, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = config.Parser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all training [0]")
     parser.add_argument("--data", type=Path, help="folder of the pictures [data/builtin, with other seeds builtinSEED]")
     parser.add_argument("--out", type=Path, default=Path("result/demo"), help="folder of all results [result/demo]")
@@ -207,23 +225,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = arguments.data or Path(f"data/builtin{arguments.seed or ''}")
     began = time.monotonic()
     logs.setup()
+    check_can_write("--out", arguments.out, folder=True)
     write_benchmark(data, seed=arguments.seed)
     run_arms(builtin_runner(data, arguments.out, arguments.seed))
     draw_comparison(data, arguments.out / "masks", arguments.out / "comparison.png")
     scores = read_scores(arguments.out)
-    summary = {
-        "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},
-        "classes": next(iter(scores["oracle"]["means"])),
-        "per_class": {
-            arm: {name: None if v is None else round(100 * v, 2) for name, v in s["iou"].items()}
-            for arm, s in scores.items()
-        },
-        "seconds": round(time.monotonic() - began, 1),
-        "peak_rss_mb": peak_rss_mb(),
-    }
-    write_json(arguments.out / "summary.json", summary)
-    print(f"\n{table(scores)}\n")
-    print(f"{summary['seconds']:.0f} s, {summary['peak_rss_mb']} MB; {arguments.out / 'summary.json'}, ", end="")
+    found = summary(scores, time.monotonic() - began)
+    write_json(arguments.out / "summary.json", found)
+    print(f"\n{table(scores)}\nof {SCORED}, the end of each training: no checkpoint was chosen by target labels\n")
+    print(f"{found['seconds']:.0f} s, {found['peak_rss_mb']} MB; {arguments.out / 'summary.json'}, ", end="")
     print(arguments.out / "comparison.png")
 
 

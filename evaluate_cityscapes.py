@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils import build, config, distributed, logs
 from utils.evaluation import Variants, evaluate
-from utils.files import write_json
+from utils.files import check_can_write, write_json
 from utils.pseudo_labels import fingerprint
 from utils.skipped import Skipped
 
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
+    if options.json and distributed.is_main():
+        check_can_write("--json", Path(options.json))
     classes = build.classes(options)
     images = build.evaluation_data(options, classes)
     folder = None if options.save in (None, "none") else Path(str(options.save))
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         build.check_output("save", folder, images)
     skipped = Skipped()
     build.check_files(options, skipped, images)
-    segmenter = build.segmenter(options, given, classes)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
     distributed.check_equal(lambda: {"weights": fingerprint(segmenter), "images": images.names})
     variants = Variants(options.scales, options.flip)
     scores = evaluate(

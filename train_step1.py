@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = Data(
         source=build.source_data(options, classes),
         target=None if options.source_only else build.target_data(options, classes),
-        test=build.test_data_if_any(options, classes),
+        test=build.test_data_if_any(options, given, classes),
     )
     build.check_files(options, data.skipped, data.source, data.target, data.test)
     segmenter = build.segmenter(options, given, classes)

@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = Data(
         source=build.source_data(options, classes),
         target=build.target_data(options, classes, pseudo_labels=True),
-        test=build.test_data_if_any(options, classes),
+        test=build.test_data_if_any(options, given, classes),
     )
     build.check_files(options, data.skipped, data.source, data.target, data.test)
-    segmenter = build.segmenter(options, given, classes)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
     Trainer(options, "step2", segmenter, data).run()
 
 

@@ -414,7 +414,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         remedy = f"expected {self.layout}: add the file or remove its line from the list"
         self._refuse_missing("image", (self.image_path(name) for name in self.names), remedy)
         if self.pseudo_label_dir is not None:
-            remedy = "generate the pseudo-labels over this very list of images"
+            remedy = "generate them over this very list of images, or give --skip-bad-images if they were made with it"
             self._refuse_missing("pseudo-label", (self._label_file(name) for name in self.names), remedy)
         elif self.labels:
             self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)

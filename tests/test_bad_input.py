@@ -131,6 +131,12 @@ LONG = "x" * 300
         (["--data-list", "absent.txt"], "99999.png: image not found (1 of 2 missing)"),
         (["--data-list", "escape.txt"], "escape.txt, line 1"),
         (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list (not found)"),
+        (["--data-list", "nowhere.txt"],
+         "also below data/builtin/gta5_deeplab; expected a file of image names: give the folder that holds it with "
+         "--data-dir, or another --data-list\n"),
+        (["--data-list-target", "nowhere.txt"], "with --data-dir-target, or another --data-list-target\n"),
+        (["--data-list-target-test", "nowhere.txt"], "with --data-dir-target, or another --data-list-target-test\n"),
+        (["--data-list", "nowhere.txt", "--data-dir", "nowhere"], "nowhere: data folder not found; expected images/"),
         (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'; expected a name below"),
         (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'; expected a name below"),
         (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
@@ -270,7 +276,22 @@ def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
 )  # fmt: skip
 def test_a_checkpoint_of_another_class_count_or_network(after_stage1, capsys, script, arguments, said):
     folder = ["--snapshot-dir", "new"] if script.startswith("step") else []
-    assert said in refused(capsys, script, *START, *folder, *arguments)
+    error = refused(capsys, script, *START, *folder, *arguments)
+    assert said in error
+    assert ("--not-restore-last" in error) == (script == "step1" and "classifier" in said)
+
+
+@pytest.mark.parametrize("script", ["step2", "pseudo", "evaluate"])
+def test_weights_without_a_classifier_are_for_stage_1_alone(after_stage1, capsys, script):
+    body = {name: value for name, value in state(STEP1)["segmenter"].items() if not name.startswith("layer6.")}
+    torch.save(body, "body.pth")
+    said = refused(capsys, script, "--restore-from", "body.pth")
+    assert "body.pth: no classifier in it (layer6), expected one of 19 classes" in said
+    assert "--restore-from: found none, which gives random weights" in refused(capsys, script, "--restore-from", "none")
+    said = refused(capsys, script, "--restore-from", "nowhere.pth")
+    assert "--restore-from: nowhere.pth does not exist" in said and "random" not in said
+    call("step1", "--restore-from", "body.pth", "--snapshot-dir", "new")
+    assert state(Path("new"))["step"] == 3
 
 
 def test_plain_weights_of_another_backbone(after_stage1, capsys):
@@ -299,6 +320,24 @@ def test_a_cut_off_checkpoint(after_stage1, capsys):
 def test_tensorboard_without_its_package(run_folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert "--tensorboard: the package tensorboard is missing" in refused(capsys, "step1", "--tensorboard")
+
+
+def test_a_place_for_tensorboard_that_cannot_be_written(run_folder, capsys):
+    pytest.importorskip("torch.utils.tensorboard")
+    Path("file.txt").touch()
+    for folder in ("/proc/nowhere/board", "file.txt"):
+        said = refused(capsys, "step1", "--tensorboard", "--log-dir", folder)
+        assert said.startswith(f"error: --log-dir: {folder}: cannot be written (")
+
+
+@pytest.mark.parametrize("path", ["/proc/nowhere/a.json", "file.txt/a.json", "folder", LONG])
+@pytest.mark.parametrize("script", ["evaluate", "iou"])
+def test_a_place_for_scores_that_cannot_be_written_is_refused_before_the_work(after_stage1, capsys, script, path):
+    Path("file.txt").touch()
+    Path("folder").mkdir()
+    arguments = START if script == "evaluate" else ["no labels", "no masks"]
+    said = refused(capsys, script, *arguments, "--json", path)
+    assert said.startswith(f"error: --json: {'found the folder ' * (path == 'folder')}{path}")
 
 
 # A fault that shows only on the way: what was written before it is whole.
@@ -414,6 +453,9 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
         (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
          [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
          "list.txt: 1 of 1 names without a label in"),
+        (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--gt-ids", "label"],
+         "train_dusk.txt: unreadable list (not found), also below data/CamVid; expected a file of image names: give "
+         "the folder that holds it with --data-dir-target, or another --data-list-target-test"),
         (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
         (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
         (None, [str(TRUTH)], "the following arguments are required: pred_dir"),

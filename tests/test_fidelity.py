@@ -63,4 +63,4 @@ def test_every_value_is_what_the_options_resolve_to(method: str, stage: str) -> 
 @pytest.mark.parametrize("stage", TRAIN)
 def test_paper_is_the_default(stage: str) -> None:
     assert config.resolve(stage, {}) == config.resolve(stage, {"method": "paper"})
-    assert METHODS["paper"][stage].keys() == METHODS["released"][stage].keys()
+    assert METHODS["paper"][stage].keys() <= METHODS["released"][stage].keys()

@@ -122,6 +122,20 @@ def test_a_finished_run_resumes_to_itself(run_folder):
     assert differences(before, training_state(STEP1)) == []
 
 
+@pytest.mark.parametrize("folder", ["new/run", "run"])
+def test_a_checkpoint_at_the_stop_leaves_nothing_to_do_for_any_other_file(run_folder, capsys, folder):
+    call("step1", "--num-steps", "2", "--save-pred-every", "1", "--snapshot-dir", "run")
+    before = {path: path.read_bytes() for path in sorted(run_folder.rglob("*.*"))}
+    arguments = ("--num-steps", "3", "--snapshot-dir", folder, "--continue-train", "run/step_00000001.pth")
+    assert exit_code("step1", *arguments, "--num-steps-stop", "1") == 2
+    error = capsys.readouterr().err
+    assert "--continue-train: run/step_00000001.pth is at step 1, expected one before step 1" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in sorted(run_folder.rglob("*.*"))} == before and not Path("new").exists()
+    call("step1", *arguments, "--num-steps-stop", "2")
+    assert state(Path(folder))["step"] == 2
+
+
 def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(run_folder, capsys):
     call("step1", *SETTINGS, "--num-steps-stop", HALF)
     changed = ("--learning-rate", "0.5", "--momentum", "0.3", "--power", "0")

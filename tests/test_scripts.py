@@ -41,6 +41,8 @@ from tests.scripts import (
 )
 from utils import build, config
 from utils.engine import Meter
+from utils.errors import UserError
+from utils.presets import PRESETS
 from utils.pseudo_labels import Records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -281,6 +283,30 @@ def test_source_only_runs_without_the_target_folder(run_folder):
     folder = Path("snapshots/builtin/source_only")
     assert set(steps(folder)[0]) == {"step", "seg", "lr_segmenter", "lr_classifier", *Meter.RATES}
     assert [record["step"] for record in records(folder)] == [1, 2, 3]
+
+
+def test_source_only_runs_without_the_list_that_the_preset_scores(run_folder, capsys):
+    for kind, folder in (("images", "train"), ("labels", "trainannot")):
+        shutil.copytree(SOURCE / kind, f"data/CamVid/{folder}")
+    for path in Path("data/CamVid/trainannot").iterdir():
+        Image.fromarray(mask(path) % 12).save(path)
+    Path("data/CamVid/train_day.txt").write_text("train/00001\ntrain/00002\n")
+    task = ("--preset", "camvid_day_to_dusk", "--source-only", "--backbone", "tiny", "--output-stride", "8")
+    nowhere = (*task, "--data-dir-target", "nowhere")
+    call("step1", *nowhere)
+    assert "no scores while training: " in capsys.readouterr().out
+    assert state(Path("snapshots/camvid_day_to_dusk/source_only"))["step"] == 3
+    assert exit_code("step1", *nowhere, "--overwrite", "--data-list-target-test", "train_dusk.txt") == 2
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_a_target_there_are_no_scores_unless_a_list_of_the_user_asks_for_them(run_folder, preset):
+    arguments = ["--preset", preset, "--source-only", "--data-dir-target", "nowhere"]
+    options, given, _ = config.parse("step1", arguments)
+    assert build.test_data_if_any(options, given, CITYSCAPES) is None
+    options, given, _ = config.parse("step1", [*arguments, "--data-list-target-test", "val.txt"])
+    with pytest.raises(UserError, match=r"nowhere|val\.txt"):
+        build.test_data_if_any(options, given, CITYSCAPES)
 
 
 def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(run_folder, opened):
@@ -534,6 +560,24 @@ def test_not_restore_last_starts_the_classifier_anew(after_stage1, caplog):
     assert not torch.equal(anew[bias], start[bias])
     assert torch.equal(anew["conv1.weight"], start["conv1.weight"])
     assert loaded("--not-restore-last", "--num-classes", "13")[bias].shape == (13,)
+
+
+def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stage1, caplog):
+    def said(preset: str) -> list[str]:
+        caplog.clear()
+        options, given, _ = config.parse("evaluate", ["--preset", preset, "--restore-from", str(STEP1 / "last.pth")])
+        with caplog.at_level("INFO", logger="bafft"):
+            logging.getLogger("bafft").propagate = True
+            build.segmenter(options, given, CITYSCAPES)
+        assert options.backbone == "tiny"
+        return [record.getMessage() for record in caplog.records if "taken over" in record.getMessage()]
+
+    assert said("builtin") == []
+    assert said("gta5_to_cityscapes") == [
+        f"taken over from {STEP1}/last.pth: --backbone tiny (the preset has resnet101)"
+    ]
+    both = "--backbone tiny (the preset has mobilenet_v2), --output-stride 8 (the preset has 16)"
+    assert said("own_images") == [f"taken over from {STEP1}/last.pth: {both}"]
 
 
 def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_stage1):

@@ -109,12 +109,16 @@ def test_a_new_run_starts_a_new_list(bad):
     assert not (STEP1 / LIST).exists()
 
 
-def test_pseudo_labels_and_stage_2_leave_the_same_image_out(bad, stage1):
+def test_pseudo_labels_and_stage_2_leave_the_same_image_out(bad, stage1, capsys):
     shutil.copytree(stage1 / STEP1, STEP1)
     assert exit_code("pseudo", *BAD[2:]) == 2
     call("pseudo", *SKIP[2:])
     assert names(PSEUDO) == TARGET
     assert len(list(PSEUDO.glob("*.png"))) == 3
+    capsys.readouterr()
+    assert exit_code("step2", *BAD) == 2
+    said = capsys.readouterr().err
+    assert "pseudo-label not found (1 of 4 missing)" in said and "or give --skip-bad-images if they were made" in said
     call("step2", *TRAIN)
     assert "southport_000001_000019_leftImg8bit.png" in names(STEP2)
 

@@ -25,7 +25,7 @@ from model.batchnorm import count_batches_on_host
 from model.deeplab import DeepLab, build_segmenter
 from utils import distributed
 from utils.config import Options, flag
-from utils.errors import UserError
+from utils.errors import UserError, fault
 from utils.logs import logger
 from utils.skipped import Skipped
 from utils.weights import describe_file, load_weights
@@ -118,7 +118,7 @@ def source_data(options: Options, table: ClassTable, *, check: bool = True) -> S
         table,
         options.source,
         options.data_dir,
-        options.data_list,
+        "data_list",
         label_root=options.data_dir_labels,
         size=options.input_size,
         augment=_augment(options),
@@ -141,7 +141,7 @@ def target_data(
         table,
         options.target,
         options.data_dir_target,
-        options.data_list_target,
+        "data_list_target",
         size=options.input_size_target,
         labels=pseudo_labels,
         augment=_augment(options) if augmented else None,
@@ -160,7 +160,7 @@ def test_data(
         table,
         options.target,
         options.data_dir_target,
-        options.data_list_target_test,
+        "data_list_target_test",
         split=options.set,
         size=options.input_size_target,
         labels=labels,
@@ -177,12 +177,12 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
     """
     for images in (images for images in data if images is not None):
         names = tqdm(images.names, desc="headers", disable=distributed.no_bar(), leave=False)
-        faults = [fault for fault in map(images.header_fault, names) if fault]
+        faults = [found for found in map(images.header_fault, names) if found]
         if options.skip_bad_images and len(faults) < len(images):
             skipped.add(faults)
         elif faults:
-            for fault in faults[1:]:
-                logger.info("bad: %s", fault)
+            for found in faults[1:]:
+                logger.info("bad: %s", found)
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
@@ -192,12 +192,15 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
         Cache(options.cache).announce([item for images in data if images is not None for item in images.cache_wanted()])
 
 
-def test_data_if_any(options: Options, table: ClassTable) -> SegmentationDataset | None:
-    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels."""
+def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:
+    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels.
+
+    A list of images that the user gave (not one that the preset names) must be there: else UserError.
+    """
     try:
         images = test_data(options, table, labels=None)
     except UserError as error:
-        if options.data_list_target_test is not None:
+        if "data_list_target_test" in given:
             raise
         logger.info("no scores while training: %s", error)
         return None
@@ -230,30 +233,42 @@ def check_output(option: str, folder: Path, images: SegmentationDataset) -> None
             raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder apart from it")
 
 
-def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> DeepLab:
-    """The network with the weights of `--restore-from`, or random ones for 'none'.
+def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
+    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: UserError for
+    weights without a trained classifier, whose predictions would be noise.
 
     What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
-    this project brings its whole architecture, and an option that contradicts it is an error. `options` take the
-    architecture on. With `--continue-train` that checkpoint gives the architecture, and the trainer loads the weights.
+    this project brings its whole architecture, which is said where it is not the preset's, and an option that
+    contradicts it is an error. `options` take the architecture on. With `--continue-train` that checkpoint gives the
+    architecture, and the trainer loads the weights.
     """
     wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
     resumed = resumed_from(options)
     path = str(resumed or options.restore_from)
+    if needs_classifier and not resumed and path == "none":
+        raise UserError(
+            "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
+            "checkpoint of the stage before"
+        )
     if path == "none":
         fitting = {"stride_style": "caffe", "normalization": "caffe"}
     else:
-        _check_exists(path, resumed)
+        _check_exists(path, resumed, needs_classifier)
         info = describe_file(path)
         fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+        taken_over = []
         for name, value in (info.architecture or {}).items():
             if name not in ARCHITECTURE_OPTIONS:
                 continue
-            if name in given and wanted[name] not in ("auto", value):
-                raise UserError(
-                    f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
-                )
+            if wanted[name] not in ("auto", value):
+                if name in given:
+                    raise UserError(
+                        f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
+                    )
+                taken_over.append(f"{flag(name)} {value} (the preset has {wanted[name]})")
             wanted[name] = value
+        if taken_over:
+            logger.info("taken over from %s: %s", path, ", ".join(taken_over))
     for name, value in fitting.items():
         wanted[name] = value if wanted[name] == "auto" else wanted[name]
     try:
@@ -265,7 +280,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable) -> Dee
     if path == "none":
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
-        load_weights(network, path, not_restore_last=options.not_restore_last)
+        load_weights(network, path, not_restore_last=options.not_restore_last, needs_classifier=needs_classifier)
     network.checkpoint_activations = options.checkpoint_activations
     if options.sync_bn:
         if device(options).type == "cpu":
@@ -307,7 +322,7 @@ def _augment(options: Options) -> Augment:
 
 
 def _dataset(
-    options: Options, table: ClassTable, reader: str, root: str, names: str | None, **arguments: Any
+    options: Options, table: ClassTable, reader: str, root: str, names: str, **arguments: Any
 ) -> SegmentationDataset:
     if BUILTIN_ROOT in Path(root).parents:
         with distributed.main_first():
@@ -316,17 +331,27 @@ def _dataset(
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
     cache = None if options.cache is None else Cache(options.cache)
-    return READERS[reader](root, list_file(names, root), table=table, cache=cache, **arguments)
+    # Where there is no folder, the reader says what it should hold.
+    found = list_file(options, names) if os.path.isdir(root) else None
+    return READERS[reader](root, found, table=table, cache=cache, **arguments)
 
 
-def list_file(name: str | None, root: str) -> Path | None:
-    """A list file, as given or inside the data folder."""
+def list_file(options: Options, names: str) -> Path | None:
+    """The list file of the option `names`, as given or inside the data folder. UserError where it is in neither."""
+    name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
     if name is None:
         return None
-    return next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
+    root = getattr(options, folder)
+    found = next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
+    if fault(found) == "not found":
+        raise UserError(
+            f"{name}: unreadable list (not found), also below {root}; expected a file of image names: give the folder "
+            f"that holds it with {flag(folder)}, or another {flag(names)}"
+        )
+    return found
 
 
-def _check_exists(path: str, resumed: Path | None) -> None:
+def _check_exists(path: str, resumed: Path | None, needs_classifier: bool) -> None:
     if "://" in path:
         raise UserError(
             f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
@@ -338,7 +363,8 @@ def _check_exists(path: str, resumed: Path | None) -> None:
             f"--continue-train: {path} does not exist; expected a checkpoint of this stage: name one, or leave the "
             f"flag out to start anew"
         )
+    others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
     raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before, or pretrained "
-        f"weights (pretrained/README.md says where to get them), or 'none' for random weights"
+        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before"
+        f"{'' if needs_classifier else others}"
     )

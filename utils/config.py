@@ -137,7 +137,12 @@ class Options:
     )
 
     # Network
-    backbone: str = option("resnet101", "backbone of DeepLab-v2", NETWORK, choices=BACKBONES)
+    backbone: str = option(
+        "resnet101",
+        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset's",
+        NETWORK,
+        choices=BACKBONES,
+    )
     output_stride: int = option(
         8, "8; mobilenet_v2 also 16", NETWORK, check=lambda v: None if v in (8, 16) else "8 or 16"
     )
@@ -156,15 +161,25 @@ class Options:
     normalization: str = option(
         "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", *NORMALIZATIONS)
     )
-    restore_from: str = option("none", "checkpoint or pretrained weights (weights only); 'none' for random", NETWORK)
-    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", TRAIN)
+    restore_from: str = option(
+        "none",
+        "checkpoint, of which the weights are taken; in stage 1 also pretrained weights, or 'none' for random",
+        NETWORK,
+    )
+    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", ("step1",))
     norm: str = option(
         "batchnorm",
         "inplace-abn keeps fewer activations, by BatchNorm and leaky ReLU in one (a package)",
         NETWORK,
         choices=NORMS,
     )
-    bn: str = option("shared", "whose batches feed BatchNorm's running statistics", TRAIN, choices=BN_MODES)
+    bn: str = option(
+        "shared",
+        "whose batches feed BatchNorm's running statistics, which predictions use: shared, those of both domains, as "
+        "published; source or target, of that one; frozen, of none, and training uses them too",
+        TRAIN,
+        choices=BN_MODES,
+    )
     sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
     discriminator_width: float = option(
@@ -310,16 +325,20 @@ _TYPES: dict[str, Callable[[str], Any]] = {
 def _add(parser: argparse.ArgumentParser, item: Field[Any], default: Any) -> None:
     meta = item.metadata
     kind = str(item.type).removesuffix(" | None")
+    shown = default
+    if kind == "bool":
+        shown = "on" if default else "off"
+    elif isinstance(default, tuple):
+        shown = ",".join(map(str, default))
+    help = (meta["help"] if shown is None else f"{meta['help']} [{shown}]").replace("%", "%%")
     if kind == "bool":
         parser.add_argument(
-            flag(item.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meta["help"]
+            flag(item.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
         )
         return
     extra = {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
     if meta["choices"]:
         extra["choices"] = meta["choices"]
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    help = (meta["help"] if shown is None else f"{meta['help']} [{shown}]").replace("%", "%%")
     parser.add_argument(flag(item.name), type=_TYPES[kind], default=argparse.SUPPRESS, help=help, **extra)
 
 

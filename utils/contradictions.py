@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,12 +53,6 @@ def _contradictions(options: Options, given: Collection[str]) -> Iterator[str]:
             f"--warmup-steps: found {options.warmup_steps}, expected at most --num-steps {options.num_steps}: the "
             "learning rates would never be reached"
         )
-    if options.json is not None and "json" in given:
-        in_the_way = next((path for path in Path(options.json).parents if os.path.isfile(path)), None)
-        if os.path.isdir(options.json):
-            yield f"--json: found the folder {options.json}, expected a file to write"
-        if in_the_way:
-            yield f"--json: {in_the_way} is a file, expected a folder for {options.json}"
 
 
 def _flag(name: str) -> str:

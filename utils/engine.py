@@ -33,7 +33,7 @@ from utils import build, checkpoint, config, distributed, interrupt, lock
 from utils.config import Options
 from utils.errors import UserError
 from utils.evaluation import evaluate
-from utils.files import remove_leftovers
+from utils.files import check_can_write, remove_leftovers
 from utils.finite import all_finite, copied, not_finite
 from utils.logs import JsonLines, logger, revision
 from utils.precision import Precision
@@ -142,6 +142,8 @@ class Trainer:
     def _run(self, stop: interrupt.StopRequest) -> None:
         options = self.options
         writer = _summary_writer(options)
+        if writer and distributed.is_main():
+            check_can_write("--log-dir", Path(options.log_dir), folder=True)
         here = self._resume()
         with stop.at_once():
             # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
@@ -439,7 +441,7 @@ class Trainer:
     def _resume(self) -> bool:
         """Take up the run of `--continue-train`, if any: True where it goes on in its own folder.
 
-        Raises UserError where another run would be written over.
+        Raises UserError where another run would be written over, or nothing is left to do and to write.
         """
         path, last = build.resumed_from(self.options), self.folder / "last.pth"
         here = path is not None and path.resolve().parent == self.folder.resolve()
@@ -451,6 +453,12 @@ class Trainer:
         if path is not None:
             state = checkpoint.load(path, self.stage, self.segmenter.architecture)
             self.load_state_dict(state, path)
+            stop = self.options.num_steps_stop or 0
+            if self.step >= stop and path.resolve() != last.resolve():
+                raise UserError(
+                    f"--continue-train: {path} is at step {self.step}, expected one before step {stop}, where this run "
+                    f"stops; give a later --num-steps-stop, or take its weights alone with --restore-from"
+                )
             logger.info("continued from %s at step %d", path, self.step)
             for line in config.changes(state.get("options", {}), self.options, self.stage):
                 logger.info("changed since that checkpoint: %s", line)

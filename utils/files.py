@@ -27,8 +27,38 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
-        raise UserError(f"{folder}: cannot be made a folder ({reason}); choose another one") from error
+        raise UserError(f"{folder}: cannot be made a folder ({_reason(error)}); choose another one") from error
+
+
+def _reason(error: OSError) -> str | None:
+    """Why a folder cannot be made."""
+    return "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+
+
+def check_can_write(option: str, path: Path, *, folder: bool = False) -> None:
+    """UserError, naming the option, where a file `path` could not be written, or none in the folder `path`: to be asked
+    before the work whose result it is.
+
+    It is tried with a temporary file, in folders that are made for it; nothing of that stays.
+    """
+    if os.path.isdir(path) and not folder:
+        raise UserError(f"{option}: found the folder {path}, expected a file to write")
+    place = path if folder else path.parent
+    new = [missing for missing in (place, *place.parents) if not os.path.exists(missing)]
+    temporary = _temporary(place / "file" if folder else path)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise UserError(
+            f"{option}: {path}: cannot be written ({_reason(error)}); expected a place to write: choose another one"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        for missing in new:
+            with suppress(OSError):  # it could not be made, or someone else has put a file there meanwhile
+                missing.rmdir()
 
 
 @contextmanager
@@ -86,7 +116,7 @@ def write_atomically(
     cut, which takes long for thousands of small files. Raises UserError when the disk is full or
     the folder cannot be written; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -102,6 +132,11 @@ def write_atomically(
     finally:
         with suppress(OSError):  # nothing to remove where even the folder could not be made
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """The file, of this process, that becomes `path` once it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:

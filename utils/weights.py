@@ -95,21 +95,24 @@ def describe_file(path: str | Path) -> FileInfo:
     return _read(path)[0]
 
 
-def load_weights(model: DeepLab, path: str | Path, *, not_restore_last: bool = False) -> Report:
+def load_weights(
+    model: DeepLab, path: str | Path, *, not_restore_last: bool = False, needs_classifier: bool = False
+) -> Report:
     """Copy the weights of a file into `model`, and log a report of what matched.
 
     Accepted are plain, `module.` and `Scale.` names, also inside `{"state_dict": ...}` or `{"model": ...}`,
     torchvision networks and this project's checkpoints; half precision is widened. A file without `layer6`
-    leaves the classifier as it is. When an error is raised, nothing has been copied.
+    leaves the classifier as it is, unless that is needed. When an error is raised, nothing has been copied.
 
     Args:
         model: takes the weights; its parameters keep their type and device.
         path: file written by `torch.save`.
         not_restore_last: leave the classifier as it is, whatever the file holds for it.
+        needs_classifier: the caller predicts with it, so that the file must have one.
 
     Raises:
         UserError: an unreadable file, a backbone that the file does not cover completely, and, without
-            `not_restore_last`, a classifier of another class count or an incomplete one.
+            `not_restore_last`, a classifier of another class count, an incomplete one, or none where it is needed.
     """
     info, found = _read(path)
     targets = {name: tensor for name, tensor in model.state_dict().items() if _counts(name)}
@@ -117,7 +120,7 @@ def load_weights(model: DeepLab, path: str | Path, *, not_restore_last: bool = F
     logger.info("%s", report)
     _check_backbone(model, info, found, report)
     if not not_restore_last:
-        _check_classifier(model, found, report)
+        _check_classifier(model, found, report, needs_classifier)
     with torch.no_grad():
         for name in report.matched:
             targets[name].copy_(found[name])
@@ -276,24 +279,27 @@ def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], re
     )
 
 
-def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report) -> None:
-    if not any(name.startswith(_CLASSIFIER) for name in found):
-        return
+def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, needed: bool) -> None:
     own, there = str(model.architecture["num_classes"]), _class_counts(found)
+    anew = "" if needed else ", or --not-restore-last to start the classifier anew"
+    if not any(name.startswith(_CLASSIFIER) for name in found):
+        if needed:
+            raise UserError(
+                f"{report.path}: no classifier in it (layer6), expected one of {own} classes; give the weights of a "
+                f"trained segmenter, such as last.pth of stage 1"
+            )
+        return
     if there != own:
+        fitting = ", or the --classes or --num-classes that it was trained with" if needed else anew
         raise UserError(
-            f"{report.path}: its classifier has {there} classes, the model {own}; "
-            f"give a file of {own} classes, or --not-restore-last to start the classifier anew"
+            f"{report.path}: its classifier has {there} classes, the model {own}; give a file of {own} classes{fitting}"
         )
     branches = range(model.layer6.branches)
     used = tuple(f"{_CLASSIFIER}conv2d_list.{branch}." for branch in branches)
     lacking = [name for name in report.missing if name.startswith(used)]
     lacking += [name for name in report.mismatched if name.startswith(_CLASSIFIER)]
     if lacking:
-        raise UserError(
-            f"{report.path}: its classifier does not fit{_named(lacking)}; "
-            f"give a complete file, or --not-restore-last to start the classifier anew"
-        )
+        raise UserError(f"{report.path}: its classifier does not fit{_named(lacking)}; give a complete file{anew}")
 
 
 def _class_counts(found: Mapping[str, Tensor]) -> str:

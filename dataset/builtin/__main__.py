@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
+from collections.abc import Sequence
 
-from utils.errors import UserError
+from utils import config, logs
 
 from .write import Parameters, write_benchmark
 
@@ -21,11 +20,12 @@ def _size(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Parameters()
-    parser = argparse.ArgumentParser(
+    parser = config.Parser(
         prog="python -m dataset.builtin",
         description="Draw two domains of street scenes (a game and a camera) with the 19 Cityscapes classes, "
         "and write them in the folder layouts and label ids of GTA5 and Cityscapes. "
         "The same options give the same pictures.",
+        allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -49,17 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0, or 2 on bad input)."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_benchmark(**vars(options))
-    except UserError as error:
-        logging.getLogger("bafft").error("error: %s", error)
-        return 2
-    return 0
+def main(argv: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(argv)
+    logs.setup()
+    write_benchmark(**vars(given))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    config.run(main)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import staged, write_json
 
 from .domains import CAMERA, GAME, Domain
 from .render import Image, draw, grade
@@ -23,7 +22,8 @@ from .scene import compose
 GENERATOR_VERSION = 2  # to be raised when the same parameters give other pictures
 MANIFEST = "manifest.json"
 TREES = ("gta5_deeplab", "Cityscapes")
-SMALLEST = (64, 32)
+SMALLEST, LARGEST = (64, 32), (4096, 4096)
+MOST_IMAGES = 99_999  # of a part: their names have five digits
 CITIES = {"train": ("northfield", "southport"), "val": ("middleton",)}  # invented: no real city is shown
 STREAMS = {"source": 0, "train": 1, "val": 2}
 
@@ -42,16 +42,16 @@ class Parameters:
 
     def check(self) -> None:
         """Raises UserError where a value is out of range."""
-        if self.seed < 0:
-            raise UserError(f"--seed: found {self.seed}, expected 0 or more; choose another seed")
-        if self.size[0] < SMALLEST[0] or self.size[1] < SMALLEST[1]:
-            found, least = f"{self.size[0]},{self.size[1]}", f"{SMALLEST[0]},{SMALLEST[1]}"
-            raise UserError(f"--size: found {found}, expected at least {least}; choose a larger size")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed: found {self.seed}, expected 0 to {2**32 - 1}; choose another seed")
+        if any(not low <= side <= high for low, side, high in zip(SMALLEST, self.size, LARGEST)):
+            found, least, most = (f"{width},{height}" for width, height in (self.size, SMALLEST, LARGEST))
+            raise UserError(f"--size: found {found}, expected {least} to {most}; choose another size")
         for name in ("source", "target_train", "target_val"):
-            if getattr(self, name) < 1:
+            if not 1 <= getattr(self, name) <= MOST_IMAGES:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{flag}: found {getattr(self, name)}, expected at least 1; ask for more images"
+                    f"{flag}: found {getattr(self, name)}, expected 1 to {MOST_IMAGES} images; choose another number"
                 )
 
     def manifest(self) -> dict[str, object]:
@@ -99,12 +99,6 @@ def _read_manifest(root: Path) -> dict[str, object] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("generator") == "builtin" else None
 
 
-def _write_manifest(root: Path, contents: dict[str, object]) -> None:
-    partial = root / (MANIFEST + ".partial")
-    partial.write_text(json.dumps(contents, indent=2) + "\n")
-    os.replace(partial, root / MANIFEST)
-
-
 def write_benchmark(
     root: str | Path,
     *,
@@ -118,7 +112,7 @@ def write_benchmark(
 
     `size` is (width, height) in pixels. Labels are raw Cityscapes ids. Does nothing where `root` holds the
     same benchmark already; replaces another built-in benchmark; the trees appear whole, `manifest.json` last.
-    Raises UserError where a value is out of range, or `root` holds data of someone else.
+    Raises UserError where a value is out of range, or `root` holds data of someone else or cannot be written.
     """
     root = Path(root)
     parameters = Parameters(seed, (int(size[0]), int(size[1])), source, target_train, target_val)
@@ -131,16 +125,14 @@ def write_benchmark(
     if found is None and (foreign or (root.exists() and not root.is_dir())):
         what = f"{foreign[0]}/ without the manifest of the built-in benchmark" if foreign else "a file"
         raise UserError(
-            f"{root}: found {what}, expected an empty or new folder; choose another --root or move it away"
+            f"{root}: found {what}, expected an empty or new folder; choose another one or move it away"
         )
     if found is not None:
         log.info("built-in benchmark: %s was made with other parameters; making it again", root)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:
-        _write_trees(Path(partial), parameters)
-        _write_manifest(root, {"generator": "builtin", "complete": False})
+    with staged(root) as partial:
+        _write_trees(partial, parameters)
+        write_json(root / MANIFEST, {"generator": "builtin", "complete": False})
         for tree in TREES:
             shutil.rmtree(root / tree, ignore_errors=True)
-            os.replace(Path(partial) / tree, root / tree)
-    _write_manifest(root, parameters.manifest())
+    write_json(root / MANIFEST, parameters.manifest())
     log.info("built-in benchmark: wrote %d + %d + %d images to %s", source, target_train, target_val, root)

@@ -14,12 +14,19 @@ from dataset.builtin import CAMERA, GAME, draw_example, write_benchmark
 from dataset.builtin.__main__ import main
 from dataset.builtin.domains import Domain
 from dataset.builtin.geometry import Camera
+from utils import config
 from utils.errors import UserError
 
 SIZE = (96, 48)
 COUNTS = {"source": 3, "target_train": 3, "target_val": 1}
 EVALUATED = {7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33}
 VOID = {1, 4}
+
+
+def exit_code(arguments: list[str]) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: main(arguments))
+    return ended.value.code
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -189,9 +196,49 @@ def test_command_line(tmp_path: Path) -> None:
         "--target-val",
         "1",
     ]
-    assert main([*arguments, "--size", "64,32"]) == 0
+    assert exit_code([*arguments, "--size", "64,32"]) == 0
     with Image.open(tmp_path / "root/gta5_deeplab/images/00001.png") as file:
         assert file.size == (64, 32)
-    assert main([*arguments, "--size", "10,10"]) == 2
-    with pytest.raises(SystemExit):
-        main([*arguments, "--size", "wide"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "10,10"], "--size: found 10,10, expected 64,32 to 4096,4096"),
+        (["--size", "100000,100000"], "--size: found 100000,100000, expected 64,32 to 4096,4096"),
+        (["--size", "wide"], "--size: found 'wide', expected W,H"),
+        (["--seed", "4294967296"], "--seed: found 4294967296, expected 0 to 4294967295"),
+        (["--source", "100000"], "--source: found 100000, expected 1 to 99999 images"),
+        (["--source", "many"], "--source: invalid int value: 'many'"),
+        (["--sourc", "1"], "unrecognized arguments: --sourc 1; did you mean --source?"),
+        (["--root", "file.txt/x"], "file.txt/x: cannot be made a folder (a file is in the way)"),
+        (["--root", "file.txt"], "file.txt: found a file, expected an empty or new folder"),
+        (["--root", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
+        (["--root", "foreign"], "foreign: found Cityscapes/ without the manifest of the built-in benchmark"),
+    ],
+)
+def test_command_line_with_bad_input(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "foreign/Cityscapes").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert exit_code(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(UserError, match=r"new/root: cannot be written \(No space left on device"):
+        write_benchmark(tmp_path / "new/root", size=SIZE, **COUNTS)
+    assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 
 import pytest
 
+from model.batchnorm import BN_MODES
 from utils import config
 from utils.config import Options, flag, parse, resolve
 from utils.errors import UserError
@@ -51,7 +53,7 @@ PUBLISHED = [
     ("--random-scale", None, True, STAGES),
     ("--random-seed", "7", 7, STAGES),
     ("--restore-from", "a.pth", "a.pth", NETWORK),
-    ("--not-restore-last", None, True, STAGES),
+    ("--not-restore-last", None, True, ("step1",)),
     ("--continue-train", None, "last", STAGES),
     ("--continue-train", "a.pth", "a.pth", STAGES),
     ("--save-pred-every", "7", 7, STAGES),
@@ -145,6 +147,22 @@ def test_a_method_sets_its_switches_over_any_preset(preset, stage, method):
     assert {name: getattr(options, name) for name in METHODS[method][stage]} == METHODS[method][stage]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_to_name_the_default_method_changes_nothing(preset, stage):
+    plain = resolve(stage, {"preset": preset})
+    assert resolve(stage, {"preset": preset, "method": plain.method}) == plain
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_method_leaves_the_weights_of_the_terms_that_it_keeps_to_the_preset(preset, stage):
+    plain, released = (resolve(stage, {"preset": preset, **m}).as_dict() for m in ({}, {"method": "released"}))
+    off = {"lambda_adv_feat": 0.0} | ({"lambda_adv_cate": 0.0} if stage == "step1" else {})
+    weights = {name: value for name, value in plain.items() if name.startswith("lambda_")}
+    assert {name: released[name] for name in weights} == weights | off
+
+
 def test_the_released_method_is_as_the_specification_says():
     step1, step2 = (resolve(stage, {"method": "released"}) for stage in STAGES)
     assert (step1.aim, step1.lambda_adv_cate, step1.lambda_adv_feat, step1.absent_stuff) == ("none", 0, 0, True)
@@ -182,6 +200,23 @@ def test_help_shows_the_defaults_of_the_script(capsys):
     for default in ("[snapshots/gta5_to_cityscapes/step1/last.pth]", "[target_ssl_gt]", "[1280,720]", "[300000]"):
         assert default in shown
     assert "[None]" not in shown and "{snapshots}" not in shown
+
+
+@pytest.mark.parametrize("script", NETWORK)
+def test_help_shows_what_is_on_by_default(script, capsys):
+    with pytest.raises(SystemExit):
+        parse(script, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    defaults = resolve(script, {}).as_dict()
+    switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
+    assert {f.name for f in switches if defaults[f.name]} == {"channels_last", "autotune"}
+    for field in switches:
+        assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name
+
+
+def test_help_explains_every_mode_of_batchnorm():
+    text = Options.__dataclass_fields__["bn"].metadata["help"]
+    assert all(re.search(rf"\b{mode}\b", text) for mode in BN_MODES)
 
 
 def test_every_option_has_help_and_a_script():

@@ -32,7 +32,7 @@ def make_start(script: str, path: Path) -> None:
 
     A classifier of centre taps alone also gives the mean of pixels of a class that class.
     """
-    call(script, "--num-steps-stop", "1", "--snapshot-dir", "start", "--overwrite", "--restore-from", "none")
+    call(script, "--num-steps-stop", "1", "--snapshot-dir", "start", "--overwrite")
     made = state(Path("start"))
     random = torch.Generator().manual_seed(0)
     for name, values in made["segmenter"].items():

@@ -53,6 +53,23 @@ def test_a_full_disk_is_a_user_error_that_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+def test_a_place_to_write_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("a/b/new", "old"):
+        files.check_can_write("--json", tmp_path / name)
+    files.check_can_write("--log-dir", tmp_path / "d/e", folder=True)
+    monkeypatch.chdir(tmp_path)
+    files.check_can_write("--log-dir", Path("."), folder=True)
+    for name in ("old/new", "x" * 250, "c/" + "x" * 250, "c/" + "x" * 300 + "/new"):
+        with pytest.raises(UserError, match=f"^--json: {tmp_path / name}: cannot be written "):
+            files.check_can_write("--json", tmp_path / name)
+    with pytest.raises(UserError, match=f"^--log-dir: {tmp_path}/old: cannot be written \\(a file is in the way"):
+        files.check_can_write("--log-dir", tmp_path / "old", folder=True)
+    with pytest.raises(UserError, match=f"^--json: found the folder {tmp_path}, expected a file"):
+        files.check_can_write("--json", tmp_path)
+    assert names(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
+
+
 def test_missing_parents_are_made_and_a_file_in_the_way_is_named(tmp_path):
     files.write_json(tmp_path / "a/b/file", [])
     assert (tmp_path / "a/b/file").read_text() == "[]\n"

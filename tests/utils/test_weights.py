@@ -248,6 +248,19 @@ def test_other_class_count_needs_to_be_told(tmp_path: Path) -> None:
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k.startswith("layer6"))
 
 
+def test_a_classifier_that_is_needed_must_be_there_and_fit(tmp_path: Path) -> None:
+    model, other = small(classes=5), small(classes=7)
+    before = snapshot(model)
+    path = saved(state_of(other, head=False), tmp_path)
+    with pytest.raises(UserError, match=r"no classifier in it \(layer6\), expected one of 5 classes; give the weights"):
+        load_weights(model, path, needs_classifier=True)
+    path = saved(state_of(other), tmp_path)
+    with pytest.raises(UserError, match=r"has 7 classes, the model 5; give a file of 5 classes, or the --classes or"):
+        load_weights(model, path, needs_classifier=True)
+    assert holds(model, before)
+    load_weights(other, path, needs_classifier=True)
+
+
 def test_not_restore_last_skips_a_fitting_classifier_too(tmp_path: Path) -> None:
     model = small()
     before, state = snapshot(model), state_of(model)
