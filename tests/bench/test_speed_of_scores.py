@@ -25,7 +25,10 @@ def test_the_iou_bench_stops_where_the_ways_differ(monkeypatch):
     arguments = Namespace(pairs=1, size=(64, 32), rounds=1, workers=2)
     found = iou.measure(arguments)
     assert found["speedup"] == pytest.approx(found["pairs_per_s"]["ours"] / found["pairs_per_s"]["published"])
-    assert len(iou.table(found)) == 4 + len(iou.WAYS) and found["cityscapesscripts_path"] in ("C", "Python")
+    lines, cpu = iou.table(found), found["cpu_ms_per_pair"]
+    assert sum(line.startswith("|") for line in lines) == 2 + len(iou.WAYS)
+    assert f"still take {cpu['decoding_pillow'] / cpu['ours']:.1f} times our processor time" in lines[-1]
+    assert found["cityscapesscripts_path"] in ("C", "Python")
     monkeypatch.setattr(iou, "ours", lambda files: iou.published(files) + 1)
     with pytest.raises(RuntimeError, match="counts otherwise"):
         iou.measure(arguments)
