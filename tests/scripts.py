@@ -18,7 +18,7 @@ import Generate_Pseudo_Label
 import train_step1
 import train_step2
 from utils import checkpoint, config
-from utils.engine import Meter
+from utils.meter import Meter
 
 TINY_SIZE = (96, 64)
 MAINS = {

@@ -40,8 +40,8 @@ from tests.scripts import (
     steps,
 )
 from utils import build, config
-from utils.engine import Meter
 from utils.errors import UserError
+from utils.meter import Meter
 from utils.presets import PRESETS
 from utils.pseudo_labels import Records
 

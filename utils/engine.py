@@ -1,12 +1,11 @@
-"""The training loop of both stages: schedule, optimisers, log, checkpoints, scores."""
+"""The training loop of both stages: iterations, log, checkpoints, scores, and stopping where numbers go wrong."""
 
 from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, islice
@@ -35,19 +34,13 @@ from utils.errors import UserError
 from utils.evaluation import evaluate
 from utils.files import check_can_write, remove_leftovers
 from utils.finite import all_finite, copied, not_finite
-from utils.logs import JsonLines, logger, revision
+from utils.logs import JsonLines, logger, revision, summary_writer, to_board
+from utils.meter import Meter
+from utils.optimizers import discriminator_optimizer, poly, segmenter_optimizer, set_rates, take_over
 from utils.precision import Precision
 from utils.skipped import Skipped
 
-# Of an optimiser's group, from the options also on resuming.
-_SETTINGS = ("base_lr", "momentum", "weight_decay", "fused")
 HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
-
-
-def poly(step: int, options: Options) -> float:
-    """Factor on every learning rate: (1 - i/N)^power, rising linearly over the first `--warmup-steps`."""
-    factor = (1 - step / options.num_steps) ** options.power
-    return factor * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else factor
 
 
 @dataclass
@@ -83,21 +76,7 @@ class Trainer:
             )
         terms = build.terms(options, stage)
         table = data.source.table
-        backbone, classifier = segmenter.parameter_groups()
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
-                {"params": classifier, "base_lr": options.learning_rate * 10},
-            ],
-            lr=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
-        if options.momentum:  # a fused optimiser would go on with arbitrary memory after a first step left out
-            for group in self.optimizer.param_groups:
-                for parameter in group["params"]:
-                    self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.optimizer = segmenter_optimizer(segmenter, options)
         self.optimizers: dict[str, torch.optim.Optimizer] = {"segmenter": self.optimizer}
         self.discriminators = nn.ModuleDict()
         self.memory: SourceMemory | None = None
@@ -114,16 +93,11 @@ class Trainer:
                 gather = distributed.gather if distributed.size() > 1 else None
                 self.memory = SourceMemory(split, segmenter.feature_dim, options.num_prototype, self.device, gather)
         if len(self.discriminators):
-            self.optimizers["discriminator"] = torch.optim.Adam(
-                [{"params": list(self.discriminators.parameters()), "base_lr": options.learning_rate_D}],
-                lr=options.learning_rate_D,
-                betas=(0.9, 0.99),
-                fused=True,
-            )
+            self.optimizers["discriminator"] = discriminator_optimizer(self.discriminators, options)
         networks = {"segmenter": segmenter, **self.discriminators}
         self.precision = Precision(options.amp, self.device, networks, self.optimizers)
         if options.compile:
-            segmenter.compile(dynamic=False)  # a graph for each domain's size; one for all sizes fails to compile
+            segmenter.compile(dynamic=False)  # a graph for each domain's size: one for all takes longer
         self.adaptation = Adaptation(
             segmenter, self.discriminators, self.memory, terms, amp_dtype=self.precision.autocast
         )
@@ -141,7 +115,7 @@ class Trainer:
 
     def _run(self, stop: interrupt.StopRequest) -> None:
         options = self.options
-        writer = _summary_writer(options)
+        writer = summary_writer(options.tensorboard)
         if writer and distributed.is_main():
             check_can_write("--log-dir", Path(options.log_dir), folder=True)
         here = self._resume()
@@ -177,7 +151,7 @@ class Trainer:
                 if log is not None:
                     log.write(record)
                 logger.info("%s", self._line(record))
-                _to_board(board, record)
+                to_board(board, record)
             if save:
                 self._save(log, board, stop, score=not signal)
             elif signal:
@@ -193,11 +167,9 @@ class Trainer:
             logger.info("sha256 of its content: %s", checkpoint.digest(self.state_dict()))
 
     def _iterate(self, step: int, batches: Iterator[tuple[Batch, Batch | None]]) -> dict[str, Tensor]:
-        factor = poly(step, self.options)
+        set_rates(self.optimizers.values(), poly(step, self.options))
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
         total: dict[str, Tensor] = {}
         for _ in range(self.options.iter_size):
             with self.meter.waiting():
@@ -420,7 +392,7 @@ class Trainer:
         record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
         if log is not None:
             log.write(record)
-        _to_board(board, record)
+        to_board(board, record)
         self.score_due = False
         if self.options.select_on_target_labels and miou > self.best:
             self.best = miou
@@ -511,11 +483,7 @@ class Trainer:
             if self.memory is not None:
                 self.memory.load_state_dict(state["memory"])
             for player, optimizer in self.optimizers.items():
-                own = [{k: group[k] for k in _SETTINGS if k in group} for group in optimizer.param_groups]
-                optimizer.load_state_dict(state["optimizer"][player])
-                for group, settings in zip(optimizer.param_groups, own, strict=True):
-                    group.update(settings)
-                _lay_out(optimizer)
+                take_over(optimizer, state["optimizer"][player])
             self.precision.load_state_dict(state["scalers"])
             self.segmenter.load_state_dict(state["segmenter"])
             self.step, self.best = state["step"], state["best"]
@@ -536,86 +504,8 @@ class Trainer:
             ) from error
 
 
-class Meter:
-    """Sums of the losses since the last flush, kept on the device until then; and where the time went."""
-
-    RATES = ("iterations_per_s", "data_wait")
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self.start(0)
-
-    def start(self, step: int) -> None:
-        """Let the time begin that the rate is counted in."""
-        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around whatever waits for images."""
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def flush(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean of every term since the last call; and, since then or the start, iterations a second and the share of
-        the time, 0 to 1, that was spent waiting for images (`RATES`)."""
-        sums = torch.stack([self.sums[name].float() for name in self.sums])
-        distributed.average([sums])
-        values = to_host(sums)
-        means = {name: float(v) / self._counts[name] for name, v in zip(self.sums, values, strict=True)}
-        passed = time.perf_counter() - self._since
-        rates = (round((step - self._step) / passed, 3), round(self._waited / passed, 3))
-        self.sums, self._counts = {}, {}
-        self.start(step)
-        return means, dict(zip(self.RATES, rates, strict=True))
-
-    def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Of several processes all must call it, and get the same: what they would log."""
-        sums = {name: value.clone() for name, value in self.sums.items()}
-        if sums:
-            distributed.average(sums.values())
-        return {"sums": sums, "counts": dict(self._counts)}
-
-    def load_state_dict(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
-        self.sums = {name: value.to(device) for name, value in state.get("sums", {}).items()}
-        self._counts = dict(state.get("counts", {}))
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Keep the state in memory as its parameter is: a fused step reads both in the order of memory."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _summary_writer(options: Options) -> Any:
-    """The class that writes TensorBoard files; None where they are not wanted."""
-    if not options.tensorboard:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
-    return SummaryWriter
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _to_board(board: Any, record: dict[str, Any]) -> None:
-    if board is not None:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, (int, float)):
-                board.add_scalar(name, value, record["step"])
-        board.flush()
 
 
 def _device_name(device: torch.device) -> str:

@@ -119,3 +119,23 @@ def revision() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def summary_writer(wanted: bool) -> Any:
+    """The class that writes TensorBoard files; None where they are not wanted."""
+    if not wanted:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
+    return SummaryWriter
+
+
+def to_board(board: Any, record: dict[str, Any]) -> None:
+    """Add the numbers of a record to TensorBoard, if there is one."""
+    if board is not None:
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)):
+                board.add_scalar(name, value, record["step"])
+        board.flush()

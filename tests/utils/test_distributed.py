@@ -18,8 +18,8 @@ from dataset.reading import image_names
 from tests.processes import ROOT, Call, run_in_two
 from tests.scripts import COMMON, PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
 from utils import checkpoint, distributed
-from utils.engine import Meter
 from utils.errors import UserError
+from utils.meter import Meter
 
 # Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
 TRAIN = ("--bn", "frozen", "--learning-rate", "1e-4", "--random-mirror", "--random-scale", "--overwrite", "--cpu")

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import resource
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import torch
 from model.adaptation import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils import build, config, engine
-from utils.engine import Data, Meter, Trainer, poly
+from utils.engine import Data, Trainer
 from utils.errors import UserError
 from utils.logs import JsonLines
+from utils.meter import Meter
+from utils.optimizers import poly
 from utils.precision import Precision
 
 
@@ -52,7 +55,7 @@ def test_meter_gives_the_mean_of_each_term_over_the_steps_that_had_it():
 
 def test_meter_tells_the_share_of_time_that_went_on_waiting(monkeypatch):
     times = iter([0.0, 2.0, 5.0, 5.5, 8.0, 11.0, 11.0, 13.0, 13.0])
-    monkeypatch.setattr(engine.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     meter = Meter()
     for _ in range(2):  # from 2 to 5, and from 5.5 to 8
         with meter.waiting():
