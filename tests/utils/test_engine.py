@@ -1,12 +1,9 @@
-"""The training loop's parts: rates, means of the terms, optimisers, log files."""
+"""The trainer: what it builds from the options, one iteration, steps left out."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import resource
-import time
 from functools import partial
 from pathlib import Path
 
@@ -18,52 +15,7 @@ from tests.scripts import SOURCE, TARGET, TRAINING
 from utils import build, config, engine
 from utils.engine import Data, Trainer
 from utils.errors import UserError
-from utils.logs import JsonLines
-from utils.meter import Meter
-from utils.optimizers import poly
 from utils.precision import Precision
-
-
-@pytest.mark.parametrize(
-    ("step", "total", "power", "warmup", "factor"),
-    [
-        (0, 100, 0.9, 0, 1.0),
-        (50, 100, 0.9, 0, 0.5**0.9),
-        (99, 100, 0.9, 0, 0.01**0.9),
-        (50, 100, 0.0, 0, 1.0),
-        (0, 100, 1.0, 10, 0.1),
-        (9, 100, 1.0, 10, 0.91),
-        (10, 100, 1.0, 10, 0.9),
-    ],
-)
-def test_poly_decay_and_warmup(step, total, power, warmup, factor):
-    options = config.resolve("step1", {"num_steps": total, "power": power, "warmup_steps": warmup})
-    assert poly(step, options) == pytest.approx(factor)
-
-
-def test_meter_gives_the_mean_of_each_term_over_the_steps_that_had_it():
-    meter = Meter()
-    meter.start(10)
-    meter.add({"seg": torch.tensor(1.0)})
-    meter.add({"seg": torch.tensor(2.0), "cls": torch.tensor(5.0)})
-    means, rates = meter.flush(12)
-    assert means == {"seg": 1.5, "cls": 5.0}
-    assert rates["iterations_per_s"] > 0 and rates["data_wait"] == 0
-    meter.add({"seg": torch.tensor(7.0)})
-    assert meter.flush(13)[0] == {"seg": 7.0}
-
-
-def test_meter_tells_the_share_of_time_that_went_on_waiting(monkeypatch):
-    times = iter([0.0, 2.0, 5.0, 5.5, 8.0, 11.0, 11.0, 13.0, 13.0])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
-    meter = Meter()
-    for _ in range(2):  # from 2 to 5, and from 5.5 to 8
-        with meter.waiting():
-            pass
-    meter.add({"seg": torch.tensor(1.0)})
-    assert meter.flush(22)[1] == {"iterations_per_s": 2.0, "data_wait": 0.5}
-    meter.add({"seg": torch.tensor(1.0)})
-    assert meter.flush(23)[1] == {"iterations_per_s": 0.5, "data_wait": 0}
 
 
 @pytest.fixture
@@ -242,47 +194,3 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
     assert plain.segmenter.state_dict().keys() == ours.segmenter.state_dict().keys()
     for a, b in zip(plain.segmenter.state_dict().values(), ours.segmenter.state_dict().values()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-
-
-def lines(path: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
-
-
-@pytest.mark.parametrize(("up_to", "kept"), [(0, []), (2, [1, 2, 2]), (9, [1, 2, 2, 3])])
-def test_a_log_keeps_whole_lines_up_to_a_step(tmp_path, up_to, kept):
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "miou": null}\n{"step": 3}\n{"ste')
-    log = JsonLines(path, lambda record: record["step"] <= up_to)
-    assert lines(path) == kept
-    log.write({"step": 4, "seg": 0.5})
-    assert lines(path) == [*kept, 4]
-
-
-def test_a_log_on_a_full_disk_ends_with_a_whole_line(tmp_path):
-    path = tmp_path / "log.jsonl"
-    log = JsonLines(path)
-    log.write({"step": 1, "seg": 0.5})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
-    try:
-        with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No space left on device\); make room"):
-            log.write({"step": 2, "seg": 0.25})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert lines(path) == [1]
-    log.write({"step": 3})
-    assert lines(path) == [1, 3]
-
-
-def test_a_meter_goes_on_from_its_state():
-    whole, first, second = Meter(), Meter(), Meter()
-    values = [torch.tensor(value) for value in (0.1, 0.2, 0.7)]
-    for value in values:
-        whole.add({"seg": value})
-    first.add({"seg": values[0]})
-    state = first.state_dict()
-    first.add({"seg": values[1]})  # the state is a copy
-    second.load_state_dict(state, torch.device("cpu"))
-    for value in values[1:]:
-        second.add({"seg": value})
-    assert second.flush(3)[0] == whole.flush(3)[0]
