@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError, fault
-from utils.files import write_atomically
+from utils.files import temporary_name, write_atomically
 
 FORMAT = "bafft"
 _NOT_CONTENT = ("format", "version", "options")  # what a digest leaves out: the same run may go to another folder
@@ -126,7 +126,7 @@ def keep_last(folder: Path, step: int, number: int) -> None:
 
 def _link(path: Path, other: Path) -> None:
     """A second name for a file; a copy where the file system has no such thing."""
-    temporary = other.with_name(f".{other.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(other)
     try:
         os.link(path, temporary)
         os.replace(temporary, other)

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -45,7 +46,7 @@ def check_can_write(option: str, path: Path, *, folder: bool = False) -> None:
         raise UserError(f"{option}: found the folder {path}, expected a file to write")
     place = path if folder else path.parent
     new = [missing for missing in (place, *place.parents) if not os.path.exists(missing)]
-    temporary = _temporary(place / "file" if folder else path)
+    temporary = temporary_name(place / "file" if folder else path)
     try:
         place.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -106,6 +107,11 @@ def _holding(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process takes, on any machine that shares the folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], None], size: int | None = None, *, sync: bool = True
 ) -> None:
@@ -116,7 +122,7 @@ def write_atomically(
     cut, which takes long for thousands of small files. Raises UserError when the disk is full or
     the folder cannot be written; the old file stays.
     """
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -132,11 +138,6 @@ def write_atomically(
     finally:
         with suppress(OSError):  # nothing to remove where even the folder could not be made
             temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """The file, of this process, that becomes `path` once it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:

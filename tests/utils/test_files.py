@@ -150,6 +150,22 @@ def test_a_rename_is_made_to_last_after_the_content(tmp_path, monkeypatch):
     assert done == ["file", "rename", "folder"]
 
 
+def test_processes_of_one_number_on_two_machines_write_the_same_file(tmp_path, monkeypatch):
+    """The second one begins, and ends, while the first one writes."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    path = tmp_path / "entry"
+
+    def first(file):
+        file.write(b"fir")
+        files.write_bytes(path, b"second")
+        assert path.read_bytes() == b"second"
+        file.write(b"st")
+
+    files.write_atomically(path, first)
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["entry"]
+
+
 def test_what_killed_processes_left_is_removed(tmp_path):
     for name in (".last.pth.123.tmp", "last.pth", ".other"):
         (tmp_path / name).touch()
