@@ -7,18 +7,21 @@ of the files seen, under path, size and times, so that a warm start hashes nothi
 
 Files appear whole or not at all, and whoever makes an entry twice makes the same one: any number of workers and runs
 may share a folder without locks (which network disks are bad at), a killed run leaves nothing that is wrong, and the
-folder may be deleted at any time.
+folder may be deleted at any time. Nobody waits for the disk: what a power cut took from an entry shows in its sum, and
+the entry is made anew.
 
-    DIR/v1/IMAGE-OR-LABEL.../AB/HASH    five little-endian uint32: native width and height, height, width and channels
-                                        (0: a label) of the pixels; then the pixels, uint8
-    DIR/v1/seen/AB/HASH                 of path, size and times of a file: the hash of its content
+    DIR/v2/IMAGE-OR-LABEL.../AB/HASH    six little-endian uint64: native width and height, height, width and channels
+                                        (0: a label) of the pixels, their sum; then the pixels, uint8
+    DIR/v2/seen/AB/HASH                 of path, size and times of a file: the hash of its content
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -36,8 +39,8 @@ Pixels = npt.NDArray[np.uint8]
 Stored = tuple[Pixels, tuple[int, int]]
 """Pixels [H, W] or [H, W, 3] as wanted, and the file's own width and height."""
 
-FORMAT = 1  # to be raised when the same file and kind give other bytes
-_HEADER = 5 * 4
+FORMAT = 2  # to be raised when the same file and kind give other bytes
+_HEADER = 6 * 8
 _SETTLED = 2.0  # seconds; a file written later than that may change again without its times telling
 _ABANDONED = 3600.0  # seconds after which a temporary file is nobody's
 
@@ -131,7 +134,7 @@ class Cache:
 
     def _store(self, entry: Path, pixels: Pixels, native: tuple[int, int]) -> None:
         channels = pixels.shape[2] if pixels.ndim == 3 else 0
-        header = np.array([*native, *pixels.shape[:2], channels], "<u4")
+        header = np.array([*native, *pixels.shape[:2], channels, _sum(pixels)], "<u8")
         self._write(entry, header.tobytes(), pixels.tobytes())
 
     def _write(self, path: Path, *parts: bytes) -> None:
@@ -139,7 +142,7 @@ class Cache:
         if not self._writable:
             return
         try:
-            write_atomically(path, lambda file: file.writelines(parts))
+            write_atomically(path, lambda file: file.writelines(parts), sync=False)
         except UserError as error:
             self._writable = False
             log.warning("cache: %s; going on without storing more", error)
@@ -159,11 +162,19 @@ def _load(entry: Path) -> Stored | None:
         return None
     if data.size < _HEADER:
         return None
-    native_width, native_height, height, width, channels = data[:_HEADER].view("<u4").tolist()
+    native_width, native_height, height, width, channels, expected = data[:_HEADER].view("<u8").tolist()
     shape = (height, width, channels) if channels else (height, width)
-    if data.size != _HEADER + np.prod(shape):
-        return None
-    return data[_HEADER:].reshape(shape), (native_width, native_height)
+    pixels = data[_HEADER:]
+    if 0 < math.prod(shape) == pixels.size and _sum(pixels) == expected:
+        return pixels.reshape(shape), (native_width, native_height)
+    return None
+
+
+def _sum(pixels: Pixels) -> int:
+    """Of all bytes, in words of eight modulo 2^64; parts that never reached the disk, and read as zeros, change it."""
+    content = pixels.ravel()
+    whole = content.size // 8 * 8
+    return (int(content[:whole].view("<u8").sum()) + int(content[whole:].sum())) % 2**64
 
 
 def _remembered(seen: Path) -> str | None:
@@ -171,7 +182,7 @@ def _remembered(seen: Path) -> str | None:
         content = seen.read_text()
     except (OSError, UnicodeDecodeError):
         return None
-    return content if len(content) == 64 else None
+    return content if re.fullmatch("[0-9a-f]{64}", content) else None
 
 
 def _hash(text: str) -> str:

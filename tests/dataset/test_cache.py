@@ -44,7 +44,6 @@ def write_pair(root: Path, number: int, seed: int | None = None) -> None:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to outlive a power cut
     monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files of just now count as settled
     for number in (1, 2, 3):
         write_pair(tmp_path / "data", number)
@@ -276,7 +275,7 @@ def test_a_killed_writer_leaves_no_wrong_entry(root, folder):
                 for number in itertools.count():
                     Cache(folder).get(files[number % 3], f"life{life} {number}", lambda _: (pixels, (400, 300)))
             os._exit(1)
-        while not list(folder.glob(f"v1/life{life}-*/*/*")):
+        while not list(folder.glob(f"v2/life{life}-*/*/*")):
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
@@ -289,7 +288,7 @@ def test_a_killed_writer_leaves_no_wrong_entry(root, folder):
     assert stored >= 10
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "longer", "foreign", "folder"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "longer", "foreign", "zeros", "hole", "changed", "folder"])
 def test_a_damaged_entry_is_made_anew(root, folder, damage):
     cached = GTA5(root, size=SIZE, cache=Cache(folder))
     expected = samples(cached)
@@ -299,26 +298,34 @@ def test_a_damaged_entry_is_made_anew(root, folder, damage):
             path.unlink()
             path.mkdir()
         else:
-            broken = {"empty": b"", "cut": data[:-1], "longer": data + b"x", "foreign": b"x" * len(data)}
+            hole = data[:200] + bytes(100) + data[300:]
+            broken = {"empty": b"", "cut": data[:-1], "longer": data + b"x", "foreign": b"x" * len(data), "hole": hole}
+            broken |= {"zeros": bytes(48), "changed": data[:-1] + bytes([data[-1] ^ 1])}
             path.write_bytes(broken[damage])
     assert_same(samples(cached), expected)
     seen = list(folder.rglob("seen/*/*"))
-    for path in seen:
-        path.write_bytes(b"")
+    for number, path in enumerate(seen):
+        path.write_bytes(bytes(64 * (number % 2)))
     assert_same(samples(cached), expected)
     if damage != "folder":
         assert len(seen) == 6 and all(len(path.read_text()) == 64 for path in seen)
         assert all(cache._load(path) is not None for path in entries(folder))
 
 
+def test_storing_does_not_wait_for_the_disk(root, folder, monkeypatch):
+    monkeypatch.setattr(os, "fsync", None)
+    samples(GTA5(root, size=SIZE, cache=Cache(folder)))
+    assert len(entries(folder)) == 6
+
+
 def test_a_full_disk_in_the_middle_warns_once_and_goes_on(root, folder, monkeypatch, caplog):
     cached = GTA5(root, size=SIZE, cache=Cache(folder))
     cached[0]
 
-    def full(_):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with caplog.at_level(logging.WARNING, logger="bafft"):
         found = samples(cached)
     assert_same(found, samples(GTA5(root, size=SIZE)))
@@ -358,7 +365,7 @@ def test_the_estimate_is_what_it_takes(root, folder, caplog, augment, label_size
     assert "0 of" in announced(caplog, dataset) and not folder.exists()
     assert f"0 of {len(wanted)} images and labels are there" in announced(caplog, dataset, times=2)
     samples(dataset)
-    assert sum(item.size for item in wanted) == sum(path.stat().st_size - 20 for path in entries(folder))
+    assert sum(item.size for item in wanted) == sum(path.stat().st_size - 48 for path in entries(folder))
     assert f"{len(wanted)} of {len(wanted)} images and labels are there" in announced(caplog, dataset)
 
 
