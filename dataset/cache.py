@@ -3,7 +3,8 @@
 An entry is made when its file is first read, by whichever process needs it, and is found by what it is made of: the
 hash of the file's bytes, and the kind (size, filter, reader, id map, Pillow's version). So a changed file, such as a
 pseudo-label written anew, gives another entry, and data that moved are found again. Beside the entries stand the hashes
-of the files seen, under path, size and times, so that a warm start hashes nothing.
+of the files seen, under path, size and times, so that a warm start hashes nothing. Where more entries are there than of
+files seen, as after a move, the start hashes the others.
 
 Files appear whole or not at all, and whoever makes an entry twice makes the same one: any number of workers and runs
 may share a folder without locks (which network disks are bad at), a killed run leaves nothing that is wrong, and the
@@ -24,7 +25,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,7 @@ FORMAT = 2  # to be raised when the same file and kind give other bytes
 _HEADER = 6 * 8
 _SETTLED = 2.0  # seconds; a file written later than that may change again without its times telling
 _ABANDONED = 3600.0  # seconds after which a temporary file is nobody's
+_CHEAP = 2**30  # bytes that are hashed for a better estimate alone
 
 log = logging.getLogger("bafft")
 
@@ -57,12 +61,13 @@ class Wanted:
 
 
 class Cache:
-    """The entries below one folder; nothing is written before the first `get`."""
+    """The entries below one folder; before the first `get` nothing but hashes of files is written."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._root = self.folder / f"v{FORMAT}"
         self._writable = True
+        self._unwritten: dict[str, str] = {}  # what `seen` would hold, were the folder writable
 
     def get(self, path: Path, kind: str, read: Callable[[Path], Stored]) -> Stored:
         """What `read` gives for a file, from the folder if it is there, else read and stored.
@@ -84,20 +89,26 @@ class Cache:
     def announce(self, wanted: Iterable[Wanted]) -> None:
         """Say how much is there and how much will be written; raises UserError where it will not fit or cannot be."""
         wanted = set(wanted)  # two data sets may share images
-        missing = [item for item in wanted if not self._has(item)]
-        need = sum(item.size for item in missing)
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not place.is_dir():
             raise UserError(f"--cache: {place} is a file; expected a folder: choose another one")
         free = shutil.disk_usage(place).free
+        self._writable = os.access(place, os.W_OK)
+        missing = self._missing(wanted)
+        unseen = self._unseen(wanted, missing)
+        if self._hash_some(unseen, must=not self._writable or _need(missing) > free):
+            missing, unseen = self._missing(missing), set()
+        need = _need(missing)
         have = f"{len(wanted) - len(missing)} of {len(wanted)} images and labels are there"
         if need > free:
             raise UserError(
                 f"--cache: {self.folder} needs about {_gib(need)} more ({have}), found {_gib(free)} free on its disk; "
                 f"choose a folder on a larger one, or leave --cache out"
             )
-        if missing and not os.access(place, os.W_OK):
+        if missing and not self._writable:
             raise UserError(f"--cache: {place} cannot be written to, and only {have}; choose another folder")
+        if unseen:
+            have += f" (of {len(unseen)} more files it shows when they are read)"
         log.info("cache %s: %s, the others take about %s (%s free)", self.folder, have, _gib(need), _gib(free))
         self._sweep()
 
@@ -105,12 +116,14 @@ class Cache:
         """The hash of a file's bytes, remembered from an earlier time where path, size and times are the same."""
         try:
             seen, changed = self._seen(path)
-            content = _remembered(seen)
+            content = self._remembered(seen)
             if content is None:
                 with open(path, "rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
                 if time.time() - changed > _SETTLED:
                     self._write(seen, content.encode())
+                    if not self._writable:
+                        self._unwritten[seen.name] = content
         except OSError:
             return None
         return content
@@ -122,15 +135,50 @@ class Cache:
         return self._root / "seen" / key[:2] / key, max(status.st_mtime, status.st_ctime)
 
     def _entry(self, kind: str, content: str) -> Path:
-        return self._root / f"{kind.split()[0]}-{_hash(kind)[:16]}" / content[:2] / content
+        return self._root / _folder(kind) / content[:2] / content
 
-    def _has(self, item: Wanted) -> bool:
-        """Whether an entry is there, as far as that can be told without hashing."""
+    def _remembered(self, seen: Path) -> str | None:
         try:
-            content = _remembered(self._seen(item.path)[0])
+            content = seen.read_text()
+        except (OSError, UnicodeDecodeError):
+            content = ""
+        return content if re.fullmatch("[0-9a-f]{64}", content) else self._unwritten.get(seen.name)
+
+    def _known(self, item: Wanted) -> str | None:
+        """The hash of a file where it is remembered."""
+        try:
+            return self._remembered(self._seen(item.path)[0])
         except OSError:
+            return None
+
+    def _missing(self, wanted: Iterable[Wanted]) -> set[Wanted]:
+        """Those without an entry, as far as that can be told without hashing."""
+        known = ((item, self._known(item)) for item in wanted)
+        return {item for item, content in known if content is None or not self._entry(item.kind, content).exists()}
+
+    def _unseen(self, wanted: set[Wanted], missing: set[Wanted]) -> set[Path]:
+        """Files never hashed, of kinds of which there are more entries than of files seen: theirs may be among them."""
+        paths = defaultdict(set)
+        for item in missing:
+            if self._known(item) is None:
+                paths[item.kind].add(item.path)
+        found = set()
+        for kind, unseen in paths.items():
+            entries = sum(1 for _ in (self._root / _folder(kind)).glob("*/[!.]*"))
+            if entries > len({self._known(item) for item in wanted - missing if item.kind == kind}):
+                found |= unseen
+        return found
+
+    def _hash_some(self, paths: Collection[Path], *, must: bool) -> bool:
+        """Hash files if they are few, or if it must be."""
+        size = sum(os.path.getsize(path) for path in paths if path.is_file())
+        if size > _CHEAP and not must:
             return False
-        return content is not None and self._entry(item.kind, content).exists()
+        if size > _CHEAP:
+            log.info("cache %s: hashing %s of files not seen before, to find their entries", self.folder, _gib(size))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._content, paths))
+        return True
 
     def _store(self, entry: Path, pixels: Pixels, native: tuple[int, int]) -> None:
         channels = pixels.shape[2] if pixels.ndim == 3 else 0
@@ -177,12 +225,12 @@ def _sum(pixels: Pixels) -> int:
     return (int(content[:whole].view("<u8").sum()) + int(content[whole:].sum())) % 2**64
 
 
-def _remembered(seen: Path) -> str | None:
-    try:
-        content = seen.read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return content if re.fullmatch("[0-9a-f]{64}", content) else None
+def _folder(kind: str) -> str:
+    return f"{kind.split()[0]}-{_hash(kind)[:16]}"
+
+
+def _need(items: Iterable[Wanted]) -> int:
+    return sum(item.size for item in items)
 
 
 def _hash(text: str) -> str:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset import Cityscapes, base
+from dataset import Cityscapes, base, cache
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, SYNTHIA_IDS
 from tests.scripts import (
     COMMON,
@@ -616,6 +617,30 @@ def test_a_cache_changes_no_weight_label_or_score(after_stage1, capsys, caplog):
     printed = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if "cache cache: " in line]
     found = [line.split(" images and labels are there")[0] for line in printed]
     assert found[0::2] == ["4 of 4", "4 of 4"] and found[1].endswith(" of 24")
+
+
+def test_a_read_only_cache_of_moved_data_hashes_them_once(after_stage1, benchmark_root, monkeypatch, capsys):
+    shutil.copytree(benchmark_root, "first")
+    for path in Path("first").rglob("*.png"):
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files of just now count as settled
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "none", "--cache", "cache")
+    call("evaluate", *start, "--data-dir-target", "first/Cityscapes")
+    Path("first").rename("moved")
+    hashed = []
+
+    def recorded(digest, file, name):
+        hashed.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(cache.hashlib, "file_digest", partial(recorded, cache.hashlib.file_digest))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    before = sorted(Path("cache").rglob("*"))
+    capsys.readouterr()
+    call("evaluate", *start, "--data-dir-target", "moved/Cityscapes")
+    assert "cache cache: 4 of 4 images and labels are there" in capsys.readouterr().out
+    assert len(set(hashed)) == len(hashed) == 4
+    assert sorted(Path("cache").rglob("*")) == before
 
 
 @pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])

@@ -189,7 +189,11 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
         for line in quick_check(images):
             logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
     if options.cache is not None:
-        Cache(options.cache).announce([item for images in data if images is not None for item in images.cache_wanted()])
+        cache = Cache(options.cache)
+        with distributed.main_first():
+            cache.announce(item for images in data if images is not None for item in images.cache_wanted())
+        for images in (images for images in data if images is not None):
+            images.cache = cache  # with what it has found out about the files
 
 
 def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:

@@ -383,6 +383,41 @@ def test_a_disk_too_small_is_refused(root, folder, monkeypatch, caplog):
     assert "2 of 6" in announced(caplog, dataset)
 
 
+@pytest.mark.parametrize("disk", ["full", "read-only", "large"])
+@pytest.mark.parametrize("cheap", [0, cache._CHEAP])
+def test_a_full_cache_of_moved_data_is_there(root, folder, monkeypatch, caplog, decoded, disk, cheap):
+    expected = samples(GTA5(root, size=SIZE, cache=Cache(folder)))
+    decoded.clear()
+    moved = GTA5(root.rename(root.with_name("moved")), size=SIZE, cache=Cache(folder))
+    monkeypatch.setattr(cache, "_CHEAP", cheap)
+    hashed: list[Any] = []
+
+    def recorded(digest, *arguments):
+        hashed.append(arguments)
+        return digest(*arguments)
+
+    monkeypatch.setattr(cache.hashlib, "file_digest", partial(recorded, cache.hashlib.file_digest))
+    if disk == "full":
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 0))
+    if disk == "read-only":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        monkeypatch.setattr(cache, "write_atomically", None)
+    said = announced(caplog, moved)
+    if disk == "large" and not cheap:
+        assert "0 of 6 images and labels are there (of 6 more files it shows when they are read)" in said
+    else:
+        assert "6 of 6 images and labels are there, the others take about 0 MiB" in said and len(hashed) == 6
+    assert_same(samples(moved), expected)
+    assert decoded == [] and len(hashed) == 6
+
+
+def test_a_run_that_goes_on_filling_hashes_nothing_in_advance(root, folder, monkeypatch, caplog):
+    dataset = GTA5(root, size=SIZE, cache=Cache(folder))
+    dataset[0]
+    monkeypatch.setattr(cache.hashlib, "file_digest", None)
+    assert "2 of 6 images and labels are there, the others" in announced(caplog, dataset)
+
+
 def test_a_file_in_the_way_is_refused(root, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
@@ -397,7 +432,7 @@ def test_a_folder_that_cannot_be_written_serves_only_when_complete(root, folder,
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"--cache: .* cannot be written to, and only 2 of 6"):
         announced(caplog, dataset)
-    samples(dataset)
+    samples(GTA5(root, size=SIZE, cache=Cache(folder)))
     announced(caplog, dataset)
 
 
