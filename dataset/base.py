@@ -5,6 +5,7 @@ A data set is a small subclass: where its files lie, and how its label ids map t
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
 from dataset.reading import IMAGE_SUFFIXES, image_names, image_size, read_ids, read_image, read_list
 from utils.errors import UserError, fault, one_line
+
+log = logging.getLogger("bafft")
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -146,6 +149,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """The tree below the root in words, for messages."""
     largest_id: int = IGNORE
     """The largest label id that a label file may hold."""
+    misfits: Collection[str] = ()
+    """Keys of images whose labels are known to have another size in the download itself: where that is so, and names
+    come from the tree, they are left out."""
 
     def __init__(
         self,
@@ -195,6 +201,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             f"label size {self._label_size} nearest, Pillow {PIL.__version__}, {type(self).__qualname__}, "
             f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}"
         )
+        self.left_out: list[str] = []
         self.names = self._find_all(list_file)
         if check:
             self._check_files()
@@ -373,14 +380,18 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
         """Raises UserError when a label and an image of these sizes are no pair."""
-        apart = self.label_root != self.root
-        stretch = label[0] * native[1] / (label[1] * native[0])
-        if abs(stretch - 1) > ASPECT_TOLERANCE if apart else label != native:
+        if not self._fit(label, native):
             raise UserError(
                 f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
                 f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
-                f"{'shape' if apart else 'size'}: replace one of them or remove the line from the list"
+                f"{'size' if self.label_root == self.root else 'shape'}: replace one of them or remove the line from "
+                f"the list"
             )
+
+    def _fit(self, label: Size, native: Size) -> bool:
+        if self.label_root == self.root:
+            return label == native
+        return abs(label[0] * native[1] / (label[1] * native[0]) - 1) <= ASPECT_TOLERANCE
 
     def _has_label(self, name: str) -> bool:
         return bool(self.labels) or (self.labels is None and os.path.isfile(self.label_path(name)))
@@ -397,7 +408,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{self.label_root}: folder of labels not found; expected {self.layout} in it")
         if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
-        names = read_list(list_file) if list_file is not None else self.find_names(self.split)
+        names = read_list(list_file) if list_file is not None else self._names_that_fit()
         if not names:
             raise UserError(f"{self.root}: no images of split {self.split!r} found; expected {self.layout}")
         by_key: dict[str, str] = {}
@@ -409,6 +420,22 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     "be saved; rename one"
                 )
         return names
+
+    def _names_that_fit(self) -> list[str]:
+        """The names of the tree without the `misfits`, which are logged."""
+        names = self.find_names(self.split)
+        self.left_out = [name for name in names if self.key(name) in self.misfits and self._is_misfit(name)]
+        if self.left_out:
+            log.info("%s: left out %s, known for labels of another size", self.root, ", ".join(self.left_out))
+        return [name for name in names if name not in self.left_out]
+
+    def _is_misfit(self, name: str) -> bool:
+        if self.pseudo_label_dir is None and self._has_label(name):
+            with suppress(UserError):  # a file that is missing or no image is another fault
+                return not self._fit(
+                    image_size(self.label_path(name), "label"), image_size(self.image_path(name), "image")
+                )
+        return False
 
     def _check_files(self) -> None:
         remedy = f"expected {self.layout}: add the file or remove its line from the list"

@@ -16,6 +16,7 @@ class GTA5(SegmentationDataset):
     id_map = CITYSCAPES_IDS
     void_ids = (*CITYSCAPES_VOID, 34)  # 34: number plates
     layout = "images/00001.png and labels/00001.png"
+    misfits = ("15188", "17705")
 
     def find_names(self, split: str) -> list[str]:
         return image_names(self.below(self.root, "images"))

@@ -124,7 +124,9 @@ class Options:
     random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
     skip_bad_images: bool = option(
-        False, "go on without images that are missing, corrupt, or of another size than their label", NETWORK
+        False,
+        "go on without images that are missing, corrupt, or of another size than their label",
+        (*NETWORK, "check"),
     )
     cache: str | None = option(
         None,

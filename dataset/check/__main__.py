@@ -1,7 +1,8 @@
 """Check all data of a task before training: files, pairs, sizes, label ids, splits that overlap.
 
 Takes the data options of the training scripts. Leaves with 0 when all is well, 1 when something is wrong, 2 for bad
-options. Every file is read once, by --num-workers processes (default: one a processor).
+options; with --skip-bad-images, what that would leave out is only counted. Every file is read once, by --num-workers
+processes (default: one a processor).
 
 Examples:
   python -m dataset.check                                      # GTA5 and Cityscapes in data/

@@ -40,10 +40,12 @@ class Report:
     notes: list[str] = field(default_factory=list)
     table: list[str] = field(default_factory=list)
 
-    def add(self, part: str, what: str, paths: Sequence[object], of: int) -> None:
+    def add(self, part: str, what: str, paths: Sequence[object], of: int, *, skipped: bool = False) -> None:
+        """A line for faulty files; where they are skipped, a note."""
         if paths:
             more = ", ..." if len(paths) > _SHOWN else ""
-            self.wrong.append(f"{part}: {len(paths)} of {of} {what}: {', '.join(map(str, paths[:_SHOWN]))}{more}")
+            lines = self.notes if skipped else self.wrong
+            lines.append(f"{part}: {len(paths)} of {of} {what}: {', '.join(map(str, paths[:_SHOWN]))}{more}")
 
 
 @dataclass
@@ -60,7 +62,8 @@ def check(parts: Sequence[Part], workers: int = 0) -> Report:
 
     Wrong are: files that are missing, unreadable or without a partner, pairs of different sizes, ids outside the class
     table, labels of a single class, and images that are in two parts (by content, or by name within one data set)
-    unless all scored images are among those adapted to, whose labels are never trained on.
+    unless all scored images are among those adapted to, whose labels are never trained on. Of a data set with
+    `skip_bad`, images that training would leave out are only noted, unless all are.
     """
     report = Report()
     with mapper(workers) as run:
@@ -91,6 +94,7 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
     missing: dict[str, list[Path]] = {"image": [], "label": []}
     faults: dict[str, list[str]] = {"image": [], "label": []}
     mismatched: list[str] = []
+    bad: set[str] = set()
     in_labels: dict[int, list[Path]] = defaultdict(list)
     for name in data.names:
         found: dict[str, Size] = {}
@@ -99,8 +103,11 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
             file = files.get(path)
             if file is None:
                 missing[kind].append(path)
+                if kind == "image" or part.labels == "all":
+                    bad.add(name)
             elif file.fault is not None:
                 faults[kind].append(file.fault)
+                bad.add(name)
             else:
                 found[kind] = file.size
         if "image" in found:
@@ -116,13 +123,19 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
                 data.refuse_other_size(name, found["label"], found["image"])
             except UserError as error:
                 mismatched.append(str(error))
+                bad.add(name)
     n = len(data)
-    report.add(title, "images are missing", missing["image"], n)
+    skipped = data.skip_bad and len(bad) < n
+    report.add(title, "images are missing", missing["image"], n, skipped=skipped)
     if part.labels == "all":
-        report.add(title, "images have no label; missing", missing["label"], n)
-    report.add(title, "images cannot be read", faults["image"], n)
-    report.add(title, "labels cannot be read", faults["label"], n)
-    report.add(title, "pairs differ in size", mismatched, n)
+        report.add(title, "images have no label; missing", missing["label"], n, skipped=skipped)
+    report.add(title, "images cannot be read", faults["image"], n, skipped=skipped)
+    report.add(title, "labels cannot be read", faults["label"], n, skipped=skipped)
+    report.add(title, "pairs differ in size", mismatched, n, skipped=skipped)
+    if skipped and bad:
+        report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
+    if data.left_out:
+        report.notes.append(f"{title}: left out {', '.join(data.left_out)}, known for labels of another size")
     if part.labels != "none":
         _check_partners(part, count, report)
         _check_ids(part, count, in_labels, report)

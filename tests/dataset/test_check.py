@@ -131,6 +131,44 @@ def test_each_fault_is_named(good, capsys, spoil, said):
         assert any(line.startswith(f"wrong  {said}") for line in wrong), wrong
 
 
+def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):
+    cut("game/images/1.png")()
+    cut("game/labels/1.png")()
+    put("game/labels/0.png", IDS[:1])()
+    delete("game/labels/2.png")()
+    cut("camera/images/1.jpg")()
+    assert run(capsys)[0] == 1
+    code, lines, _ = run(capsys, "--skip-bad-images")
+    assert (code, lines[-1]) == (0, "nothing wrong")
+    for line in (
+        "note   source: --skip-bad-images leaves out 3 of 4 images",
+        "note   target: --skip-bad-images leaves out 1 of 3 images",
+        "note   source: 1 of 4 images have no label; missing: game/labels/2.png",
+    ):
+        assert line in lines
+    cut("game/images/3.png")()
+    code, lines, _ = run(capsys, "--skip-bad-images")
+    assert code == 1
+    assert "wrong  source: 1 of 4 images have no label; missing: game/labels/2.png" in lines
+    assert not any("source: --skip-bad-images" in line for line in lines)
+
+
+def test_known_pairs_of_two_sizes_of_gta5_are_a_note(tmp_path, capsys):
+    for name in ("00001", "00002", "15188", "17705"):
+        write(tmp_path / f"game/images/{name}.png", picture(int(name)))
+        write(tmp_path / f"game/labels/{name}.png", np.full((2, 4 if name < "1" else 3), [[7], [23]], np.uint8))
+    write(tmp_path / "Cityscapes/leftImg8bit/train/a/a_leftImg8bit.png", picture(0))
+    (tmp_path / "game/list.txt").write_text("00001.png\n15188.png\n")
+    folders = ["--data-dir", str(tmp_path / "game"), "--data-dir-target", str(tmp_path / "Cityscapes")]
+    for arguments, code in ([], 0), (["--data-list", "list.txt"], 1):
+        with pytest.raises(SystemExit) as ended:
+            script.main([*folders, *arguments, "--num-workers", "0"])
+        lines = capsys.readouterr().out.splitlines()
+        assert ended.value.code == code
+        note = "note   source: left out 15188.png, 17705.png, known for labels of another size"
+        assert (note in lines) == (code == 0)
+
+
 def test_scored_images_are_either_all_or_none_of_the_target(good, capsys):
     write(Path("camera/labels/0.png"), IDS)
     code, lines, _ = run(capsys)

@@ -55,6 +55,40 @@ def test_gta5_jpeg_images_have_png_labels(tmp_path):
     assert dataset[0]["label"].tolist() == TRAIN_IDS
 
 
+@pytest.fixture
+def misfits(tmp_path):
+    """As downloaded: two known pairs of two sizes among others."""
+    for name in ("00001", "15188", "17705", "20000"):
+        save(tmp_path / "images" / f"{name}.png", image())
+        save(tmp_path / "labels" / f"{name}.png", LABEL if name in ("00001", "20000") else LABEL.T)
+    return tmp_path
+
+
+def test_gta5_leaves_the_two_known_pairs_of_two_sizes_out(misfits, caplog):
+    caplog.set_level("INFO", logger="bafft")
+    dataset = GTA5(misfits)
+    assert dataset.names == ["00001.png", "20000.png"]
+    assert dataset.left_out == ["15188.png", "17705.png"]
+    said = f"{misfits}: left out 15188.png, 17705.png, known for labels of another size"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_gta5_keeps_the_known_pairs_where_they_are_listed_or_fit_or_have_no_use_for_labels(misfits, caplog):
+    caplog.set_level("INFO", logger="bafft")
+    (misfits / "list.txt").write_text("15188.png\n00001.png\n")
+    listed = GTA5(misfits, misfits / "list.txt")
+    assert listed.names == ["15188.png", "00001.png"]
+    assert "label of 2x3 pixels, but its image" in str(listed.header_fault("15188.png"))
+    assert len(GTA5(misfits, labels=False)) == 4
+    save(misfits / "labels" / "15188.png", LABEL)
+    assert GTA5(misfits, labels=None).left_out == ["17705.png"]
+    save(misfits / "labels" / "20000.png", LABEL.T)
+    assert "label of 2x3 pixels" in str(GTA5(misfits).header_fault("20000.png"))
+    caplog.clear()
+    save(misfits / "labels" / "17705.png", LABEL)
+    assert len(GTA5(misfits)) == 4 and not caplog.records
+
+
 # SYNTHIA
 
 
