@@ -226,8 +226,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
         """The key of the image to which a label file belongs, `folder` being that of all labels; None where
-        the file is no label."""
-        return path.stem
+        the file is no label, as the NAME_labelTrainIds.png that other projects put beside them."""
+        return None if path.stem.endswith("_labelTrainIds") else path.stem
 
     @classmethod
     def train_id_key(cls, path: Path, folder: Path) -> str | None:

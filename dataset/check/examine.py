@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.base import SegmentationDataset, Size
-from dataset.classes import LabelMap
+from dataset.classes import IGNORE, LabelMap
 from dataset.reading import check_image, image_names
 from utils.errors import UserError
 
@@ -58,6 +58,20 @@ def id_counts(label: LabelMap) -> npt.NDArray[np.int64]:
         part = cv2.calcHist([label[top : top + rows]], [0], None, [256], [0, 256])
         counts += part.ravel().astype(np.int64)
     return counts
+
+
+def train_ids_instead(data: SegmentationDataset, counts: npt.NDArray[np.int64]) -> str | None:
+    """What makes labels look as if they held train ids where the reader expects other ids: they hold no others, and
+    most classes are absent. counts: pixels of every id [256]."""
+    lookup = data.label_ids(data.table)
+    number = int(lookup[lookup != IGNORE].max()) + 1
+    absent = number - np.unique(lookup[(counts > 0) & (lookup != IGNORE)]).size
+    if counts[number:IGNORE].any() or 2 * absent <= number or np.array_equal(lookup[:number], np.arange(number)):
+        return None
+    return (
+        f"the labels hold ids of 0 to {number - 1} alone, and {absent} of {number} classes are absent, as if they held "
+        f"train ids; expected label ids: take the labels as they were downloaded, or give --classes FILE with these ids"
+    )
 
 
 def digest(path: Path) -> bytes:

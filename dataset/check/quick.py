@@ -7,15 +7,16 @@ import os
 import numpy as np
 
 from dataset.base import SegmentationDataset
-from dataset.check.examine import id_counts, strays
+from dataset.check.examine import id_counts, strays, train_ids_instead
 from utils.errors import UserError
 
 LABELS = 8
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
-    """What is odd about the labels of a data set, a line each: ids outside the class table in `LABELS` of them, spread
-    over the list, and labels without an image. A label that cannot be read is left to the reader.
+    """What is odd about the labels of a data set, a line each: ids outside the class table, or train
+    ids in the place of label ids, in `LABELS` of them, spread over the list, and labels without an image. A label that
+    cannot be read is left to the reader.
 
     Raises UserError where none of these labels has a pixel of a class.
     """
@@ -39,11 +40,14 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
             f"{paths[0]}: of the label ids {found} in this and other labels none is of a class of {data.table.name}; "
             f"expected those of the class table: give another --classes, or convert the labels"
         )
+    swapped = train_ids_instead(data, counts)
+    lines = [f"{swapped} ({len(paths)} labels looked at)"] if swapped else []
     odd = np.flatnonzero(np.where(data.known_ids(), 0, counts))
     if not odd.size:
-        return []
+        return lines
     share = 100 * counts[odd].sum() / counts.sum()
     return [
+        *lines,
         f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and ignored "
         f"({share:.2g} % of the pixels of {len(paths)} labels)"
     ]

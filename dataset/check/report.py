@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.base import SegmentationDataset, Size
-from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, strays
+from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, strays, train_ids_instead
 from utils.errors import UserError
 
 _SHOWN = 3  # files named of each fault
@@ -61,9 +61,10 @@ def check(parts: Sequence[Part], workers: int = 0) -> Report:
     """Look at every image and label of the parts, with `workers` processes and a progress bar on a terminal.
 
     Wrong are: files that are missing, unreadable or without a partner, pairs of different sizes, ids outside the class
-    table, labels of a single class, and images that are in two parts (by content, or by name within one data set)
-    unless all scored images are among those adapted to, whose labels are never trained on. Of a data set with
-    `skip_bad`, images that training would leave out are only noted, unless all are.
+    table, labels of a single class or, as it seems, of train ids in the place of label ids, and images that are in two
+    parts (by content, or by name within one data set) unless all scored images are among those adapted to, whose labels
+    are never trained on. Of a data set with `skip_bad`, images that training would leave out are only noted, unless all
+    are.
     """
     report = Report()
     with mapper(workers) as run:
@@ -164,7 +165,10 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     per_class = _per_class(data, count)
     present = np.flatnonzero(per_class)
     absent = [name for name, pixels in zip(data.table.names, per_class, strict=True) if not pixels]
-    if present.size < 2:
+    swapped = train_ids_instead(data, count.pixels)
+    if swapped:
+        report.wrong.append(f"{title}: {swapped}")
+    elif present.size < 2:
         names = ", ".join(data.table.names[i] for i in present) or "none"
         report.wrong.append(f"{title}: classes in the labels: {names}; expected at least two of {data.table.name}")
     elif absent:

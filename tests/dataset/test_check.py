@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import dataset as package
-from dataset import Folder
+from dataset import GTA5, Folder
 from dataset.check import Part, check, examine, quick_check
 from dataset.check import __main__ as script
 from dataset.reading import check_image, read_image
@@ -153,20 +153,56 @@ def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):
     assert not any("source: --skip-bad-images" in line for line in lines)
 
 
+def write_gta5(root: Path, ids: np.ndarray) -> tuple[str, ...]:
+    """Four pairs with labels of `ids`, and one image of Cityscapes; the options that name both."""
+    for i in range(4):
+        write(root / f"game/images/0000{i}.png", picture(i))
+        write(root / f"game/labels/0000{i}.png", ids)
+    write(root / "Cityscapes/leftImg8bit/train/a/a_leftImg8bit.png", picture(100))
+    return "--data-dir", str(root / "game"), "--data-dir-target", str(root / "Cityscapes"), "--num-workers", "0"
+
+
+def checked(capsys, *arguments: str) -> tuple[object, list[str]]:
+    with pytest.raises(SystemExit) as ended:
+        script.main(arguments)
+    return ended.value.code, capsys.readouterr().out.splitlines()
+
+
+LABEL_IDS = np.array([[7, 8, 11, 23], [26, 4, 0, 0]], np.uint8)
+AS_TRAIN_IDS = np.array([[0, 1, 2, 10], [13, 255, 255, 8]], np.uint8)
+
+
+@pytest.mark.parametrize("classes", [[], ["--num-classes", "13"]])
+def test_train_ids_in_the_place_of_label_ids(tmp_path, capsys, classes):
+    said = "the labels hold ids of 0 to 18 alone, and 17 of 19 classes are absent, as if they held train ids; expected"
+    folders = write_gta5(tmp_path, LABEL_IDS)
+    assert checked(capsys, *folders, *classes)[0] == 0
+    assert quick_check(GTA5(tmp_path / "game")) == []
+    write_gta5(tmp_path, AS_TRAIN_IDS)
+    code, lines = checked(capsys, *folders, *classes)
+    assert code == 1 and any(line.startswith(f"wrong  source: {said}") for line in lines)
+    assert quick_check(GTA5(tmp_path / "game"))[0].startswith(said)
+
+
+def test_train_id_files_of_other_projects_beside_the_labels_are_no_labels(tmp_path, capsys):
+    folders = write_gta5(tmp_path, LABEL_IDS)
+    for i in range(4):
+        write(tmp_path / f"game/labels/0000{i}_labelTrainIds.png", AS_TRAIN_IDS)
+    assert checked(capsys, *folders)[0] == 0
+    assert sorted(GTA5.ground_truth(tmp_path / "game/labels")) == [f"0000{i}" for i in range(4)]
+
+
 def test_known_pairs_of_two_sizes_of_gta5_are_a_note(tmp_path, capsys):
-    for name in ("00001", "00002", "15188", "17705"):
+    folders = write_gta5(tmp_path, LABEL_IDS)
+    for name in ("15188", "17705"):
         write(tmp_path / f"game/images/{name}.png", picture(int(name)))
-        write(tmp_path / f"game/labels/{name}.png", np.full((2, 4 if name < "1" else 3), [[7], [23]], np.uint8))
-    write(tmp_path / "Cityscapes/leftImg8bit/train/a/a_leftImg8bit.png", picture(0))
+        write(tmp_path / f"game/labels/{name}.png", LABEL_IDS[:, 1:])
     (tmp_path / "game/list.txt").write_text("00001.png\n15188.png\n")
-    folders = ["--data-dir", str(tmp_path / "game"), "--data-dir-target", str(tmp_path / "Cityscapes")]
-    for arguments, code in ([], 0), (["--data-list", "list.txt"], 1):
-        with pytest.raises(SystemExit) as ended:
-            script.main([*folders, *arguments, "--num-workers", "0"])
-        lines = capsys.readouterr().out.splitlines()
-        assert ended.value.code == code
-        note = "note   source: left out 15188.png, 17705.png, known for labels of another size"
-        assert (note in lines) == (code == 0)
+    note = "note   source: left out 15188.png, 17705.png, known for labels of another size"
+    code, lines = checked(capsys, *folders)
+    assert code == 0 and note in lines
+    code, lines = checked(capsys, *folders, "--data-list", "list.txt")
+    assert code == 1 and note not in lines
 
 
 def test_scored_images_are_either_all_or_none_of_the_target(good, capsys):
