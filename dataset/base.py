@@ -247,8 +247,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     # What a user of the reader calls.
 
     def labelled_names(self) -> list[str]:
-        """Those of `names` whose label file is there."""
-        return [name for name in self.names if os.path.isfile(self.label_path(name))]
+        """Those of `names` whose label file is there; none where labels are not to be touched."""
+        return [] if self.labels is False else [name for name in self.names if os.path.isfile(self.label_path(name))]
 
     def train_ids(self) -> LabelMap:
         """Lookup [256] from label id to train id, `ignore_label` for an id of no class."""
@@ -259,6 +259,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         known = self.label_ids(self.table) != IGNORE
         known[[*(self.void_ids if self.table.label_ids is None else self.table.label_ids), IGNORE]] = True
         return known
+
+    def known_void(self) -> npt.NDArray[np.bool_]:
+        """Which label ids [256] are known to be of no class."""
+        return self.known_ids() & (self.label_ids(self.table) == IGNORE)
 
     @staticmethod
     def key(name: str) -> str:

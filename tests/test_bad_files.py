@@ -22,7 +22,7 @@ from dataset import READERS
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from tests.dataset.test_reading import png
-from tests.scripts import MASKS, PSEUDO, STEP1, TINY_SIZE, TRUTH, call, exit_code, records, state
+from tests.scripts import MASKS, PSEUDO, STEP1, TINY_SIZE, TRUTH, call, exit_code, mask, records, state
 from tests.test_bad_input import BAD_SOURCE, BAD_TARGET, FIRST_VAL, START, refused
 from utils import config
 from utils.errors import UserError
@@ -199,7 +199,7 @@ def test_places_that_may_not_be_used(bad, capsys, locked, script, arguments, sai
 
 
 def test_labels_of_ignored_pixels_only(bad, capsys):
-    """All but one: nothing to learn from them, a loss of zero. A set without any class is refused."""
+    """All but one: nothing to learn from them, a loss of zero. All: refused as a source, unlabelled when scored."""
     for pattern in ("gta5_deeplab/labels/*[1-5].png", "Cityscapes/gtFine/val/*/*_000000_*.png"):
         for path in Path("bad").glob(pattern):
             Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
@@ -210,7 +210,17 @@ def test_labels_of_ignored_pixels_only(bad, capsys):
     assert all(tensor.isfinite().all() for tensor in state(Path("run"))["segmenter"].values())
     Path("one.txt").write_text(f"{VAL}.png\n")
     arguments = (*START, *BAD_TARGET, "--json", "scores.json")
-    error = refused(capsys, "evaluate", *arguments, "--data-list-target-test", "one.txt")
+    capsys.readouterr()
+    call("evaluate", *arguments, "--data-list-target-test", "one.txt")
+    said = capsys.readouterr().out
+    assert said.count("bad/Cityscapes: the labels of split val hold ignored pixels alone, as without labels") == 1
+    assert "no scores for 1 of 1 images of bad/Cityscapes: no labels" in said and "IoU" not in said
+    assert not Path("scores.json").exists() and mask(MASKS / f"{FIRST_VAL}.png").max() < 19
+    call("step1", *BAD_TARGET, "--num-steps", "1", "--snapshot-dir", "b", "--data-list-target-test", "one.txt")
+    assert "no scores while training: the labels of bad/Cityscapes hold ignored pixels alone" in capsys.readouterr().out
+    for path in Path("bad/gta5_deeplab/labels").iterdir():
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
+    error = refused(capsys, "step1", *BAD_SOURCE, *BAD_TARGET, "--snapshot-dir", "c")
     assert "of the label ids 0 in this and other labels none is of a class of cityscapes" in error
     call("evaluate", *arguments)
     scores = json.loads(Path("scores.json").read_text())

@@ -17,7 +17,7 @@ from dataset import READERS
 from dataset.base import Augment, SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
-from dataset.check import quick_check
+from dataset.check import quick_check, void_alone
 from dataset.classes import ClassTable
 from dataset.tables import load_classes
 from model.adaptation import Terms
@@ -212,6 +212,9 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
     if not labelled:
         logger.info("no scores while training: none of the %d images of %s has a label", len(images), images.root)
         return None
+    if void_alone(images):
+        logger.info("no scores while training: the labels of %s hold ignored pixels alone", images.root)
+        return None
     if options.target != "folder":
         return test_data(options, table)
     images.names = labelled
@@ -221,6 +224,9 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
 def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
     """Images to predict; scores come from those with labels, in a folder all, some or none of them."""
     images = test_data(options, table, labels=None)
+    if void_alone(images):
+        logger.info("%s: the labels of split %s hold ignored pixels alone, as without labels", images.root, options.set)
+        return test_data(options, table, labels=False)
     return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
 
 

@@ -25,6 +25,18 @@ def quick_check(data: SegmentationDataset) -> list[str]:
     return [*_odd_ids(data), *_strays(data)]
 
 
+def void_alone(data: SegmentationDataset) -> bool:
+    """Whether there are labels, all sound and of pixels known to be of no class, as those of the test images of
+    Cityscapes."""
+    names, void = data.labelled_names(), data.known_void()
+    try:
+        return bool(names) and all(
+            data.header_fault(name) is None and void[data.read_label(data.label_path(name))].all() for name in names
+        )
+    except UserError:
+        return False
+
+
 def _odd_ids(data: SegmentationDataset) -> list[str]:
     paths = [path for name in data.names if os.path.isfile(path := data.label_path(name))]
     paths = paths[:: max(1, len(paths) // LABELS)][:LABELS]

@@ -165,6 +165,9 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     per_class = _per_class(data, count)
     present = np.flatnonzero(per_class)
     absent = [name for name, pixels in zip(data.table.names, per_class, strict=True) if not pixels]
+    if part.title == "scored" and not np.where(data.known_void(), 0, count.pixels).any():
+        report.notes.append(f"{title}: the labels hold ignored pixels alone; no scores")
+        return
     swapped = train_ids_instead(data, count.pixels)
     if swapped:
         report.wrong.append(f"{title}: {swapped}")

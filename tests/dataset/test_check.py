@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import dataset as package
-from dataset import GTA5, Folder
-from dataset.check import Part, check, examine, quick_check
+from dataset import GTA5, Cityscapes, Folder
+from dataset.check import Part, check, examine, quick_check, void_alone
 from dataset.check import __main__ as script
 from dataset.reading import check_image, read_image
 from dataset.tables import parse_classes
@@ -190,6 +190,19 @@ def test_train_id_files_of_other_projects_beside_the_labels_are_no_labels(tmp_pa
         write(tmp_path / f"game/labels/0000{i}_labelTrainIds.png", AS_TRAIN_IDS)
     assert checked(capsys, *folders)[0] == 0
     assert sorted(GTA5.ground_truth(tmp_path / "game/labels")) == [f"0000{i}" for i in range(4)]
+
+
+def test_scored_labels_of_ignored_pixels_alone_are_a_note(tmp_path, capsys):
+    folders = write_gta5(tmp_path, LABEL_IDS)
+    write(tmp_path / "Cityscapes/leftImg8bit/test/b/b_leftImg8bit.png", picture(101))
+    label = tmp_path / "Cityscapes/gtFine/test/b/b_gtFine_labelIds.png"
+    for ids, code in ((np.array([[0, 1, 2, 3], [0, 0, 0, 0]], np.uint8), 0), (LABEL_IDS * 0 + 7, 1)):
+        write(label, ids)
+        found, lines = checked(capsys, *folders, "--set", "test")
+        assert found == code
+        assert ("note   scored: the labels hold ignored pixels alone; no scores" in lines) == (code == 0)
+        assert void_alone(Cityscapes(tmp_path / "Cityscapes", split="test")) == (code == 0)
+    assert not void_alone(Cityscapes(tmp_path / "Cityscapes", labels=None))
 
 
 def test_known_pairs_of_two_sizes_of_gta5_are_a_note(tmp_path, capsys):
