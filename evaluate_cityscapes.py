@@ -6,6 +6,7 @@ Examples:
   python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
   python evaluate_cityscapes.py --preset builtin --json scores.json
   python evaluate_cityscapes.py --preset own_images --target folder:data/mycamera
+  python evaluate_cityscapes.py --set test --save submission --save-ids label   # *_leftImg8bit.png for the server
   torchrun --standalone --nproc-per-node 4 evaluate_cityscapes.py   # on four GPUs, the same masks and scores
 """
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = None if options.save in (None, "none") else Path(str(options.save))
     if folder is not None:
         build.check_output("save", folder, images)
+    ids = build.saved_ids(options, classes)
     skipped = Skipped()
     build.check_files(options, skipped, images)
     segmenter = build.segmenter(options, given, classes, needs_classifier=True)
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         batch_size=options.batch_size,
         variants=variants,
         save=folder,
+        save_ids=ids,
         skipped=skipped,
     )
     if not distributed.is_main():

@@ -162,6 +162,20 @@ def train_id_lookup(id_map: LabelMap, num_classes: int, ignore_label: int = IGNO
     return np.where(id_map < num_classes, id_map, ignore_label).astype(np.uint8)
 
 
+def label_id_lookup(id_map: LabelMap, table: ClassTable) -> LabelMap:
+    """Lookup array [256] uint8 from train id to label id, the smallest of a class with several; other ids stay.
+
+    Raises UserError when a class has no label id.
+    """
+    lookup = np.arange(256, dtype=np.uint8)
+    for train_id, name in enumerate(table.names):
+        label_ids = np.flatnonzero(id_map == train_id)
+        if not label_ids.size:
+            raise UserError(f"{table.name}: class {name} has no label id; expected one: add it to the class table")
+        lookup[train_id] = label_ids[0]
+    return lookup
+
+
 def colorize(label: LabelMap, table: ClassTable, ignore_label: int = IGNORE) -> Image.Image:
     """A train-id map [H, W] as a palette image (mode "P", its pixels are still the train ids).
 

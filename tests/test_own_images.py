@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     scores = json.loads(Path("scores.json").read_text())
     assert (scores["images"], scores["classes"]) == (1, ["ground", "cow", "wall"])
     assert [sum(row) for row in scores["confusion"]] == [1200, 1200, 1200]
+    call("evaluate", *OWN, "--save", "label_ids", "--save-ids", "label", "--classes", "classes.yaml")
+    assert np.array_equal(mask(Path("label_ids/east_1.png")), np.array([10, 20, 30])[mask(masks / "east_1.png")])
     call("iou", "camera/labels", str(masks), *OWN[:4], "--classes", "classes.yaml", "--json", "again.json")
     assert json.loads(Path("again.json").read_text())["confusion"] == scores["confusion"]
 
@@ -107,6 +110,13 @@ def test_bad_input(yard, capsys, script, arguments, said):
     assert exit_code(script, *arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_classes_without_label_ids_are_not_saved_as_such(yard):
+    Path("plain.yaml").write_text(re.sub("id: .., |ignore.*", "", CLASSES))
+    options, _, _ = config.parse("evaluate", [*OWN, "--classes", "plain.yaml", "--save-ids", "label"])
+    with pytest.raises(UserError, match="--save-ids: found label, but the classes of yard have no label ids"):
+        build.saved_ids(options, build.classes(options))
 
 
 @pytest.mark.parametrize("target", ["cityscapes:city", "folder:camera"])

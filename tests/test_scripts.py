@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cityscapesscripts.helpers.labels import labels
 from PIL import Image
 
 from dataset import Cityscapes, base, cache
@@ -136,6 +137,21 @@ def test_saved_masks_score_alike_in_every_form(after_stage1, capsys):
     call("iou", str(TRUTH), str(MASKS), "--json", "4.json", "--resize-pred", "nearest")
     resized = json.loads(Path("4.json").read_text())
     assert np.sum(resized["confusion"]) == np.sum(first["confusion"])
+
+
+def test_masks_of_label_ids(after_stage1, capsys):
+    start = ("--restore-from", str(STEP1 / "last.pth"), "--json", "0.json")
+    call("evaluate", *start)
+    call("evaluate", *start, "--save", "submission", "--save-ids", "label")
+    official = {label.trainId: label.id for label in labels if 0 <= label.trainId < 19}
+    for path in sorted(MASKS.glob("*_leftImg8bit.png")):
+        sent = mask(Path("submission") / path.name)
+        assert np.array_equal(sent, np.vectorize(official.get)(mask(path))) and len(np.unique(sent)) > 2
+        colour = f"{path.stem}_color.png"
+        assert (MASKS / colour).read_bytes() == Path("submission", colour).read_bytes()
+    call("iou", str(TRUTH), "submission", "--pred-ids", "label", "--json", "1.json")
+    first, second = (json.loads(Path(f"{i}.json").read_text())["confusion"] for i in range(2))
+    assert first == second
 
 
 def test_batches_scales_and_flips_of_the_evaluation(after_stage1, capsys):

@@ -18,7 +18,7 @@ from dataset.base import Augment, SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
 from dataset.check import quick_check, void_alone
-from dataset.classes import ClassTable
+from dataset.classes import ClassTable, LabelMap, label_id_lookup
 from dataset.tables import load_classes
 from model.adaptation import Terms
 from model.batchnorm import count_batches_on_host
@@ -228,6 +228,22 @@ def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
         logger.info("%s: the labels of split %s hold ignored pixels alone, as without labels", images.root, options.set)
         return test_data(options, table, labels=False)
     return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
+
+
+def saved_ids(options: Options, table: ClassTable) -> LabelMap | None:
+    """Lookup [256] from train ids to those of `--save-ids`; None where these are the train ids.
+
+    UserError where the classes have no label ids.
+    """
+    if options.save_ids == "train":
+        return None
+    reader = READERS[options.target]
+    if table.label_ids is None and not hasattr(reader, "table"):
+        raise UserError(
+            f"--save-ids: found label, but the classes of {table.name} have no label ids; expected train: leave the "
+            f"flag out, or give --classes FILE with label ids"
+        )
+    return label_id_lookup(reader.label_ids(table), table)
 
 
 def check_output(option: str, folder: Path, images: SegmentationDataset) -> None:

@@ -258,6 +258,9 @@ class Options:
     tensorboard: bool = option(False, "write TensorBoard files", TRAIN)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
+    save_ids: str = option(
+        "train", "ids in these masks; the Cityscapes server takes label ids", ("evaluate",), choices=("train", "label")
+    )
     json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
 
     # Prediction and saved masks

@@ -133,14 +133,15 @@ def evaluate(
     batch_size: int = 1,
     variants: Variants = Variants(),
     save: Path | None = None,
+    save_ids: LabelMap | None = None,
     skipped: Skipped | None = None,
 ) -> ConfusionMatrix:
     """Confusion matrix over the images of a data set that have labels, at their native size.
 
     Logits are up-sampled (bilinear, align_corners=True) to the image's native size, then argmax, class by class and on
-    the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids) and
-    `KEY_color.png`, written in the background; they appear there once all are made. Of several processes each predicts
-    some of the batches, and all return the same.
+    the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids,
+    or what the lookup [256] `save_ids` makes of them) and `KEY_color.png`, written in the background; they appear there
+    once all are made. Of several processes each predicts some of the batches, and all return the same.
     """
     own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
     with nullcontext() if save is None else staged(save) as masks:
@@ -163,7 +164,8 @@ def evaluate(
                     own.update(prediction, sample["label"].to(prediction.device))
                     own.images += 1
                 if masks is not None:
-                    background.run(_write_mask, dataset, masks / dataset.key(sample["name"]), to_host(prediction))
+                    stem = masks / dataset.key(sample["name"])
+                    background.run(_write_mask, dataset, stem, to_host(prediction), save_ids)
         scores.images = sum(distributed.objects(own.images))
         scores.add(distributed.total(np.column_stack([own.matrix, own.no_class])))
     return scores
@@ -174,6 +176,6 @@ def whole_batches(number: int, batch_size: int) -> list[range]:
     return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
 
 
-def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap) -> None:
-    write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask))
+def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
+    write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask if ids is None else ids[mask]))
     write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

@@ -16,6 +16,8 @@ from dataset.classes import (
     IGNORE,
     SYNTHIA_IDS,
     colorize,
+    id_map_of,
+    label_id_lookup,
     load_info_json,
     train_id_lookup,
 )
@@ -80,6 +82,14 @@ def test_lookup_truncates_and_takes_the_ignore_label():
     for ignore_label in (-1, 1, 256):
         with pytest.raises(UserError, match="ignore label"):
             train_id_lookup(CITYSCAPES_IDS, 2, ignore_label)
+
+
+def test_label_ids_of_train_ids():
+    lookup = label_id_lookup(CITYSCAPES_IDS, CITYSCAPES)
+    assert lookup[:19].tolist() == CITYSCAPES_LABEL_IDS and lookup[255] == 255
+    assert label_id_lookup(id_map_of({9: 0, 3: 0, 0: 1}), AERIAL)[[0, 1, 2]].tolist() == [3, 0, 2]
+    with pytest.raises(UserError, match="aerial: class foreground has no label id; expected one"):
+        label_id_lookup(id_map_of({9: 0}), AERIAL)
 
 
 def test_first_keeps_everything_consistent():
