@@ -24,7 +24,16 @@ from torch.utils.data import Dataset, Sampler
 
 from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
-from dataset.reading import IMAGE_SUFFIXES, image_names, image_size, read_ids, read_image, read_list
+from dataset.reading import (
+    IMAGE_SUFFIXES,
+    held,
+    image_names,
+    image_size,
+    namesake,
+    read_ids,
+    read_image,
+    read_list,
+)
 from utils.errors import UserError, fault, one_line
 
 log = logging.getLogger("bafft")
@@ -414,7 +423,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
         names = read_list(list_file) if list_file is not None else self._names_that_fit()
         if not names:
-            raise UserError(f"{self.root}: no images of split {self.split!r} found; expected {self.layout}")
+            raise UserError(
+                f"{self.root}: no images of split {self.split!r} found; expected {self.layout}; it holds "
+                f"{held(self.root)}"
+            )
         by_key: dict[str, str] = {}
         for name in names:
             other = by_key.setdefault(self.key(name), name)
@@ -454,7 +466,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         missing = [path for path in paths if not os.path.isfile(path)]
         if missing and not (self.skip_bad and len(missing) < len(self.names)):
             count = f"{len(missing)} of {len(self.names)} missing"
-            raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}); {remedy}")
+            other = namesake(missing[0])
+            beside = f", but {other} is there" if other else ""
+            raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}){beside}; {remedy}")
 
 
 def _planes(pixels: Pixels) -> torch.Tensor:

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +22,10 @@ from dataset.classes import LabelMap
 from utils.errors import UserError, fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp")
+"""Of images that are not read."""
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_SHOWN = 4  # names in a message
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_KINDS = {"rgb": (2,), "mono": (0, 3)}  # colour types of the header
 _MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
@@ -240,13 +243,32 @@ def read_list(path: str | Path) -> list[str]:
     return list(first_line)
 
 
-def image_names(folder: Path) -> list[str]:
+def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[str]:
     """Sorted names, relative to `folder` and with forward slashes, of the images anywhere below it.
 
     Linked folders are followed; hidden files and folders, which systems and editors leave, do not count; a folder that
     does not exist holds nothing. UserError for a folder that cannot be read, or that is linked into itself.
     """
-    return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in suffixes)
+
+
+def namesake(path: Path) -> str | None:
+    """The name of a file beside `path` that differs in its ending alone."""
+    return next((name for name in _visible(path.parent) if name != path.name and Path(name).stem == path.stem), None)
+
+
+def held(folder: Path) -> str:
+    """What is in a folder, in words, for messages that miss something there: the first names of two levels."""
+    names = _visible(folder)
+    shown = ["/".join([name, *_visible(folder / name)[:1]]) for name in names[:_SHOWN]]
+    return ", ".join([*shown, *(["..."] if len(names) > _SHOWN else [])]) or "nothing"
+
+
+def _visible(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []
 
 
 def _names_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:

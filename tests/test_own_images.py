@@ -112,6 +112,13 @@ def test_bad_input(yard, capsys, script, arguments, said):
     assert said in error and error.count("\n") == 1
 
 
+def test_a_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    domains = ["--source", "folder:~/game", "--target", "folder:~x/a"]
+    options, _, _ = config.parse("step1", ["--preset", "own_images", *domains])
+    assert (options.data_dir, options.data_dir_target) == ("/home/me/game", "~x/a")
+
+
 def test_classes_without_label_ids_are_not_saved_as_such(yard):
     Path("plain.yaml").write_text(re.sub("id: .., |ignore.*", "", CLASSES))
     options, _, _ = config.parse("evaluate", [*OWN, "--classes", "plain.yaml", "--save-ids", "label"])

@@ -9,6 +9,7 @@ import argparse
 import io
 import logging
 import math
+import os
 import re
 import sys
 import warnings
@@ -426,7 +427,7 @@ def _with_folders(given: dict[str, Any]) -> dict[str, Any]:
                 f"{flag(domain)} {given[domain]}: found {flag(root)} {given[root]} too, expected one folder; leave "
                 f"{flag(root)} out"
             )
-        given = given | {domain: reader, root: path}
+        given = given | {domain: reader, root: os.path.expanduser(path)}
     return given
 
 

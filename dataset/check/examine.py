@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dataset.base import SegmentationDataset, Size
 from dataset.classes import IGNORE, LabelMap
-from dataset.reading import check_image, image_names
+from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
 from utils.errors import UserError
 
 _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
@@ -105,6 +105,17 @@ class Strays(NamedTuple):
 
     labels: list[Path]
     images: Path
+
+
+def passed_over(data: SegmentationDataset, *, labels: bool) -> list[Path]:
+    """Files beside the images, and beside the labels, that are images of kinds which are not read there."""
+    images = _common(data.image_path(name) for name in data.names)
+    found = [images / name for name in image_names(images, OTHER_SUFFIXES)]
+    if labels:
+        folder = _common(data.label_path(name) for name in data.names)
+        others = image_names(folder, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)) if folder != images else []
+        found += [folder / name for name in others if not name.endswith(".png")]
+    return found
 
 
 def strays(data: SegmentationDataset) -> Strays:

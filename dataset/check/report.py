@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.base import SegmentationDataset, Size
-from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, strays, train_ids_instead
+from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, passed_over, strays, train_ids_instead
+from dataset.reading import namesake
 from utils.errors import UserError
 
 _SHOWN = 3  # files named of each fault
@@ -127,20 +128,29 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
                 bad.add(name)
     n = len(data)
     skipped = data.skip_bad and len(bad) < n
-    report.add(title, "images are missing", missing["image"], n, skipped=skipped)
+    report.add(title, "images are missing", _with_namesakes(missing["image"]), n, skipped=skipped)
     if part.labels == "all":
-        report.add(title, "images have no label; missing", missing["label"], n, skipped=skipped)
+        report.add(title, "images have no label; missing", _with_namesakes(missing["label"]), n, skipped=skipped)
     report.add(title, "images cannot be read", faults["image"], n, skipped=skipped)
     report.add(title, "labels cannot be read", faults["label"], n, skipped=skipped)
     report.add(title, "pairs differ in size", mismatched, n, skipped=skipped)
     if skipped and bad:
         report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
+    unread = passed_over(data, labels=part.labels != "none")
+    if unread:
+        report.notes.append(f"{title}: {len(unread)} files of kinds that are not read there, first {unread[0]}")
     if data.left_out:
         report.notes.append(f"{title}: left out {', '.join(data.left_out)}, known for labels of another size")
     if part.labels != "none":
         _check_partners(part, count, report)
         _check_ids(part, count, in_labels, report)
     return count
+
+
+def _with_namesakes(missing: Sequence[Path]) -> Sequence[object]:
+    """The paths; those that will be shown with the file that is there instead."""
+    others = ((path, namesake(path)) for path in missing[:_SHOWN])
+    return [*(f"{path} ({other} is there)" if other else path for path, other in others), *missing[_SHOWN:]]
 
 
 def _check_partners(part: Part, count: _Count, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,5 +82,31 @@ def test_masks_that_would_meet_under_one_name(root):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"no images of split 'train' found; expected images/NAME\.png"):
+    said = r"no images of split 'train' found; expected images/NAME\.png.*; it holds nothing"
+    with pytest.raises(UserError, match=said):
         Folder(tmp_path, table=TABLE)
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        (["0.png", "1.png"], "0.png, 1.png"),
+        (["Images/0.png", "labels/0.png"], "Images/0.png, labels/0.png"),
+        (["images/0.webp"], "images/0.webp"),
+        ([f"{i}.jpg" for i in range(9)], "0.jpg, 1.jpg, 2.jpg, 3.jpg, ..."),
+    ],
+)
+def test_images_that_are_not_found_are_not_kept_secret(tmp_path, names, held):
+    for name in names:
+        save(tmp_path / name, picture())
+    with pytest.raises(UserError, match=f"; it holds {re.escape(held)}$"):
+        Folder(tmp_path, table=TABLE)
+
+
+@pytest.mark.parametrize("name", ["0001.PNG", "0001.tif"])
+def test_a_label_with_another_ending_is_named(root, name):
+    label = root / "labels/day/0001.png"
+    label.rename(label.with_name(name))
+    said = rf"0001\.png: label not found \(1 of 3 missing\), but {name} is there; expected"
+    with pytest.raises(UserError, match=said):
+        Folder(root, table=TABLE)
