@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
-from dataset.reading import read_list
 from utils import build, config, logs, saved_masks
 from utils.config import Options
 from utils.errors import UserError
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)
     names = scored_list(options, folders.gt_dir, by_user="data_list_target_test" in given)
     if names is not None:
-        keys = [reader.key(name) for name in read_list(names)]
+        keys = [reader.key(name) for name in reader.listed(names)]
         unlabelled = [key for key in keys if key not in truth]
         if unlabelled:
             raise UserError(
@@ -75,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
     """The list of images to score, `folder` being that of ground truth; None for all that have a label.
 
-    A list that the preset alone names may be nowhere; UserError where the user's is.
+    A list that the preset alone names may be nowhere; UserError where the user's is, unless the reader makes it of the
+    tree.
     """
     name = options.data_list_target_test
     if name is None:
@@ -83,6 +83,9 @@ def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
     near = [Path(place) / name for place in (folder, f"{folder}/..", options.data_dir_target)]
     places = [Path(name), *near] if by_user else near
     found = next((path for path in places if os.path.lexists(path)), None)
+    made = READERS[options.target].tree_lists.get(name)
+    if found is None and made:
+        found = next((path for path in near if made(path.parent)), None)
     if found is None:
         searched = ", ".join(map(str, dict.fromkeys(places)))
         if by_user:

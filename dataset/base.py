@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -120,7 +120,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     Args:
         root: the data set's folder.
-        list_file: relative names, one a line; without it the names are found in the tree, sorted.
+        list_file: relative names, one a line; without it the names are found in the tree, sorted. One of `tree_lists`
+            in `root` need not be there.
         split: part of the data set, where its folders are split.
         size: width and height to which images are resized (bicubic); None leaves them as they are.
         labels: False never touches a label file, and samples have no "label"; None gives one where there is a file.
@@ -158,6 +159,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """The tree below the root in words, for messages."""
     largest_id: int = IGNORE
     """The largest label id that a label file may hold."""
+    tree_lists: Mapping[str, Callable[[Path], list[str]]] = {}
+    """Lists that need no file: what they hold below a root."""
     misfits: Collection[str] = ()
     """Keys of images whose labels are known to have another size in the download itself: where that is so, and names
     come from the tree, they are left out."""
@@ -278,6 +281,23 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """File stem under which a mask of the image `name` is saved."""
         path = PurePosixPath(name)
         return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+    @classmethod
+    def listed(cls, path: str | Path) -> list[str]:
+        """The names of a list file; of one of `tree_lists` that is not there, what the tree beside it says.
+
+        Raises UserError when there are none.
+        """
+        path = Path(path)
+        if path.name not in cls.tree_lists or fault(path) != "not found":
+            return read_list(path)
+        names = cls.tree_lists[path.name](path.parent)
+        if not names:
+            raise UserError(
+                f"{path}: list not found, and no images to make it of; expected {cls.layout}; {path.parent} holds "
+                f"{held(path.parent)}"
+            )
+        return names
 
     @classmethod
     def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
@@ -421,7 +441,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{self.label_root}: folder of labels not found; expected {self.layout} in it")
         if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
-        names = read_list(list_file) if list_file is not None else self._names_that_fit()
+        names = self.listed(list_file) if list_file is not None else self._names_that_fit()
         if not names:
             raise UserError(
                 f"{self.root}: no images of split {self.split!r} found; expected {self.layout}; it holds "

@@ -10,18 +10,33 @@ from dataset.classes import CAMVID, CAMVID_IDS
 from dataset.reading import IMAGE_SUFFIXES, image_names
 from utils.errors import UserError
 
+_DUSK = "0001TP"
+"""The sequence of `train/` that was taken at dusk."""
+
+
+def _names(root: Path, split: str) -> list[str]:
+    return sorted({f"{split}/{CamVid.key(name)}" for name in image_names(root / split)})
+
 
 class CamVid(SegmentationDataset):
-    """`train/NAME.jpg` (or .png), labels `trainannot/NAME.png`, id 11 ignored; names `train/NAME`."""
+    """`train/NAME.jpg` (or .png), labels `trainannot/NAME.png`, id 11 ignored; names `train/NAME`.
+
+    NAME begins with its sequence, by which the lists of day and dusk follow from the tree.
+    """
 
     table = CAMVID
     id_map = CAMVID_IDS
     void_ids = (11,)
     layout = "SPLIT/NAME.jpg (or .png) and SPLITannot/NAME.png"
 
+    tree_lists = {
+        "train_day.txt": lambda root: [name for name in _names(root, "train") if f"/{_DUSK}" not in name],
+        "train_dusk.txt": lambda root: [name for name in _names(root, "train") if f"/{_DUSK}" in name],
+        "val_day.txt": lambda root: _names(root, "val"),
+    }
+
     def find_names(self, split: str) -> list[str]:
-        stems = {self.key(name) for name in image_names(self.root / split)}
-        return sorted(f"{split}/{stem}" for stem in stems)
+        return _names(self.root, split)
 
     def image_path(self, name: str) -> Path:
         candidates = [self.root / f"{name}{suffix}" for suffix in (".jpg", *IMAGE_SUFFIXES)]

@@ -69,6 +69,19 @@ def test_camvids_list_lies_above_its_annotations():
     assert found["images"] == 1 and found["iou"]["car"] == 1.0
 
 
+@pytest.mark.parametrize("given", [(), ("--data-list-target-test", "train_dusk.txt")])
+def test_camvids_list_follows_from_the_tree_where_there_is_none(given):
+    for name in ("0001TP_1", "0006R0_1"):
+        save(f"far/CamVid/trainannot/{name}.png", [3, 8])
+        save(f"far/CamVid/train/{name}.png", [0, 0])
+    save("masks/0001TP_1.png", [3, 8])
+    assert scores("far/CamVid/trainannot", "masks", *CAMVID, *given)["images"] == 1
+    Path("elsewhere").mkdir()
+    Path("far/CamVid/trainannot").rename("elsewhere/labels")
+    folders = ("elsewhere/labels", "masks", "--data-dir-target", "far/CamVid")
+    assert scores(*folders, *CAMVID, *given)["images"] == 1
+
+
 def test_without_the_presets_list_all_labels_are_scored_and_the_log_says_so(capsys):
     tiles()
     found = scores("far/tiles", "masks", *AERIAL)

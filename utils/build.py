@@ -363,13 +363,17 @@ def _dataset(
 
 
 def list_file(options: Options, names: str) -> Path | None:
-    """The list file of the option `names`, as given or inside the data folder. UserError where it is in neither."""
+    """The list file of the option `names`, as given or inside the data folder, where one that the reader makes of the
+    tree need not be. UserError where it is in neither."""
     name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
     if name is None:
         return None
     root = getattr(options, folder)
     found = next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
     if fault(found) == "not found":
+        reader = READERS[options.source if names == "data_list" else options.target]
+        if name in reader.tree_lists and os.path.isdir(root):
+            return Path(root) / name
         raise UserError(
             f"{name}: unreadable list (not found), also below {root}; expected a file of image names: give the folder "
             f"that holds it with {flag(folder)}, or another {flag(names)}"

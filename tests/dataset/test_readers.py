@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Folder, Synthia
+from utils import build, config
 from utils.errors import UserError
 
 LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
@@ -216,6 +217,50 @@ def test_camvid(camvid):
     assert CamVid.ground_truth(camvid / "valannot") == {"c": camvid / "valannot" / "c.png"}
 
 
+@pytest.fixture
+def camvid_download(tmp_path):
+    """The folders as SegNet published them, without lists."""
+    for split, name in (("train", "0006R0_1"), ("train", "0001TP_2"), ("train", "0001TP_1"), ("val", "0016E5_0001TP")):
+        save(tmp_path / split / f"{name}.png", image())
+        save(tmp_path / f"{split}annot" / f"{name}.png", np.array([[0, 1, 11], [10, 5, 8]], np.uint8))
+    return tmp_path
+
+
+def test_camvid_lists_follow_from_the_tree(camvid_download):
+    for part, names in (
+        ("train_day", ["train/0006R0_1"]),
+        ("train_dusk", ["train/0001TP_1", "train/0001TP_2"]),
+        ("val_day", ["val/0016E5_0001TP"]),
+    ):
+        path = camvid_download / f"{part}.txt"
+        assert CamVid(camvid_download, path).names == CamVid.listed(path) == names
+        path.write_text("train/0001TP_2\n")
+        assert CamVid(camvid_download, path).names == ["train/0001TP_2"]
+    with pytest.raises(UserError, match=r"test_day\.txt: unreadable list \(not found\)"):
+        CamVid(camvid_download, camvid_download / "test_day.txt")
+    with pytest.raises(UserError, match=r"annot/train_day\.txt: list not found, and no images to make it of; expected"):
+        CamVid.listed(camvid_download / "trainannot" / "train_day.txt")
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_the_camvid_preset_starts_from_the_download(camvid_download, monkeypatch, here):
+    (camvid_download / "work").mkdir()
+    monkeypatch.chdir(camvid_download / "work")
+    names = ["train/0006R0_1"]
+    if here:  # a file comes first, also one in the current folder
+        names = ["train/0001TP_2"]
+        Path("train_day.txt").write_text("train/0001TP_2\n")
+    folders = ("--data-dir", "..", "--data-dir-target", str(camvid_download))
+    options, _, _ = config.parse("step1", ["--preset", "camvid_day_to_dusk", *folders])
+    table = build.classes(options, training=True)
+    assert build.source_data(options, table).names == names
+    assert build.target_data(options, table).names == ["train/0001TP_1", "train/0001TP_2"]
+    assert build.test_data(options, table)[1]["label"].tolist() == [[0, 1, 255], [10, 5, 8]]
+    options.data_dir = "nowhere"
+    with pytest.raises(UserError, match="nowhere: data folder not found"):
+        build.source_data(options, table)
+
+
 def test_camvid_refuses(camvid):
     (camvid / "list.txt").write_text("train/z\n")
     with pytest.raises(UserError, match=r"train/z\.jpg: image not found .*SPLIT/NAME\.jpg \(or \.png\)"):
@@ -318,6 +363,8 @@ def test_every_reader_takes_its_labels_from_the_label_root(reader):
 def test_camvid_itself():
     root = Path(os.environ["BAFFT_CAMVID"])
     day, dusk = (CamVid(root, root / f"train_{part}.txt", size=(240, 180)) for part in ("day", "dusk"))
+    for name, made in CamVid.tree_lists.items():
+        assert made(root) == sorted(CamVid.listed(root / name))
     assert (len(day), len(dusk), len(CamVid(root)), len(CamVid(root, split="val"))) == (305, 62, 367, 101)
     for dataset in (day, dusk):
         sample = dataset[len(dataset) // 2]
