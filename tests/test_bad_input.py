@@ -453,9 +453,9 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
         (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
          [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
          "list.txt: 1 of 1 names without a label in"),
-        (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--gt-ids", "label"],
-         "train_dusk.txt: unreadable list (not found), also below data/CamVid; expected a file of image names: give "
-         "the folder that holds it with --data-dir-target, or another --data-list-target-test"),
+        (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--data-list-target-test", "train_dusk.txt"],
+         f"--data-list-target-test: train_dusk.txt not found (looked for train_dusk.txt, {TRUTH}/train_dusk.txt, "
+         f"{TRUTH}/../train_dusk.txt, data/CamVid/train_dusk.txt); expected a text file"),
         (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
         (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
         (None, [str(TRUTH)], "the following arguments are required: pred_dir"),
