@@ -69,6 +69,7 @@ def run_main(runner: demo.Runner) -> None:
 
 def run_ablation(runner: demo.Runner) -> None:
     start = pretrained(runner)
+    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
     for title, options in VARIANTS.items():
         name = arm_name(title)
         once(runner, name, partial(runner.step1_stopped, start, *options, name=name))
