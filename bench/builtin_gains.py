@@ -32,10 +32,14 @@ ALL_TERMS = (
     *ADVERSARIAL,
     *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
 )
-PAPER_WEIGHTS = (
-    *("--lambda-adv-target", "0.001", "--lambda-adv-feat", "0.001"),
-    *("--lambda-adv-cls", "0.01", "--lambda-adv-ins", "0.01", "--lambda-adv-cate", "0.01"),
-)
+
+
+def paper_weights(category: str) -> tuple[str, ...]:
+    """The options for the paper's weights, `category` being that of the category and instance terms in the stage."""
+    adversarial = ("--lambda-adv-target", "0.001", "--lambda-adv-feat", "0.001")
+    return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
+
+
 VARIANTS = {
     "without adversarial": ADVERSARIAL,
     "without stuff matching": ("--lambda-adv-cls", "0"),
@@ -43,7 +47,7 @@ VARIANTS = {
     "without AIM weights": ("--aim", "none"),
     "without ISIA": ("--lambda-adv-cate", "0"),
     "without any term (BatchNorm statistics alone)": ALL_TERMS,
-    "with the weights of the paper": PAPER_WEIGHTS,
+    "with the weights of the paper": paper_weights("0.01"),
 }
 ARMS = ("source_only", "step1", "step2")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import demo
-from bench.builtin_gains import ALL_TERMS, gains, miou, once, run_stages, spread
+from bench.builtin_gains import ALL_TERMS, gains, miou, once, paper_weights, run_stages, spread
 from bench.results import write_section
 from dataset import READERS
 from utils import config, logs
@@ -33,6 +33,8 @@ ARMS = {
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
     "self_training": f"step 2 without any term of either stage (pseudo-labels alone), {SCHEDULE.self_train} steps more",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",
+    "paper_step1": "step 1 with the weights of the paper, a tenth of the preset's",
+    "paper_step2": "step 2 after it, with the paper's weights too",
 }
 
 
@@ -46,6 +48,9 @@ def run(stages: demo.Runner) -> None:
     once(stages, "no_terms", lambda: stages.step1_stopped(start, *ALL_TERMS, name="no_terms"))
     without = stages.out / "no_terms" / "last.pth"
     once(stages, "self_training", lambda: stages.step2(without, *ALL_TERMS, name="self_training"))
+    light = stages.out / "paper_step1" / "last.pth"
+    once(stages, "paper_step1", lambda: stages.step1_stopped(start, *paper_weights("0.01"), name="paper_step1"))
+    once(stages, "paper_step2", lambda: stages.step2(light, *paper_weights("0.001"), name="paper_step2"))
 
 
 def table(folders: list[Path]) -> list[str]:
