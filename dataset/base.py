@@ -1,4 +1,4 @@
-"""What all readers share: checks, resizing, augmentation, and the endless sampler.
+"""What all readers share: finding, checking and reading pairs, and making samples of them.
 
 A data set is a small subclass: where its files lie, and how its label ids map to train ids.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -19,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import torch
-from PIL import Image, ImageEnhance
-from torch.utils.data import Dataset, Sampler
+from PIL import Image
+from torch.utils.data import Dataset
 
+from dataset.augment import PAD_COLOUR, Augment, Draw, Size, resized
 from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
 from dataset.reading import (
@@ -38,81 +38,7 @@ from utils.errors import UserError, fault, one_line
 
 log = logging.getLogger("bafft")
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
-
 ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
-PAD_COLOUR = (123, 117, 104)
-"""Mean RGB colour, which the networks' normalisation takes to about zero."""
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Which random changes a training sample gets (our choice; the released readers mirror at most).
-
-    mirror: flip left and right, probability 1/2. scale: resize by a factor of 0.5 to 1.5, then crop or pad
-    back to the size at a random place; the image is padded with the mean colour, the label with the ignore
-    label. jitter: brightness, contrast and saturation of the image, each by a factor of 0.5 to 1.5.
-    """
-
-    mirror: bool = False
-    scale: bool = False
-    jitter: bool = False
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """One sample's random numbers; all are always drawn, so that switching one change leaves the others."""
-
-    flip: bool
-    factor: float
-    place: tuple[float, float]
-    jitter: tuple[float, float, float]
-
-    @classmethod
-    def make(cls, augment: Augment, seed: int, number: int) -> _Draw:
-        rng = np.random.default_rng([seed, number])
-        flip = bool(rng.random() < 0.5)
-        factor = float(rng.uniform(0.5, 1.5))
-        x, y = (float(v) for v in rng.random(2))
-        brightness, contrast, saturation = (float(v) for v in rng.uniform(0.5, 1.5, 3))
-        return cls(
-            flip=flip and augment.mirror,
-            factor=factor if augment.scale else 1.0,
-            place=(x, y),
-            jitter=(brightness, contrast, saturation) if augment.jitter else (1.0, 1.0, 1.0),
-        )
-
-    def geometry(self, pixels: Pixels, size: Size, resample: Image.Resampling, fill: Any) -> Pixels:
-        """Resize once, from native to the scaled size, then crop or pad to `size`."""
-        width, height = (max(1, round(side * self.factor)) for side in size)
-        pixels = resized(pixels, (width, height), resample)
-        if (width, height) != size:
-            left, top = round(self.place[0] * (size[0] - width)), round(self.place[1] * (size[1] - height))
-            image = Image.fromarray(pixels)
-            window = Image.new(image.mode, size, fill)
-            window.paste(image, (left, top))
-            pixels = np.asarray(window)
-        return pixels
-
-    def mirror(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.flip(-1) if self.flip else pixels
-
-    def colour(self, pixels: Pixels) -> Pixels:
-        if self.jitter == (1.0, 1.0, 1.0):
-            return pixels
-        image = Image.fromarray(pixels)
-        enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-        for enhancer, factor in zip(enhancers, self.jitter, strict=True):
-            image = enhancer(image).enhance(factor)
-        return np.asarray(image)
-
-
-def resized(pixels: Pixels, size: Size | None, resample: Image.Resampling) -> Pixels:
-    """Pixels [H, W] or [H, W, 3] at another size; None leaves them as they are."""
-    if size is None or pixels.shape[1::-1] == size:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, resample))
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -343,7 +269,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
         name = self.names[position]
-        draw = _Draw.make(self.augment, self.seed, number)
+        draw = Draw.make(self.augment, self.seed, number)
         image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
         size = self.size or native
         sample: dict[str, Any] = {"name": name, "size": native}
@@ -507,43 +433,3 @@ def _area(size: Size | None, paths: Sequence[Path]) -> int:
         with suppress(UserError):
             areas.append(math.prod(image_size(path, "image")))
     return sum(areas) // max(1, len(areas))
-
-
-class EndlessSampler(Sampler[list[tuple[int, int]]]):
-    """Endless batches of `(index, draw)`, `draw` being the running number of the sample.
-
-    Epoch e is the permutation of `default_rng([seed, e])`, so that every image comes once an epoch. Nothing
-    is remembered between samples: with `start`, the number of samples drawn before, a run goes on exactly.
-    Use it as a DataLoader's `batch_sampler`. A batch may span two epochs.
-
-    With `size` processes, number `rank` gets its part of batches of `size * batch_size` samples: together they draw
-    what one process of that batch size draws, in its order.
-    """
-
-    def __init__(
-        self, length: int, batch_size: int, seed: int, start: int = 0, *, rank: int = 0, size: int = 1
-    ) -> None:
-        if length < 1 or batch_size < 1 or start < 0:
-            raise ValueError(f"length {length}, batch_size {batch_size}, start {start}: below 1, 1, 0")
-        if not 0 <= rank < size:
-            raise ValueError(f"process {rank} of {size}: expected a number from 0 to below {size}")
-        self.length = length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.size = size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        samples = self._samples()
-        while True:
-            of_all = [next(samples) for _ in range(self.size * self.batch_size)]
-            yield of_all[self.rank * self.batch_size :][: self.batch_size]
-
-    def _samples(self) -> Iterator[tuple[int, int]]:
-        epoch, position = divmod(self.start, self.length)
-        while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-            for place in range(position, self.length):
-                yield int(order[place]), epoch * self.length + place
-            epoch, position = epoch + 1, 0

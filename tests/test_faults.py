@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dataset.base import EndlessSampler
+from dataset.sampler import EndlessSampler
 from model.adaptation import Adaptation
 from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
 from utils import checkpoint, engine, files, lock

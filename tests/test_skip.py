@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dataset import GTA5
-from dataset.base import Augment
+from dataset.augment import Augment
 from dataset.skip import Replacing
 from tests.scripts import PSEUDO, STEP1, STEP2, call, differences, exit_code, state
 from utils.errors import UserError

@@ -14,7 +14,8 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset import READERS
-from dataset.base import Augment, SegmentationDataset
+from dataset.augment import Augment
+from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
 from dataset.check import quick_check, void_alone

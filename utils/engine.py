@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset.base import EndlessSampler, SegmentationDataset
+from dataset.base import SegmentationDataset
+from dataset.sampler import EndlessSampler
 from dataset.skip import Replacing
 from dataset.tables import plain
 from model.adaptation import Adaptation, Batch

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset.base import SegmentationDataset, Size
+from dataset.augment import Size
+from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, LabelMap
 from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
 from utils.errors import UserError

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataset.base import SegmentationDataset, Size
+from dataset.augment import Size
+from dataset.base import SegmentationDataset
 from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, passed_over, strays, train_ids_instead
 from dataset.reading import namesake
 from utils.errors import UserError

@@ -22,7 +22,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset import GTA5, Cityscapes, base, cache
-from dataset.base import Augment
+from dataset.augment import Augment
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES
 from utils.errors import UserError
