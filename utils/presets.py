@@ -52,7 +52,6 @@ _SMALL_NETWORK: Values = {
     "output_stride": 16,
     "discriminator_width": 0.25,
     "bn": "target",
-    **_SHORT_SCHEDULE,
     "batch_size": 2,
     "num_prototype": 5,  # so that things get ready within the first hundreds of steps
     "num_workers": 1,
@@ -62,7 +61,7 @@ _SMALL_NETWORK: Values = {
     "save_pred_every": 1000,
     "log_every": 50,
     "step1": {"num_steps": 4000, "num_steps_stop": None, "learning_rate": 4e-3, "warmup_steps": 50},
-    "step2": {"num_steps": 800, "num_steps_stop": None, "learning_rate": 1e-3, **_SECOND_STAGE},
+    "step2": {"num_steps": 800, "num_steps_stop": None, "learning_rate": 1e-3},
 }
 
 PRESETS: dict[str, Values] = {
@@ -94,6 +93,9 @@ PRESETS: dict[str, Values] = {
         "input_size": (320, 240),
         "input_size_target": (320, 240),
         **_SMALL_NETWORK,
+        # Chosen before the dusk labels were looked at, and therefore kept: the paper's do better (bench/RESULTS.md).
+        **_SHORT_SCHEDULE,
+        "step2": {**_SMALL_NETWORK["step2"], **_SECOND_STAGE},
     },
     "own_images": {
         "source": "folder",
