@@ -81,7 +81,7 @@ def table(r: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="of each way, that count [7]")
+    parser.add_argument("--rounds", type=int, default=21, help="of each way, that count [21]")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")

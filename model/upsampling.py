@@ -18,11 +18,13 @@ def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Ten
     """
     best = _plane(maps, 0, size)
     label = torch.zeros_like(best, dtype=torch.uint8)
+    won = torch.empty_like(label)  # one for all classes: fresh memory costs a CPU more than the comparison
     for c in range(1, maps[0].shape[1]):
         plane = _plane(maps, c, size)
-        better = (plane > best).to(torch.uint8)
+        torch.gt(plane, best, out=won.view(torch.bool))
         torch.maximum(best, plane, out=best)
-        torch.maximum(label, better.mul_(c), out=label)  # c is above all classes so far
+        torch.maximum(label, won.mul_(c), out=label)  # c is above all classes so far
+        del plane
     return best, label
 
 
