@@ -31,12 +31,14 @@ setup-dev: setup
 demo: setup  ## the whole method on built-in data, with a table and a picture at the end
 	$(RUN) demo.py
 
-test: setup-dev  ## ruff, mypy and pytest
+test: setup-dev  ## ruff, mypy and pytest; where there is a GPU, also what only a GPU can show
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest
+	@if $(RUN) -c 'import torch; raise SystemExit(not torch.cuda.is_available())'; then \
+		$(RUN) -m pytest -m gpu --numprocesses=0; fi
 
-test-optional: setup-dev  ## build requirements-optional.txt (some minutes) and run the tests that need it
+test-optional: setup-dev  ## build requirements-optional.txt (some minutes) and run the tests that need it or a compiler
 	$(RUN) -m pip install --quiet setuptools setuptools-scm wheel
 	$(RUN) -m pip install --quiet --no-build-isolation -r requirements-optional.txt
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m optional

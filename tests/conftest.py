@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from dataset.builtin import write_benchmark
@@ -19,6 +20,16 @@ from tests.scripts import PSEUDO, STEP1, TINY_SIZE, call
 # The same examples every time, few of them, and no clock: a slow machine is no failure.
 settings.register_profile("bafft", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("bafft")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is the same bit for bit on a CPU need not be so on a GPU
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from model.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.memory import SourceMemory
 from model.regions import ClassSplit
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 
 
 def test_a_full_iteration_waits_at_most_four_times() -> None:
@@ -51,4 +51,5 @@ def test_a_full_iteration_waits_at_most_four_times() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
-    assert transfer.host_copies == before + 2 and 1 <= len(waits) <= 3, waits
+    # The two copies, of label maps, are waited for by events, which are not seen as such.
+    assert transfer.host_copies == before + 2 and len(waits) == 1, waits

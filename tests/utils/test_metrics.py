@@ -45,10 +45,7 @@ def test_matches_a_plain_loop(dtype):
     assert confusion.iou() == pytest.approx([expected[c, c] / union[c] for c in range(5)])
 
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_tensors_and_arrays_count_alike(device):
     rng = np.random.default_rng(1)
     pred = rng.integers(0, 4, (2, 5, 6))

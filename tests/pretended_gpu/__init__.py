@@ -1,0 +1,23 @@
+"""A GPU for machines without one: tensors say that they are on it, and compute on the CPU.
+
+What a real one would refuse is refused: to mix devices. What it would wait for is warned of, where
+`torch.cuda.set_sync_debug_mode` asks for it. Autocast casts as on a GPU. Speed, memory and CUDA's own kernels cannot be
+pretended. Used as a plugin of pytest (plugin.py), in a process that loads what `build` makes before PyTorch.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+
+def build(folder: Path) -> Path:
+    """Compile backend.cpp; the result is for LD_PRELOAD."""
+    source, made = Path(__file__).with_name("backend.cpp"), folder / "backend.so"
+    installed = Path(torch.__file__).parent
+    libraries = [f"-L{installed / 'lib'}", f"-Wl,-rpath,{installed / 'lib'}", "-lc10", "-ltorch_cpu"]
+    options = ["-std=c++20", "-shared", "-fPIC", f"-I{installed / 'include'}"]
+    subprocess.run(["c++", *options, str(source), "-o", str(made), *libraries], check=True)
+    return made
