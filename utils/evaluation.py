@@ -21,7 +21,7 @@ from dataset.base import SegmentationDataset
 from dataset.classes import LabelMap, colorize
 from dataset.skip import LeavingOut
 from model.deeplab import DeepLab
-from model.transfer import Sending
+from model.transfer import to_host
 from model.upsampling import best_class
 from utils import distributed
 from utils.background import Background
@@ -165,7 +165,7 @@ def evaluate(
                     own.images += 1
                 if masks is not None:
                     stem = masks / dataset.key(sample["name"])
-                    background.run(_write_mask, dataset, stem, Sending(prediction), save_ids)
+                    background.run(_write_mask, dataset, stem, to_host(prediction), save_ids)
         scores.images = sum(distributed.objects(own.images))
         scores.add(distributed.total(np.column_stack([own.matrix, own.no_class])))
     return scores
@@ -176,7 +176,6 @@ def whole_batches(number: int, batch_size: int) -> list[range]:
     return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
 
 
-def _write_mask(dataset: SegmentationDataset, stem: Path, sent: Sending, ids: LabelMap | None) -> None:
-    mask = sent.arrived()
+def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
     write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask if ids is None else ids[mask]))
     write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

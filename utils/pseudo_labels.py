@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.classes import LabelMap
-from model.transfer import Sending, to_host
+from model.transfer import to_host
 from model.upsampling import best_class
 from utils import distributed
 from utils.background import Background
@@ -166,7 +166,7 @@ def write_pseudo_labels(
         with Background(threads) as background:
             for number, label, level in predict(missing) if to_do else ():
                 if number not in done:
-                    background.run(_record, records, histogram, number, Sending(label), Sending(level))
+                    background.run(_record, records, histogram, number, to_host(label), to_host(level))
                     done.add(number)
         histogram.counts = distributed.total(histogram.counts)
         thresholds = histogram.thresholds()
@@ -205,10 +205,10 @@ def fingerprint(network: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _record(records: Records, histogram: Histogram, number: int, label: Sending, level: Sending) -> None:
-    labels, levels = label.arrived(), level.arrived().astype(np.uint16)
-    records.save(number, labels, levels)
-    histogram.add(labels, levels)
+def _record(records: Records, histogram: Histogram, number: int, label: LabelMap, level: npt.NDArray[np.int32]) -> None:
+    levels = level.astype(np.uint16)
+    records.save(number, label, levels)
+    histogram.add(label, levels)
 
 
 def _counted(records: Records, histogram: Histogram, images: Iterable[int], threads: int) -> set[int]:
