@@ -24,7 +24,7 @@ def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Ten
         torch.gt(plane, best, out=won.view(torch.bool))
         torch.maximum(best, plane, out=best)
         torch.maximum(label, won.mul_(c), out=label)  # c is above all classes so far
-        del plane
+        del plane  # the next one takes its memory
     return best, label
 
 

@@ -25,6 +25,8 @@ settings.load_profile("bafft")
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is the same bit for bit on a CPU need not be so on a GPU
+    else:
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # read when CUDA starts: what is compared is computed in float32
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -86,6 +88,15 @@ def _ctrl_c_is_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _operations_as_before() -> Iterator[None]:
+    """A run with `--deterministic` chooses them for the whole process."""
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(before)
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @pytest.fixture(autouse=True)

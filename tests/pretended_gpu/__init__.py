@@ -1,6 +1,6 @@
 """A GPU for machines without one: tensors say that they are on it, and compute on the CPU.
 
-What a real one would refuse is refused: to mix devices. What it would wait for is warned of, where
+Mixed devices are refused, but for indexing. The waits that tensors.py lists are warned of, where
 `torch.cuda.set_sync_debug_mode` asks for it. Autocast casts as on a GPU. Speed, memory and CUDA's own kernels cannot be
 pretended. Used as a plugin of pytest (plugin.py), in a process that loads what `build` makes before PyTorch.
 """

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
 _INDEXING = (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default)
-_WAITING = (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default)
+_WAITING = (aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default, aten.bincount.default)
 _COPYING = (aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default, *_INDEXING)
 
 waits_are_warned_of = False
