@@ -18,7 +18,7 @@ from model.regions import ClassSplit
 pytestmark = pytest.mark.gpu
 
 
-def test_a_full_iteration_waits_at_most_four_times() -> None:
+def test_a_full_iteration_waits_for_the_two_label_maps_alone() -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny", 19, width=0.5).to(device).train()
