@@ -21,13 +21,15 @@ from typing import Any
 import torch
 
 from dataset.base import SegmentationDataset
-from model.deeplab import DeepLab
-from utils import build, config, distributed, logs
-from utils.config import Options
-from utils.evaluation import predict
-from utils.logs import logger
-from utils.pseudo_labels import Prediction, confidence, fingerprint, write_pseudo_labels
-from utils.skipped import Skipped
+from model.networks.deeplab import DeepLab
+from utils.options import config
+from utils.options.config import Options
+from utils.prediction.evaluation import predict
+from utils.prediction.pseudo_labels import Prediction, confidence, fingerprint, write_pseudo_labels
+from utils.setup import build
+from utils.system import distributed, logs
+from utils.system.logs import logger
+from utils.system.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,13 +25,16 @@ from tqdm import tqdm
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
-from utils import build, config, logs, saved_masks
-from utils.config import Options
-from utils.errors import UserError
-from utils.files import check_can_write, write_json
-from utils.logs import logger
-from utils.metrics import ConfusionMatrix
-from utils.saved_masks import count_pairs
+from utils.options import config
+from utils.options.config import Options
+from utils.prediction import saved_masks
+from utils.prediction.metrics import ConfusionMatrix
+from utils.prediction.saved_masks import count_pairs
+from utils.setup import build
+from utils.system import logs
+from utils.system.errors import UserError
+from utils.system.files import check_can_write, write_json
+from utils.system.logs import logger
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,10 +30,11 @@ import train_step1
 import train_step2
 from dataset import READERS
 from dataset.builtin import write_benchmark
-from utils import config, logs
-from utils.figures import comparison
-from utils.files import check_can_write, write_json
-from utils.logs import logger
+from utils.options import config
+from utils.reporting.figures import comparison
+from utils.system import logs
+from utils.system.files import check_can_write, write_json
+from utils.system.logs import logger
 
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import build, config, distributed, logs
-from utils.evaluation import Variants, evaluate
-from utils.files import check_can_write, write_json
-from utils.pseudo_labels import fingerprint
-from utils.skipped import Skipped
+from utils.options import config
+from utils.prediction.evaluation import Variants, evaluate
+from utils.prediction.pseudo_labels import fingerprint
+from utils.setup import build
+from utils.system import distributed, logs
+from utils.system.files import check_can_write, write_json
+from utils.system.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:

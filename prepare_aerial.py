@@ -24,9 +24,10 @@ from pathlib import Path
 
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import SPLITS, Settings, prepare, verify
-from utils import config, lock, logs
-from utils.errors import UserError
-from utils.logs import logger
+from utils.options import config
+from utils.system import lock, logs
+from utils.system.errors import UserError
+from utils.system.logs import logger
 
 
 def _parser() -> argparse.ArgumentParser:

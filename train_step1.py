@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils import build, config, distributed, logs
-from utils.engine import Data, Trainer
+from utils.options import config
+from utils.setup import build
+from utils.system import distributed, logs
+from utils.training.trainer import Data, Trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:

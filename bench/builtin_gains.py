@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import demo
 from bench.results import write_section
 from dataset.builtin import write_benchmark
-from utils import config, logs
+from utils.options import config
+from utils.system import logs
 
 ADVERSARIAL = ("--lambda-adv-target", "0", "--lambda-adv-feat", "0")
 ALL_TERMS = (

@@ -22,8 +22,9 @@ import demo
 from bench.builtin_gains import ALL_TERMS, gains, miou, once, paper_weights, run_stages, spread
 from bench.results import write_section
 from dataset import READERS
-from utils import config, logs
-from utils.figures import comparison
+from utils.options import config
+from utils.reporting.figures import comparison
+from utils.system import logs
 
 ILLUSTRATION = Path(__file__).resolve().parent.parent / "illustration" / "dusk.png"
 SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)

@@ -4,7 +4,8 @@
     python bench/evaluation.py --write     # also the section of bench/RESULTS.md
 
 The published way up-samples the whole volume, copies it to the host, transposes it and takes the argmax there. Ours
-(`model.upsampling.best_class`) goes class by class and copies the label map alone. The label maps must be identical.
+(`model.networks.upsampling.best_class`) goes class by class and copies only the label map. The label maps must be
+identical.
 `speedup` is of wall-clock medians; on a CPU, one thread.
 """
 
@@ -26,9 +27,9 @@ from torch import Tensor, nn
 
 from bench.results import device, write_section
 from bench.timing import interleaved, one_thread
-from model.transfer import to_host
-from model.upsampling import best_class
-from utils import config
+from model.networks.upsampling import best_class
+from utils.options import config
+from utils.system.transfer import to_host
 
 
 def published(logits: Tensor, size: tuple[int, int]) -> npt.NDArray[np.int64]:

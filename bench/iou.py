@@ -36,8 +36,8 @@ from dataset.builtin.domains import CAMERA
 from dataset.builtin.write import draw_example
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE
 from dataset.reading import read_ids
-from utils import config
-from utils.saved_masks import count_pairs, counter
+from utils.options import config
+from utils.prediction.saved_masks import count_pairs, counter
 
 Files = tuple[Path, Path, Path]
 """Ground truth in label ids, prediction in train ids, prediction in label ids."""

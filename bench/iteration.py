@@ -38,13 +38,14 @@ from torch.nn import functional as F
 from bench.results import device, write_section
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
-from model.adaptation import Batch
-from model.batchnorm import set_training_mode
-from model.deeplab import BACKBONES, DeepLab
-from model.memory import RingBuffers
-from utils import build, config
-from utils.config import Options
-from utils.engine import Data, Trainer
+from model.methods.bafft import Batch
+from model.networks.batchnorm import set_training_mode
+from model.networks.deeplab import BACKBONES, DeepLab
+from model.terms.memory import RingBuffers
+from utils.options import config
+from utils.options.config import Options
+from utils.setup import build
+from utils.training.trainer import Data, Trainer
 
 KINDS = ("full", "plain")
 TERMS_OFF = {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0}

@@ -37,7 +37,7 @@ from dataset.builtin.domains import GAME
 from dataset.builtin.write import draw_example
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES_IDS, IGNORE
-from model.deeplab import NORMALIZATIONS
+from model.networks.deeplab import NORMALIZATIONS
 
 WAYS = ("published", "uncached", "cached")
 TRAIN_IDS = {i: int(CITYSCAPES_IDS[i]) for i in range(256) if CITYSCAPES_IDS[i] != IGNORE}

@@ -30,7 +30,7 @@ from bench.results import device, write_section
 from bench.timing import interleaved, one_thread
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import Settings, prepare
-from utils import config
+from utils.options import config
 
 
 def generate(folder: Path, number: int, side: int) -> None:

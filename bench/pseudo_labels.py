@@ -33,9 +33,9 @@ from torch.nn import functional as F
 
 from bench.results import device, write_section
 from bench.timing import interleaved, one_thread
-from model.upsampling import best_class
-from utils import config
-from utils.pseudo_labels import BYTES, LEVELS, Prediction, write_pseudo_labels
+from model.networks.upsampling import best_class
+from utils.options import config
+from utils.prediction.pseudo_labels import BYTES, LEVELS, Prediction, write_pseudo_labels
 
 CLASSES = 19
 Maps = list[tuple[Tensor, Tensor]]

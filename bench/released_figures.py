@@ -17,9 +17,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model.adaptation import Terms, category_terms
-from model.memory import RingBuffers, SourceMemory
-from model.regions import ClassSplit, LabelMaps, pool_regions
+from model.methods.bafft import Terms, category_terms
+from model.terms.memory import RingBuffers, SourceMemory
+from model.terms.regions import ClassSplit, LabelMaps, pool_regions
 
 SPLIT = ClassSplit(19, (0, 1, 2, 3, 4, 8, 9, 10), (5, 6, 7, *range(11, 19)))
 RELEASED = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from utils.files import write_atomically
+from utils.system.files import write_atomically
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
 

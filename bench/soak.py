@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.results import write_section
 from dataset.builtin import write_benchmark
-from utils import config
+from utils.options import config
 
 SCRIPT = Path(__file__).resolve().parent.parent / "train_step1.py"
 SIDE = 32

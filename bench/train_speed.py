@@ -48,12 +48,13 @@ from bench.results import device, write_section
 from dataset import GTA5
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
-from model.adaptation import Batch
-from model.batchnorm import set_training_mode
-from model.deeplab import BACKBONES
-from utils import build, config
-from utils.engine import Data, Trainer
-from utils.files import write_json
+from model.methods.bafft import Batch
+from model.networks.batchnorm import set_training_mode
+from model.networks.deeplab import BACKBONES
+from utils.options import config
+from utils.setup import build
+from utils.system.files import write_json
+from utils.training.trainer import Data, Trainer
 
 COMPONENTS = 12
 NATIVE = ((1914, 1052), (2048, 1024))

@@ -11,7 +11,7 @@ import numpy as np
 from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
 from dataset.reading import IMAGE_SUFFIXES, image_names, read_list
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
 _SAMPLE = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset.aerial import IMAGES, LABELS
 from dataset.reading import IMAGE_SUFFIXES
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 _UNSPLIT = tuple((images, masks, "") for images, masks in (("images", "gt"), ("images", "masks"), (IMAGES, LABELS)))
 

@@ -22,8 +22,8 @@ from dataset.aerial import IMAGES, LABELS, MANIFEST
 from dataset.aerial_downloads import Original
 from dataset.classes import AERIAL, IGNORE, colorize
 from dataset.reading import read_image
-from utils.errors import UserError
-from utils.files import make_folder, write_atomically, write_json
+from utils.system.errors import UserError
+from utils.system.files import make_folder, write_atomically, write_json
 
 VERSION = 1  # to be raised when the same settings give other tiles
 JOURNAL = ".prepare_aerial.jsonl"

@@ -34,7 +34,7 @@ from dataset.reading import (
     read_image,
     read_list,
 )
-from utils.errors import UserError, fault, one_line
+from utils.system.errors import UserError, fault, one_line
 
 log = logging.getLogger("bafft")
 
@@ -248,9 +248,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return found
 
     @classmethod
-    def load_label(
-        cls, path: str | Path, ignore_label: int = IGNORE, table: ClassTable | None = None
-    ) -> LabelMap:
+    def load_label(cls, path: str | Path, ignore_label: int = IGNORE, table: ClassTable | None = None) -> LabelMap:
         """The train ids uint8 [H, W] of a label file. Raises UserError when it cannot be read."""
         return cls._train_id_lookup(table or cls.table, ignore_label)[cls.read_label(Path(path))]
 

@@ -35,8 +35,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.errors import UserError
-from utils.files import write_atomically
+from utils.system.errors import UserError
+from utils.system.files import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 Stored = tuple[Pixels, tuple[int, int]]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from dataset.base import SegmentationDataset
 from dataset.classes import CAMVID, CAMVID_IDS
 from dataset.reading import IMAGE_SUFFIXES, image_names
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 _DUSK = "0001TP"
 """The sequence of `train/` that was taken at dusk."""

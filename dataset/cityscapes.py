@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 from dataset.reading import image_names
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 _IMAGE_END = "_leftImg8bit.png"
 _LABEL_END = "_gtFine_labelIds.png"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cityscapesscripts.helpers.labels import labels as _cityscapes_labels
 from PIL import Image
 
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 IGNORE = 255
 """Train id of pixels that take no part in a loss or a score."""
@@ -111,12 +111,30 @@ CITYSCAPES = ClassTable(
 CAMVID = ClassTable(
     name="camvid",
     names=(
-        "sky", "building", "pole", "road", "pavement", "tree",
-        "sign", "fence", "car", "pedestrian", "bicyclist",
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
     ),
     palette=(
-        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
     ),
     stuff=(0, 1, 3, 4, 5, 7),
     things=(2, 6, 8, 9, 10),
@@ -141,8 +159,25 @@ CITYSCAPES_VOID = tuple(x.id for x in _cityscapes_labels if x.id >= 0 and x.igno
 
 SYNTHIA_IDS = id_map_of(
     {
-        3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14,
-        19: 15, 20: 16, 12: 17, 11: 18,
+        3: 0,
+        4: 1,
+        2: 2,
+        21: 3,
+        5: 4,
+        7: 5,
+        15: 6,
+        9: 7,
+        6: 8,
+        16: 9,
+        1: 10,
+        10: 11,
+        17: 12,
+        8: 13,
+        18: 14,
+        19: 15,
+        20: 16,
+        12: 17,
+        11: 18,
     }
 )
 

@@ -19,7 +19,7 @@ from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.classes import LabelMap
-from utils.errors import UserError, fault
+from utils.system.errors import UserError, fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp")

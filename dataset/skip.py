@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from dataset.base import SegmentationDataset
-from utils.errors import UserError, one_line
+from utils.system.errors import UserError, one_line
 
 TRIES = 100
 

@@ -10,7 +10,7 @@ import numpy as np
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, SYNTHIA_IDS, LabelMap
 from dataset.reading import image_names, opened
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 class Synthia(SegmentationDataset):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from dataset.classes import IGNORE, ClassTable, load_info_json
-from utils.errors import UserError, fault
+from utils.system.errors import UserError, fault
 
 Colour = tuple[int, int, int]
 

@@ -45,7 +45,7 @@ def run_in_two(
 
 def main() -> None:
     from tests.scripts import call
-    from utils import config
+    from utils.options import config
 
     def make_calls() -> None:
         for arguments in json.loads(sys.argv[1]):

@@ -17,8 +17,9 @@ import evaluate_cityscapes
 import Generate_Pseudo_Label
 import train_step1
 import train_step2
-from utils import checkpoint, config
-from utils.meter import Meter
+from utils.options import config
+from utils.states import checkpoint
+from utils.training.meter import Meter
 
 TINY_SIZE = (96, 64)
 MAINS = {

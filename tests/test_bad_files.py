@@ -24,8 +24,8 @@ from dataset.classes import CITYSCAPES
 from tests.dataset.test_reading import png
 from tests.scripts import MASKS, PSEUDO, STEP1, TINY_SIZE, TRUTH, call, exit_code, mask, records, state
 from tests.test_bad_input import BAD_SOURCE, BAD_TARGET, FIRST_VAL, START, refused
-from utils import config
-from utils.errors import UserError
+from utils.options import config
+from utils.system.errors import UserError
 
 WIDTH, HEIGHT = TINY_SIZE
 Damage = Callable[[Path], object]

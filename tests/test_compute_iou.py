@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import compute_iou
-from utils import config
+from utils.options import config
 
 AERIAL = ("--preset", "mrd_to_deepglobe")
 CAMVID = ("--preset", "camvid_day_to_dusk")

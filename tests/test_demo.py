@@ -10,8 +10,8 @@ import pytest
 
 import demo
 from dataset.classes import CITYSCAPES
-from utils import config
-from utils.files import write_json
+from utils.options import config
+from utils.system.files import write_json
 
 
 def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None:

@@ -19,9 +19,11 @@ import pytest
 import torch
 
 from dataset.sampler import EndlessSampler
-from model.adaptation import Adaptation
+from model.methods.bafft import Adaptation
 from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
-from utils import checkpoint, engine, files, lock
+from utils.states import checkpoint
+from utils.system import files, lock
+from utils.training import trainer as engine
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = 6

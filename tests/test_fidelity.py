@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from utils import config
-from utils.config import TRAIN, Options, flag
-from utils.presets import METHODS
+from utils.options import config
+from utils.options.config import TRAIN, Options, flag
+from utils.options.presets import METHODS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs/FIDELITY.md").read_text(encoding="utf-8")
 OPTIONS = {flag(item.name): item for item in fields(Options)}

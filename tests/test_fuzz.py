@@ -20,8 +20,8 @@ from dataset import READERS
 from dataset.classes import CITYSCAPES, IGNORE, ClassTable, train_id_lookup
 from dataset.tables import load_classes, parse_classes, plain
 from tests.scripts import differences
-from utils import checkpoint
-from utils.errors import UserError
+from utils.states import checkpoint
+from utils.system.errors import UserError
 
 IDS = st.integers(0, 255)
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.processes import run_in_two
 from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, call, mask, steps
-from utils.meter import Meter
+from utils.training.meter import Meter
 
 pytestmark = pytest.mark.gpu
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.deeplab import build_segmenter
-from model.norm import FusedNorm
+from model.networks.deeplab import build_segmenter
+from model.networks.norm import FusedNorm
 
 
 @pytest.mark.optional
@@ -35,7 +35,8 @@ def inplace_abn_package():
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
     # Batch statistics of a small map, fifty times over, make rounding grow beyond comparison.
-    ("backbone", "training"), [("tiny", True), ("tiny", False), ("resnet50", False), ("mobilenet_v2", False)]
+    ("backbone", "training"),
+    [("tiny", True), ("tiny", False), ("resnet50", False), ("mobilenet_v2", False)],
 )
 def test_a_network_with_fused_norms_equals_one_with_leaky_relu(backbone, training, channels_last):
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from tests.scripts import call, exit_code, mask, state, steps
-from utils import build, config
-from utils.errors import UserError
+from utils.options import config
+from utils.setup import build
+from utils.system.errors import UserError
 
 CLASSES = """
 name: yard

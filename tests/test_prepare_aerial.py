@@ -16,7 +16,9 @@ from dataset import Aerial, aerial_tiles
 from dataset.aerial_tiles import blank_areas, foreground, offsets
 from dataset.classes import AERIAL
 from tests.scripts import MAINS, records
-from utils import build, config, lock
+from utils.options import config
+from utils.setup import build
+from utils.system import lock
 
 TILE = 32
 RED = (255, 0, 0)

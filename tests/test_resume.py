@@ -10,7 +10,7 @@ import torch
 
 from dataset import GTA5, base
 from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, steps, training_state
-from utils import checkpoint
+from utils.states import checkpoint
 
 HALF, ALL = "2", "4"
 # Everything random is on, and rates high enough that the memory, and so all terms, take part.

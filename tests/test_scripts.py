@@ -41,11 +41,12 @@ from tests.scripts import (
     state,
     steps,
 )
-from utils import build, config
-from utils.errors import UserError
-from utils.meter import Meter
-from utils.presets import PRESETS
-from utils.pseudo_labels import Records
+from utils.options import config
+from utils.options.presets import PRESETS
+from utils.prediction.pseudo_labels import Records
+from utils.setup import build
+from utils.system.errors import UserError
+from utils.training.meter import Meter
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {
@@ -356,7 +357,8 @@ def one_val_image(run_folder: Path) -> Path:
 
 def test_iter_size_2_of_batch_1_equals_batch_2(run_folder):
     """Where nothing depends on the other images of the batch: frozen BatchNorm, no memory."""
-    same = ["--bn", "frozen", "--num-steps", "2"]
+    # At the preset's rate a random network with frozen BatchNorm diverges, and rounding shows in the fourth digit.
+    same = ["--bn", "frozen", "--num-steps", "2", "--learning-rate", "1e-4"]
     same += ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"]
     call("step1", *same, "--snapshot-dir", "batch", "--batch-size", "2")
     call("step1", *same, "--snapshot-dir", "passes", "--batch-size", "1", "--iter-size", "2")

@@ -15,8 +15,8 @@ from dataset import GTA5
 from dataset.augment import Augment
 from dataset.skip import Replacing
 from tests.scripts import PSEUDO, STEP1, STEP2, call, differences, exit_code, state
-from utils.errors import UserError
-from utils.skipped import LIST
+from utils.system.errors import UserError
+from utils.system.skipped import LIST
 
 BAD = ("--data-dir", "bad/gta5_deeplab", "--data-dir-target", "bad/Cityscapes")
 SKIP = (*BAD, "--skip-bad-images")
@@ -150,7 +150,7 @@ def test_the_start_names_all_that_headers_tell(bad, capsys):
 
 def test_images_that_turn_bad_in_the_middle_of_a_run(run_folder, benchmark_root, capsys, monkeypatch):
     """The run stops with one line, its last checkpoint is whole, and it goes on when the files are good again."""
-    from utils import checkpoint
+    from utils.states import checkpoint
 
     folder = Path("run")
     settings = ("--source-only", "--num-steps", "6", "--save-pred-every", "2", "--batch-size", "2")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from utils import config, logs
+from utils.options import config
+from utils.system import logs
 
 from .write import Parameters, write_benchmark
 
@@ -28,9 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--root", default="data/builtin", help="folder to write gta5_deeplab/ and Cityscapes/ into"
-    )
+    parser.add_argument("--root", default="data/builtin", help="folder to write gta5_deeplab/ and Cityscapes/ into")
     parser.add_argument("--seed", type=int, default=default.seed, help="other seeds give other streets")
     parser.add_argument("--source", type=int, default=default.source, help="labelled images of the game")
     parser.add_argument(

@@ -21,9 +21,7 @@ class Hull:
     street (its rear to the camera), "oncoming" (its nose to it) or "across" (its side to it).
     """
 
-    def __init__(
-        self, stage: Stage, label: Raw, x: tuple[float, float], z: tuple[float, float], way: str
-    ) -> None:
+    def __init__(self, stage: Stage, label: Raw, x: tuple[float, float], z: tuple[float, float], way: str) -> None:
         self.stage, self.label, self.x, self.z, self.way = stage, label, x, z, way
         self.length = (x[1] - x[0]) if way == "across" else (z[1] - z[0])
         self.mirror = way == "oncoming" or (way == "across" and stage.chance(0.5))
@@ -84,9 +82,7 @@ class Hull:
             (self.x[0], 0.0, self.z[0]),
         )
         placed = [outline @ axes + origin for outline in outlines]
-        self.item.parts.append(
-            self.stage.part(placed, colour, self.label if labelled else None, "front", lit)
-        )
+        self.item.parts.append(self.stage.part(placed, colour, self.label if labelled else None, "front", lit))
 
     @property
     def nose_seen(self) -> bool:
@@ -100,9 +96,7 @@ class Hull:
 
     def wheels(self, places: list[float], radius: float, tyre: RGB) -> None:
         """Wheels at these places along the side, and the two that are seen under the end."""
-        self.end(
-            [rectangle(0.03, 0.0, 0.17, radius), rectangle(0.83, 0.0, 0.97, radius)], tyre, labelled=True
-        )
+        self.end([rectangle(0.03, 0.0, 0.17, radius), rectangle(0.83, 0.0, 0.97, radius)], tyre, labelled=True)
         self.side([disc(place, radius, radius) for place in places], tyre, labelled=True)
         self.side([disc(place, radius, radius * 0.5, 8) for place in places], (150.0, 150.0, 152.0))
 
@@ -221,9 +215,7 @@ def train(stage: Stage, x: float, z: float, way: str) -> Item:
     outline = [(0.0, 0.15), (0.0, 1.2), (0.5, roof), (length - 0.5, roof), (length, 1.2), (length, 0.15)]
     hull.skin(outline, [upper, glass, upper, glass, upper])
     hull.side([rectangle(0.0, 0.15, length, 1.15)], skirt)
-    hull.side(
-        list(grid(max(int(length / 1.6), 4), 1, (0.8, 1.0), (0.6, 1.5, length - 0.6, roof - 0.6))), glass
-    )
+    hull.side(list(grid(max(int(length / 1.6), 4), 1, (0.8, 1.0), (0.6, 1.5, length - 0.6, roof - 0.6))), glass)
     hull.end([rectangle(0.0, 0.15, 1.0, 1.15)], skirt)
     hull.end([rectangle(0.42, 0.5, 0.58, 0.9)], (250.0, 246.0, 220.0), lit=False)
     centre = (hull.x[0] + hull.x[1]) / 2
@@ -273,9 +265,7 @@ def person(stage: Stage, x: float, z: float) -> Item:
     return figure.item
 
 
-def _cyclist(
-    figure: Figure, seat: tuple[float, float], grip: tuple[float, float], foot: tuple[float, float]
-) -> None:
+def _cyclist(figure: Figure, seat: tuple[float, float], grip: tuple[float, float], foot: tuple[float, float]) -> None:
     """A rider between saddle, handlebar and pedal, bent forward and in a helmet."""
     stage = figure.stage
     top, trousers = stage.paint("top"), stage.paint("trousers")
@@ -383,9 +373,7 @@ def sign(stage: Stage, x: float, z: float) -> Item:
         centre = outline.mean(0)
         figure.add([outline], colour, Raw.TRAFFIC_SIGN, lit=stage.chance(0.5))
         figure.add([centre + 0.62 * (outline - centre)], white, None)
-        figure.add(
-            [rectangle(-0.3 * size, level - 0.2 * size, 0.3 * size, level + 0.12 * size)], colour, None
-        )
+        figure.add([rectangle(-0.3 * size, level - 0.2 * size, 0.3 * size, level + 0.12 * size)], colour, None)
     return figure.item
 
 
@@ -439,9 +427,7 @@ def bollard(stage: Stage, x: float, z: float) -> Item:
     wide, tall = stage.rng.uniform(0.25, 0.45), stage.rng.uniform(0.8, 1.3)
     paint = stage.paint("bin")
     figure.add([rectangle(-wide, 0.0, wide, tall)], paint, Raw.STATIC)
-    figure.add(
-        [rectangle(-wide, tall - 0.15, wide, tall)], (paint[0] * 0.7, paint[1] * 0.7, paint[2] * 0.7), None
-    )
+    figure.add([rectangle(-wide, tall - 0.15, wide, tall)], (paint[0] * 0.7, paint[1] * 0.7, paint[2] * 0.7), None)
     return figure.item
 
 

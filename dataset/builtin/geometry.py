@@ -37,9 +37,7 @@ class Camera:
 
     def lift(self, pixels: Array, depth: float) -> Array:
         """Pixel positions [..., 2] -> the world points [..., 3] at this depth that project there."""
-        flat = (0.0, self.eye) + (pixels - (self.width / 2, self.horizon)) * (1.0, -1.0) * (
-            depth / self.focal
-        )
+        flat = (0.0, self.eye) + (pixels - (self.width / 2, self.horizon)) * (1.0, -1.0) * (depth / self.focal)
         return np.concatenate([flat, np.full_like(flat[..., :1], depth)], axis=-1)
 
 
@@ -96,9 +94,7 @@ def _cell_centres(columns: int, rows: int) -> Array:
     return np.stack([s.ravel(), t.ravel()], -1)[:, None]
 
 
-def grid(
-    columns: int, rows: int, fill: tuple[float, float], bounds: tuple[float, float, float, float]
-) -> Array:
+def grid(columns: int, rows: int, fill: tuple[float, float], bounds: tuple[float, float, float, float]) -> Array:
     """A regular grid of rectangles [columns * rows, 4, 2] in `bounds` (s0, t0, s1, t1).
 
     `fill` is the part of a cell's width and height that its rectangle covers.
@@ -140,9 +136,7 @@ def ring(x: float, y: float, outer: float, inner: float, corners: int = 14) -> A
     return np.concatenate([outside, outside[:1], inside[-1:], inside])
 
 
-def blob(
-    rng: np.random.Generator, x: float, y: float, radius: tuple[float, float], corners: int = 13
-) -> Array:
+def blob(rng: np.random.Generator, x: float, y: float, radius: tuple[float, float], corners: int = 13) -> Array:
     """An irregular rounded outline [corners, 2] about (x, y) with half-axes `radius`."""
     rough = rng.uniform(0.75, 1.15, (corners, 1))
     return _unit_circle(corners) * rough * radius + (x, y)

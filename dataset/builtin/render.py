@@ -52,9 +52,7 @@ def _project(camera: Camera, outlines: list[Array]) -> list[Corners]:
 def _draw(canvas: Image, labels: Image, camera: Camera, parts: list[Part]) -> None:
     corners = iter(_project(camera, [outline for part in parts for outline in part.outlines]))
     for part in parts:
-        colour = (
-            None if part.colour is None else tuple(min(max(channel, 0.0), 255.0) for channel in part.colour)
-        )
+        colour = None if part.colour is None else tuple(min(max(channel, 0.0), 255.0) for channel in part.colour)
         for polygon in islice(corners, len(part.outlines)):
             if colour is not None:
                 cv2.fillPoly(canvas, [polygon], colour, cv2.LINE_8, FRACTION_BITS)
@@ -65,13 +63,9 @@ def _draw(canvas: Image, labels: Image, camera: Camera, parts: list[Part]) -> No
 def _sky(scene: Scene, width: int, height: int, rng: np.random.Generator) -> Image:
     """A sky of [height, width, 3] that fades towards the horizon, with clouds."""
     top, low = (np.asarray(colour, np.float32) for colour in scene.sky)
-    slope = np.clip(
-        np.linspace(0, scene.camera.height / scene.camera.horizon, height, dtype=np.float32), 0, 1
-    )
+    slope = np.clip(np.linspace(0, scene.camera.height / scene.camera.horizon, height, dtype=np.float32), 0, 1)
     sky = top + (low - top) * slope[:, None, None] * np.ones((1, width, 1), np.float32)
-    cover = np.clip(_blotches(rng, width, height, (6, 5)) * 1.5 + 2 * scene.clouds - 1, 0, 1) * min(
-        scene.clouds * 2, 1
-    )
+    cover = np.clip(_blotches(rng, width, height, (6, 5)) * 1.5 + 2 * scene.clouds - 1, 0, 1) * min(scene.clouds * 2, 1)
     return (sky + (245 - sky) * cover[..., None] * 0.8).clip(0, 255).astype(np.uint8)
 
 
@@ -124,9 +118,7 @@ def _blurred(image: Floats, sigma: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
 
 
-def _grading(
-    balance: Sequence[float], exposure: float, saturation: float, contrast: float
-) -> NDArray[np.float64]:
+def _grading(balance: Sequence[float], exposure: float, saturation: float, contrast: float) -> NDArray[np.float64]:
     """Balance, exposure, saturation about grey, contrast about MIDDLE, in this order, as one map [3, 4]."""
     saturate = saturation * np.eye(3) + (1 - saturation) / 3
     linear = contrast * saturate * (np.asarray(balance) * exposure)

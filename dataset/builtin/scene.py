@@ -43,18 +43,14 @@ def building(stage: Stage, inner: float, outward: float, z: Span) -> list[Part]:
             parts.append(stage.on(face, windows[~lit], glass, None))
         if lit.any():
             parts.append(stage.on(face, windows[lit], _scaled(glass, 1.6), None))
-        parts.append(
-            stage.on(face, grid(max(columns // 2, 1), 1, (0.75, 0.8), (0.02, 0.0, 0.98, low)), shop, None)
-        )
+        parts.append(stage.on(face, grid(max(columns // 2, 1), 1, (0.75, 0.8), (0.02, 0.0, 0.98, low)), shop, None))
         parts.append(stage.on(face, [rectangle(0, 1 - 0.45 / height, 1, 1)], roof, None))
     return parts
 
 
 def _barrier_face(inner: float, z: Span, height: float) -> Face:
     """An upright strip along the street at x = inner."""
-    return Face(
-        (inner, 0.0, z[0]), (0.0, 0.0, z[1] - z[0]), (0.0, height, 0.0), "left" if inner > 0 else "right"
-    )
+    return Face((inner, 0.0, z[0]), (0.0, 0.0, z[1] - z[0]), (0.0, height, 0.0), "left" if inner > 0 else "right")
 
 
 def wall(stage: Stage, face: Face) -> list[Part]:
@@ -76,9 +72,7 @@ def fence(stage: Stage, face: Face) -> list[Part]:
     return [
         stage.on(face, [rectangle(0, 0, 1, 0.97)], None, Raw.FENCE),
         stage.on(face, bars, colour, None),
-        stage.on(
-            face, [rectangle(0, 0.78, 1, 0.9), rectangle(0, 0.14, 1, 0.26)], _scaled(colour, 0.85), Raw.FENCE
-        ),
+        stage.on(face, [rectangle(0, 0.78, 1, 0.9), rectangle(0, 0.14, 1, 0.26)], _scaled(colour, 0.85), Raw.FENCE),
     ]
 
 
@@ -139,9 +133,7 @@ def _plot(stage: Stage, kind: str, inner: float, outward: float, z: Span) -> tup
     return ground, parts
 
 
-def _roadside(
-    stage: Stage, inner: float, outward: float
-) -> tuple[list[Part], list[tuple[float, list[Part]]]]:
+def _roadside(stage: Stage, inner: float, outward: float) -> tuple[list[Part], list[tuple[float, list[Part]]]]:
     """All plots of one side of the street: the ground, and (distance, parts) of each plot."""
     ground: list[Part] = []
     plots = []
@@ -149,9 +141,7 @@ def _roadside(
     while z < FAR * 0.8:
         end = z + stage.rng.uniform(7.0, 14.0)
         if end > 4.0:
-            lawn, parts = _plot(
-                stage, stage.choose(stage.domain.layout.plots), inner, outward, (max(z, 1.4), end)
-            )
+            lawn, parts = _plot(stage, stage.choose(stage.domain.layout.plots), inner, outward, (max(z, 1.4), end))
             ground += lawn
             plots.append((end, parts))
         z = end
@@ -169,9 +159,7 @@ def _backdrop(stage: Stage) -> list[Part]:
     for x in stage.rng.uniform(-45, 45, 10):
         figure = Figure(stage, float(x), FAR)
         radius = stage.rng.uniform(2.5, 6.0)
-        figure.add(
-            [blob(stage.rng, 0.0, radius * 0.7, (radius * 1.3, radius))], stage.paint("leaf"), Raw.VEGETATION
-        )
+        figure.add([blob(stage.rng, 0.0, radius * 0.7, (radius * 1.3, radius))], stage.paint("leaf"), Raw.VEGETATION)
     return parts
 
 
@@ -185,9 +173,7 @@ class Street:
             -1: self.left - stage.span(layout.pavement),
             1: self.right + stage.span(layout.pavement),
         }
-        self.verge = {
-            side: stage.rng.uniform(1.5, 4.0) if stage.chance(layout.verge) else 0.0 for side in (-1, 1)
-        }
+        self.verge = {side: stage.rng.uniform(1.5, 4.0) if stage.chance(layout.verge) else 0.0 for side in (-1, 1)}
 
     def kerb(self, side: int) -> float:
         """x of the kerb of one side (-1 left, 1 right)."""
@@ -195,9 +181,7 @@ class Street:
 
     def walk(self, stage: Stage, side: int) -> float:
         """x of somewhere on the pavement of one side."""
-        return float(
-            self.kerb(side) + side * stage.rng.uniform(0.5, abs(self.edges[side] - self.kerb(side)) - 0.4)
-        )
+        return float(self.kerb(side) + side * stage.rng.uniform(0.5, abs(self.edges[side] - self.kerb(side)) - 0.4))
 
 
 def _road(stage: Stage, street: Street) -> list[Part]:
@@ -253,9 +237,7 @@ def _traffic(stage: Stage, street: Street) -> tuple[list[Item], list[Part]]:
             z += actors.LENGTHS[kind] + stage.span(layout.lane_gap) + (3.0 if kind != "car" else 0.0)
     if stage.chance(0.3):
         kind = stage.choose({**layout.traffic, "train": 0.4})
-        items.append(
-            actors.VEHICLES[kind](stage, stage.rng.uniform(-6, 6), stage.rng.uniform(14, 24), "across")
-        )
+        items.append(actors.VEHICLES[kind](stage, stage.rng.uniform(-6, 6), stage.rng.uniform(14, 24), "across"))
     return items, rails
 
 
@@ -288,9 +270,7 @@ def _crowd(stage: Stage, street: Street) -> list[Item]:
             if stage.chance(layout.bicycles / (layout.bicycles + layout.motorcycles))
             else actors.motorcycle
         )
-        items.append(
-            cycle(stage, rng.uniform(street.left + 1, street.right - 1), rng.uniform(5.5, 14), ridden=True)
-        )
+        items.append(cycle(stage, rng.uniform(street.left + 1, street.right - 1), rng.uniform(5.5, 14), ridden=True))
     for _ in range(int(rng.poisson(0.4 * layout.people / 3))):
         items.append(actors.person(stage, rng.uniform(street.left, street.right), rng.uniform(7, 16)))
     return items
@@ -322,9 +302,7 @@ def compose(domain: Domain, size: tuple[int, int], rng: np.random.Generator) -> 
     backdrop = _backdrop(stage)
     traffic, rails = _traffic(stage, street)
     items = sorted(traffic + _crowd(stage, street), key=lambda item: -item.depth)
-    standing = [parts for _, parts in sorted(plots, key=lambda plot: -plot[0])] + [
-        item.parts for item in items
-    ]
+    standing = [parts for _, parts in sorted(plots, key=lambda plot: -plot[0])] + [item.parts for item in items]
     parts = backdrop + [part for group in standing for part in group]
     if stage.chance(domain.layout.hood):
         parts += _hood(stage)

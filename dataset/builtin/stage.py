@@ -161,13 +161,9 @@ class Stage:
             )
         return Part(outlines, colour, label)
 
-    def on(
-        self, face: Face, plane: Outlines, colour: RGB | None, label: Raw | None, lit: bool = True
-    ) -> Part:
+    def on(self, face: Face, plane: Outlines, colour: RGB | None, label: Raw | None, lit: bool = True) -> Part:
         """Outlines given on a face (each [N, 2], s and t in 0..1) as a Part."""
-        placed = (
-            face.place(plane) if isinstance(plane, np.ndarray) else [face.place(outline) for outline in plane]
-        )
+        placed = face.place(plane) if isinstance(plane, np.ndarray) else [face.place(outline) for outline in plane]
         return self.part(placed, colour, label, face.facing, lit)
 
     def shade(self, x: Span, z: Span, height: float) -> None:

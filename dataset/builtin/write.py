@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.errors import UserError
-from utils.files import staged, write_json
+from utils.system.errors import UserError
+from utils.system.files import staged, write_json
 
 from .domains import CAMERA, GAME, Domain
 from .render import Image, draw, grade
@@ -124,9 +124,7 @@ def write_benchmark(
     foreign = [tree for tree in TREES if (root / tree).exists()]
     if found is None and (foreign or (root.exists() and not root.is_dir())):
         what = f"{foreign[0]}/ without the manifest of the built-in benchmark" if foreign else "a file"
-        raise UserError(
-            f"{root}: found {what}, expected an empty or new folder; choose another one or move it away"
-        )
+        raise UserError(f"{root}: found {what}, expected an empty or new folder; choose another one or move it away")
     if found is not None:
         log.info("built-in benchmark: %s was made with other parameters; making it again", root)
     with staged(root) as partial:

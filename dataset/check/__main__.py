@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 
 from dataset.check.report import Part, check
-from utils import build, config
-from utils.errors import UserError
+from utils.options import config
+from utils.setup import build
+from utils.system.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:

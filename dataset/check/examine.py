@@ -19,7 +19,7 @@ from dataset.augment import Size
 from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, LabelMap
 from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
 

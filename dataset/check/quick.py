@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset.base import SegmentationDataset
 from dataset.check.examine import id_counts, strays, train_ids_instead
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 LABELS = 8
 
@@ -61,7 +61,7 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
     return [
         *lines,
         f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and ignored "
-        f"({share:.2g} % of the pixels of {len(paths)} labels)"
+        f"({share:.2g} % of the pixels of {len(paths)} labels)",
     ]
 
 

@@ -16,7 +16,7 @@ from dataset.augment import Size
 from dataset.base import SegmentationDataset
 from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, passed_over, strays, train_ids_instead
 from dataset.reading import namesake
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 _SHOWN = 3  # files named of each fault
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from bench import iteration, results
 from bench.iteration import Case, enlarged, fitting_map, forced_map, main, parse
 from dataset.classes import CITYSCAPES
-from model.memory import correct_labels
+from model.terms.memory import correct_labels
 
 TINY = ("--backbone", "tiny", "--source-size", "128,96", "--target-size", "160,96", "--pairs", "1", "--cpu")
 TINY_COMPONENTS = (*TINY, "--components", "2")

@@ -13,7 +13,7 @@ from dataset import GTA5
 from dataset.augment import Augment
 from dataset.classes import CITYSCAPES, IGNORE
 from dataset.reading import read_image, read_list
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 ROAD, CAR, UNLABELLED = 7, 26, 0
 

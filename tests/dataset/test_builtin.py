@@ -14,8 +14,8 @@ from dataset.builtin import CAMERA, GAME, draw_example, write_benchmark
 from dataset.builtin.__main__ import main
 from dataset.builtin.domains import Domain
 from dataset.builtin.geometry import Camera
-from utils import config
-from utils.errors import UserError
+from utils.options import config
+from utils.system.errors import UserError
 
 SIZE = (96, 48)
 COUNTS = {"source": 3, "target_train": 3, "target_val": 1}
@@ -63,10 +63,7 @@ def test_example_depends_on_the_seed_only(domain: Domain) -> None:
 @pytest.mark.parametrize("domain", [GAME, CAMERA])
 def test_every_class_is_frequent_enough_to_be_learnt(domain: Domain) -> None:
     counts = np.array(
-        [
-            np.bincount(draw_example(domain, (256, 128), (0, 0, n))[1].ravel(), minlength=256)
-            for n in range(40)
-        ]
+        [np.bincount(draw_example(domain, (256, 128), (0, 0, n))[1].ravel(), minlength=256) for n in range(40)]
     )
     assert set(np.flatnonzero(counts.sum(0))) <= EVALUATED | VOID
     for label in EVALUATED:
@@ -145,9 +142,7 @@ def test_other_parameters_replace_our_own_data_only(tmp_path: Path) -> None:
     }
 
 
-def test_an_interrupted_write_leaves_nothing_and_is_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_write_leaves_nothing_and_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -25,7 +25,7 @@ from dataset import GTA5, Cityscapes, base, cache
 from dataset.augment import Augment
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 NATIVE, SIZE = (40, 24), (24, 16)
 FLAGS = [Augment(*flags) for flags in itertools.product((False, True), repeat=3)]

@@ -21,15 +21,32 @@ from dataset.classes import (
     load_info_json,
     train_id_lookup,
 )
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 CITYSCAPES_LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 
 
 def test_cityscapes_table():
     assert CITYSCAPES.names == (
-        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
-        "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
     )
     assert CITYSCAPES.palette[0] == (128, 64, 128)
     assert CITYSCAPES.palette[18] == (119, 11, 32)

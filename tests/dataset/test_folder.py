@@ -12,7 +12,7 @@ from PIL import Image
 from dataset import Folder
 from dataset.classes import IGNORE
 from dataset.tables import parse_classes
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 TABLE = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in ("ground", "sky")]}, "x")
 WITH_IDS = parse_classes(

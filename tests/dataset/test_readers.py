@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Folder, Synthia
-from utils import build, config
-from utils.errors import UserError
+from utils.options import config
+from utils.setup import build
+from utils.system.errors import UserError
 
 LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
 TRAIN_IDS = [[0, 1, 255], [18, 13, 255]]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset import reading
 from dataset.reading import image_names, read_ids, read_image, read_list
-from utils.errors import UserError, fault
+from utils.system.errors import UserError, fault
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)

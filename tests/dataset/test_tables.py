@@ -12,7 +12,7 @@ import yaml
 
 from dataset.classes import AERIAL, CAMVID, CITYSCAPES, IGNORE
 from dataset.tables import load_classes, parse_classes, plain
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 TEXT = """
 name: yard

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from model import transfer
-from model.adaptation import Adaptation, Terms
-from model.deeplab import build_segmenter
-from model.discriminator import FeatureDiscriminator, OutputDiscriminator
-from model.memory import SourceMemory
-from model.regions import ClassSplit
+from model.methods.bafft import Adaptation, Terms
+from model.networks.deeplab import build_segmenter
+from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
+from model.terms.memory import SourceMemory
+from model.terms.regions import ClassSplit
+from utils.system import transfer
 
 pytestmark = pytest.mark.gpu
 

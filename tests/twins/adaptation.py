@@ -1,11 +1,11 @@
-"""Twin of `model.adaptation.category_terms`: stuff matching, instance matching and ISIA of one target image."""
+"""Twin of `model.methods.bafft.category_terms`: stuff matching, instance matching and ISIA of one target image."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from model.adaptation import Terms
+from model.methods.bafft import Terms
 from tests.twins import aim, isia, matching
 from tests.twins.memory import Classifier, Memory
 from tests.twins.regions import Features, Labels

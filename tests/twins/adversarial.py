@@ -1,4 +1,4 @@
-"""Twin of `model.adversarial`: binary cross-entropy, one score at a time."""
+"""Twin of `model.terms.adversarial`: binary cross-entropy, one score at a time."""
 
 from __future__ import annotations
 

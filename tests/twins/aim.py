@@ -1,4 +1,4 @@
-"""Twin of `model.aim`: the three forms of the weight, one region at a time."""
+"""Twin of `model.terms.aim`: the three forms of the weight, one region at a time."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.memory import Classify, SourceMemory, correct_labels
-from model.regions import ClassSplit, LabelMaps
+from model.terms.memory import Classify, SourceMemory, correct_labels
+from model.terms.regions import ClassSplit, LabelMaps
 from tests.twins.memory import Classifier, Memory
 
 SIZES = [  # images, classes, height, width

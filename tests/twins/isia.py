@@ -1,4 +1,4 @@
-"""Twin of `model.isia`: one pair of classes, instances or pixels at a time."""
+"""Twin of `model.terms.isia`: one pair of classes, instances or pixels at a time."""
 
 from __future__ import annotations
 

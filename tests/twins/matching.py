@@ -1,4 +1,4 @@
-"""Twin of `model.matching`: one distance at a time."""
+"""Twin of `model.terms.matching`: one distance at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twin of `model.memory`: labels resized pixel by pixel, every vector judged and written on its own."""
+"""Twin of `model.terms.memory`: labels resized pixel by pixel, every vector judged and written on its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.regions import ClassSplit
+from model.terms.regions import ClassSplit
 from tests.twins.regions import Features, Labels
 
 

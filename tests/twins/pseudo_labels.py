@@ -1,4 +1,4 @@
-"""Twin of `utils.pseudo_labels`: all confidences in one list, sorted."""
+"""Twin of `utils.prediction.pseudo_labels`: all confidences in one list, sorted."""
 
 from __future__ import annotations
 

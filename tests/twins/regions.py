@@ -1,4 +1,4 @@
-"""Twin of `model.regions`: flood fill and sums, pixel by pixel, in float64."""
+"""Twin of `model.terms.regions`: flood fill and sums, pixel by pixel, in float64."""
 
 from __future__ import annotations
 

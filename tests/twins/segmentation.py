@@ -1,4 +1,4 @@
-"""Twin of the cross-entropies and of the up-sampling of `model.adaptation`, pixel by pixel."""
+"""Twin of the cross-entropies and of the up-sampling of `model.methods.bafft`, pixel by pixel."""
 
 from __future__ import annotations
 

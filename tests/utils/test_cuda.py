@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dataset.classes import CITYSCAPES
-from model.adaptation import Batch
-from model.batchnorm import set_training_mode
-from utils import build, config
-from utils.engine import Data, Trainer
+from model.methods.bafft import Batch
+from model.networks.batchnorm import set_training_mode
+from utils.options import config
+from utils.setup import build
+from utils.training.trainer import Data, Trainer
 
 pytestmark = pytest.mark.gpu
 REAL = pytest.mark.skipif(torch.version.cuda is None, reason="a pretended GPU compiles nothing and has no memory")

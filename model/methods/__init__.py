@@ -1,0 +1,1 @@
+"""The methods: what one training iteration computes, with which networks."""

@@ -1,0 +1,1 @@
+"""The networks: the segmenter with its backbones and layers, and the discriminators."""

@@ -1,0 +1,233 @@
+"""The segmenter: DeepLab-v2, a dilated backbone and the parallel dilated classifier `layer6`.
+
+`build_segmenter("resnet101", num_classes=19)` gives a module that takes uint8 RGB images as they come from
+the data set and returns features and logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.networks.activations import recomputed
+from model.networks.backbones import BACKBONES, STRIDE_STYLES, Stages, build_backbone, output_strides
+
+__all__ = [
+    "ASPP",
+    "BACKBONES",
+    "NORMALIZATIONS",
+    "STRIDE_STYLES",
+    "DeepLab",
+    "build_segmenter",
+    "output_strides",
+]
+
+_DILATIONS = (6, 12, 18, 24)
+
+NORMALIZATIONS: dict[str, dict[str, Any]] = {
+    # (image in this channel order, divided by `scale`, minus mean) / std
+    "caffe": {
+        "order": "BGR",
+        "scale": 1.0,
+        "mean": (104.00698793, 116.66876762, 122.67891434),
+        "std": (1.0, 1.0, 1.0),
+    },
+    "imagenet": {
+        "order": "RGB",
+        "scale": 255.0,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    },
+}
+
+
+class ASPP(nn.Module):
+    """Sum of the first `branches` of four 3x3 convolutions, dilation = padding = 6, 12, 18, 24, with bias.
+
+    All four exist, so that every published checkpoint fits. Two in use is what AdaptSegNet's, SIM's and
+    this paper's code compute (released: a misplaced return), four is DeepLab-v2's and ADVENT's form. A
+    branch out of use has `requires_grad` False: it gets neither weight decay nor an optimiser state, and is
+    saved as loaded.
+    """
+
+    def __init__(self, inputs: int, num_classes: int, branches: int) -> None:
+        super().__init__()
+        self.branches = branches
+        self.conv2d_list = nn.ModuleList(
+            nn.Conv2d(inputs, num_classes, 3, padding=dilation, dilation=dilation) for dilation in _DILATIONS
+        )
+        for number, conv in enumerate(self.convs()):
+            nn.init.normal_(conv.weight, 0.0, 0.01)
+            conv.requires_grad_(number < branches)
+
+    def convs(self) -> list[nn.Conv2d]:
+        """All four convolutions, in use or not."""
+        return [conv for conv in self.conv2d_list if isinstance(conv, nn.Conv2d)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D, h, w] -> logits [B, C, h, w]."""
+        first, *others = self.convs()[: self.branches]
+        logits = first(features)
+        for conv in others:
+            logits = logits + conv(features)
+        return logits
+
+    def linear(self, vectors: Tensor) -> Tensor:
+        """Logits [N, C] of vectors [N, D], each a 1x1 map, on which only the centre taps meet the input."""
+        used = self.convs()[: self.branches]
+        weight = torch.stack([conv.weight[:, :, 1, 1] for conv in used]).sum(0)
+        bias = torch.stack([conv.bias for conv in used if conv.bias is not None]).sum(0)
+        return F.linear(vectors.to(weight.dtype), weight, bias)
+
+
+class DeepLab(nn.Module):
+    """Backbone, then `layer6`; built by :func:`build_segmenter`.
+
+    Attributes:
+        feature_dim: channels D of the features.
+        architecture: plain values that rebuild the network, `build_segmenter(**architecture)`, for
+        checkpoints.
+        layer6: the classifier.
+        checkpoint_activations: keep only the inputs of the backbone's blocks for the backward pass, which computes the
+        rest again: less memory, a third more time. Gradients and running statistics are the same.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(self, stages: Stages, architecture: dict[str, Any]) -> None:
+        super().__init__()
+        modules, self.feature_dim = stages
+        self.architecture = dict(architecture)
+        # The stages stand at the top level, because the published parameter names do.
+        self._stage_names = tuple(modules)
+        self.checkpoint_activations = False
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.layer6 = ASPP(self.feature_dim, architecture["num_classes"], architecture["aspp_branches"])
+        normalization = NORMALIZATIONS[architecture["normalization"]]
+        self._bgr = normalization["order"] == "BGR"
+        scale = normalization["scale"]
+        # With the scale folded into both, one subtraction and one division do it all. Kept out of the state
+        # dict, which holds what published files hold.
+        for buffer in ("mean", "std"):
+            values = torch.tensor([scale * value for value in normalization[buffer]]).view(1, 3, 1, 1)
+            self.register_buffer(f"input_{buffer}", values, persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB images [B, 3, H, W] as the weights want them: BGR minus mean, or RGB by mean and std."""
+        pixels = images.to(self.input_mean.dtype)
+        if self._bgr:
+            pixels = pixels.flip(1)
+        return (pixels - self.input_mean) / self.input_std
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits of a batch.
+
+        Args:
+            images: [B, 3, H, W]; uint8 RGB is normalised here, floating images are taken as normalised
+            already.
+
+        Returns:
+            features [B, D, h, w] (last stage of the backbone, after its ReLU where it ends on one) and logits
+            [B, C, h, w]; h, w are about 1 / output stride of H, W. Under autocast both come in its precision.
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected [B, 3, H, W]")
+        if images.dtype == torch.uint8:
+            images = self.normalise(images)
+        elif not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}; expected uint8 RGB, or floating and normalised")
+        features = images
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            for part in self._parts():
+                features = recomputed(part, features)
+        else:
+            for name in self._stage_names:
+                features = getattr(self, name)(features)
+        return features, self.layer6(features)
+
+    def _parts(self) -> list[nn.Sequential]:
+        """The backbone as blocks in order of application; layers outside of blocks are grouped up to a pooling."""
+        stages = [getattr(self, name) for name in self._stage_names]
+        layers = [layer for stage in stages for layer in (stage if isinstance(stage, nn.Sequential) else [stage])]
+        parts: list[list[nn.Module]] = [[]]
+        for layer in layers:
+            parts[-1].append(layer)
+            if len(list(layer.children())) or isinstance(layer, nn.MaxPool2d):
+                parts.append([])
+        return [nn.Sequential(*part) for part in parts if part]
+
+    def classify(self, vectors: Tensor) -> Tensor:
+        """The classifier's logits [N, C] for single feature vectors [N, D], as one linear map.
+
+        Equals `layer6` on 1x1 maps: with padding = dilation only the centre taps of the branches in use act
+        there. In the parameters' precision (float32) under autocast too: the acceptance test compares logits.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self.layer6.linear(vectors)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Trainable parameters of the backbone and of the classifier, each exactly once.
+
+        (Released: the generator yields most backbone weights two to four times; see `--backbone-lr-mult`.)
+        """
+        classifier = [p for p in self.layer6.parameters() if p.requires_grad]
+        in_classifier = {id(p) for p in self.layer6.parameters()}
+        backbone = [p for p in self.parameters() if p.requires_grad and id(p) not in in_classifier]
+        return backbone, classifier
+
+
+def build_segmenter(
+    backbone: str = "resnet101",
+    num_classes: int = 19,
+    *,
+    aspp_branches: int = 2,
+    stride_style: str = "caffe",
+    output_stride: int = 8,
+    normalization: str = "caffe",
+    width: float = 1.0,
+    norm: str = "batchnorm",
+) -> DeepLab:
+    """A new segmenter with random weights.
+
+    Args:
+        backbone: one of `BACKBONES`; `tiny` is a ResNet of four basic blocks, for tests and small data.
+        num_classes: C, at least 2.
+        aspp_branches: branches of `layer6` that are summed, 2 (released) or 4.
+        stride_style: where a bottleneck's stride sits, `caffe` (first 1x1) or `torchvision` (3x3).
+        output_stride: 8; `mobilenet_v2` also 16.
+        normalization: input the weights want, `caffe` (BGR, 0..255, minus mean) or `imagenet` (RGB, mean,
+        std).
+        width: factor on the number of channels; other than 1 in tests only.
+        norm: `batchnorm`, or `inplace-abn` for BatchNorm and leaky ReLU in one, which needs the package.
+
+    Raises:
+        ValueError: a value outside of these.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 2")
+    if aspp_branches not in (2, 4):
+        raise ValueError(f"aspp_branches is {aspp_branches}; choose 2 or 4")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is {normalization!r}; choose one of {', '.join(NORMALIZATIONS)}")
+    architecture: dict[str, Any] = {
+        "backbone": backbone,
+        "num_classes": num_classes,
+        "aspp_branches": aspp_branches,
+        "stride_style": stride_style,
+        "output_stride": output_stride,
+        "normalization": normalization,
+    }
+    if width != 1.0:
+        architecture["width"] = width
+    if norm != "batchnorm":
+        architecture["norm"] = norm
+    stages = build_backbone(backbone, stride_style=stride_style, output_stride=output_stride, width=width, norm=norm)
+    return DeepLab(stages, architecture)

@@ -1,0 +1,35 @@
+"""Up-sampled maps one class at a time, so that no volume of classes at full size is ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.terms.segmentation import upsample
+
+
+def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Largest value and its class at `size` (H, W), as argmax over the up-sampled mean of `maps`.
+
+    maps: each [B, C, h, w], C at most 255, of any h and w. Returns values [B, H, W] and labels uint8 [B, H, W]; of
+    equal classes the first.
+    """
+    best = _plane(maps, 0, size)
+    label = torch.zeros_like(best, dtype=torch.uint8)
+    won = torch.empty_like(label)  # one for all classes: fresh memory costs a CPU more than the comparison
+    for c in range(1, maps[0].shape[1]):
+        plane = _plane(maps, c, size)
+        torch.gt(plane, best, out=won.view(torch.bool))
+        torch.maximum(best, plane, out=best)
+        torch.maximum(label, won.mul_(c), out=label)  # c is above all classes so far
+        del plane  # the next one takes its memory
+    return best, label
+
+
+def _plane(maps: Sequence[Tensor], c: int, size: Sequence[int]) -> Tensor:
+    first, *others = (upsample(m[:, c : c + 1], tuple(size))[:, 0] for m in maps)
+    for other in others:
+        first += other
+    return first / len(maps) if others else first

@@ -1,0 +1,171 @@
+"""Up-sampling, soft-max maps and the strip-wise cross-entropy against slow twins and PyTorch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.terms import segmentation as ours
+from model.terms.segmentation import probabilities, segmentation_loss, upsample
+from tests.twins import segmentation
+from tests.twins.cases import SIZES, assert_gradient, assert_value, random_case
+
+
+@pytest.mark.parametrize(("batch", "classes", "height", "width"), SIZES)
+def test_segmentation_loss_equals_the_twin(batch: int, classes: int, height: int, width: int) -> None:
+    case = random_case(0, batch, classes, height, width)
+    labels = case.labels.clone()
+    if batch > 1:
+        labels[1] = 255  # an image without a valid pixel counts as 0, in the mean over images too
+    logits = case.logits.requires_grad_()
+    loss = segmentation_loss(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    expected, wanted = segmentation.segmentation_loss(logits.detach(), labels)
+    assert_value(loss, expected)
+    assert_gradient(gradient, wanted)
+
+
+def test_segmentation_loss_of_a_full_size_map_equals_the_twin() -> None:
+    case = random_case(1, 1, 3, 91, 161)
+    expected, _ = segmentation.segmentation_loss(case.logits, case.labels)
+    assert_value(segmentation_loss(case.logits, case.labels), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_without_a_valid_pixel_loss_and_gradient_are_zero(dtype: torch.dtype) -> None:
+    logits = (1e4 * torch.randn(2, 3, 4, 5)).requires_grad_()
+    loss = segmentation_loss(logits, torch.full((2, 4, 5), 255, dtype=dtype))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss == 0 and not gradient.any()
+
+
+def test_segmentation_loss_by_hand_with_another_ignore_label() -> None:
+    logits = torch.log(torch.tensor([[[[1.0, 3.0]], [[1.0, 1.0]]], [[[1.0, 1.0]], [[1.0, 7.0]]]]))
+    labels = torch.tensor([[[0, 0]], [[9, 1]]])
+    # (log 2 + log 4/3) / 2 and log 8/7
+    expected = (np.log(2) + np.log(4 / 3)) / 4 + np.log(8 / 7) / 2
+    assert segmentation_loss(logits, labels, 9).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("size_in", "size_out"), [((1, 1), (3, 5)), ((2, 3), (7, 4)), ((5, 9), (33, 64)), ((4, 4), (4, 4))]
+)
+def test_up_sampling_puts_corners_on_corners(size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
+    logits = torch.randn(1, 2, *size_in, generator=torch.Generator().manual_seed(0))
+    expected = torch.tensor([segmentation.upsample(plane, *size_out) for plane in logits[0].tolist()])
+    torch.testing.assert_close(upsample(logits, size_out)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (33, 64), (23, 41)])
+def test_probabilities_are_the_soft_max_of_the_up_sampled_logits(size: tuple[int, int], channels_last: bool) -> None:
+    logits = torch.randn(2, 5, 5, 9, generator=torch.Generator().manual_seed(0))
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    logits.requires_grad_()
+    cotangent = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(1))
+    expected = upsample(logits, size).softmax(1)
+    maps = probabilities(logits, size)
+    torch.testing.assert_close(maps, expected, rtol=1e-6, atol=1e-6)
+    (gradient,), (wanted,) = (torch.autograd.grad(m, logits, cotangent) for m in (maps, expected))
+    assert_gradient(gradient, wanted.double(), 1e-5)
+
+
+# ---------------------------------------------------------------- strips
+
+
+@pytest.fixture(params=[1, 150, 1000, 2**20], ids=lambda pixels: f"strips of {pixels}")
+def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """From a row a strip to one strip for the whole map."""
+    monkeypatch.setitem(ours._STRIP, "cpu", request.param)
+    yield
+
+
+@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize(
+    ("small", "large"), [((1, 1), (7, 5)), ((5, 9), (33, 64)), ((7, 4), (3, 2)), ((1, 6), (1, 31)), ((9, 3), (10, 3))]
+)
+def test_cross_entropy_at_label_size_equals_that_of_up_sampled_logits(
+    small: tuple[int, int], large: tuple[int, int]
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(3, 4, *small, generator=g)).requires_grad_()
+    labels = torch.randint(4, (3, *large), generator=g)
+    labels[torch.rand(labels.shape, generator=g) < 0.3] = 255
+    labels[1] = 255
+    up = upsample(logits.double(), large)
+    losses = [F.cross_entropy(up[b : b + 1], labels[b : b + 1], ignore_index=255) for b in (0, 2)]
+    expected = torch.stack([loss.nan_to_num() for loss in losses]).sum() / 3
+    loss = segmentation_loss(logits, labels.to(torch.uint8))
+    assert_value(loss, expected)
+    (gradient,), (wanted,) = (torch.autograd.grad(value, logits) for value in (3 * loss, 3 * expected))
+    assert_gradient(gradient, wanted.double(), 1e-5)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 9, 91, 161])
+def test_a_strip_looks_at_all_rows_that_it_is_made_of_and_few_more(side: int) -> None:
+    for height in (1, 2, 5, 8, 64, 720):
+        matrix = ours._interpolation(side, height, torch.zeros(()))
+        for first, last in ((0, height - 1), (height // 3, height // 2), (height - 1, height - 1)):
+            near = ours._rows_between(first, last, height, side)
+            outside = matrix[first : last + 1].clone()
+            assert outside[:, near].abs().sum() == pytest.approx(last + 1 - first)
+            outside[:, near] = 0
+            assert not outside.any()
+            used = (matrix[first : last + 1] != 0).any(0).nonzero()
+            assert len(range(side)[near]) <= int(used[-1] - used[0]) + 4
+
+
+def test_half_precision_logits_have_a_float32_loss_and_a_gradient_of_their_type() -> None:
+    case = random_case(2, 2, 5, 6, 7)
+    logits = case.logits.bfloat16().requires_grad_()
+    loss = segmentation_loss(logits, case.labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    expected, wanted = segmentation.segmentation_loss(logits.detach(), case.labels)
+    assert_value(loss, expected)
+    assert_gradient(gradient, wanted, 2**-8)
+
+
+def test_a_scaled_float16_gradient_of_a_large_map_keeps_what_is_small() -> None:
+    logits = torch.randn(1, 19, 33, 65, generator=torch.Generator().manual_seed(0)).half().requires_grad_()
+    labels = torch.randint(19, (1, 720, 1280), generator=torch.Generator().manual_seed(1))
+    exact = logits.detach().double().requires_grad_()
+    F.cross_entropy(upsample(exact, (720, 1280)), labels).backward()
+    (65536 * segmentation_loss(logits, labels)).backward()
+    assert exact.grad is not None and logits.grad is not None and logits.grad.dtype == torch.float16
+    error = (logits.grad.double() / 65536 - exact.grad).norm() / exact.grad.norm()
+    assert error < 3e-4  # cast before it is scaled, it is off by 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_probabilities_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(1, 5, 5, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = probabilities(logits, (33, 64))
+    assert maps.dtype == torch.float32 and torch.equal(maps, probabilities(logits.float(), (33, 64)))
+
+
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the number of elements of the largest tensor."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_no_map_of_the_size_of_the_image_is_made() -> None:
+    logits = torch.randn(1, 19, 13, 23, requires_grad=True)
+    with Largest() as largest:
+        segmentation_loss(logits, torch.zeros(1, 720, 160, dtype=torch.uint8)).backward()
+    assert largest.elements <= 19 * 2**15 < 19 * 720 * 160

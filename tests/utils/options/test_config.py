@@ -1,0 +1,267 @@
+"""Options: which script takes which flag, where a value comes from, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from model.networks.batchnorm import BN_MODES
+from utils.options import config
+from utils.options.config import Options, flag, parse, resolve
+from utils.options.presets import METHODS, PRESETS
+from utils.system.errors import UserError
+
+STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
+SOURCE = (*STAGES, "check")
+ALL = (*NETWORK, "iou", "check")
+# flag, a value, what it becomes, the scripts that take it: the flags of the published scripts that are kept.
+PUBLISHED = [
+    ("--preset", "synthia_to_cityscapes", "synthia_to_cityscapes", ALL),
+    ("--source", "camvid", "camvid", SOURCE),
+    ("--target", "camvid", "camvid", ALL),
+    ("--classes", "a.yaml", "a.yaml", ALL),
+    ("--data-dir", "here", "here", SOURCE),
+    ("--data-dir-target", "here", "here", ALL),
+    ("--data-list", "a.txt", "a.txt", SOURCE),
+    ("--data-list-target", "a.txt", "a.txt", (*SOURCE, "pseudo")),
+    ("--data-list-target-test", "a.txt", "a.txt", (*SOURCE, "evaluate", "iou")),
+    ("--input-size", "640,360", (640, 360), STAGES),
+    ("--input-size-target", "512,256", (512, 256), NETWORK),
+    ("--batch-size", "3", 3, NETWORK),
+    ("--scales", "0.5,1", (0.5, 1.0), ("evaluate",)),
+    ("--flip", None, True, ("evaluate",)),
+    ("--workers", "3", 3, ("iou",)),
+    ("--iter-size", "3", 3, STAGES),
+    ("--num-steps", "300000", 300_000, STAGES),
+    ("--num-steps-stop", "7", 7, STAGES),
+    ("--learning-rate", "1e-3", 1e-3, STAGES),
+    ("--learning-rate-D", "1e-3", 1e-3, STAGES),
+    ("--momentum", "0.5", 0.5, STAGES),
+    ("--weight-decay", "0", 0.0, STAGES),
+    ("--power", "1", 1.0, STAGES),
+    ("--lambda-adv-target", "0.5", 0.5, STAGES),
+    ("--lambda-adv-cls", "0.5", 0.5, STAGES),
+    ("--lambda-adv-ins", "0.5", 0.5, STAGES),
+    ("--lambda-adv-cate", "0.5", 0.5, STAGES),
+    ("--num-prototype", "7", 7, STAGES),
+    ("--random-mirror", None, True, STAGES),
+    ("--random-scale", None, True, STAGES),
+    ("--random-seed", "7", 7, STAGES),
+    ("--restore-from", "a.pth", "a.pth", NETWORK),
+    ("--not-restore-last", None, True, ("step1",)),
+    ("--continue-train", None, "last", STAGES),
+    ("--continue-train", "a.pth", "a.pth", STAGES),
+    ("--save-pred-every", "7", 7, STAGES),
+    ("--snapshot-dir", "here", "here", STAGES),
+    ("--log-dir", "here", "here", STAGES),
+    ("--tensorboard", None, True, STAGES),
+    ("--ssl-target-dir", "here", "here", ("pseudo", "step2")),
+    ("--save", "here", "here", ("evaluate",)),
+    ("--set", "train", "train", (*SOURCE, "evaluate")),
+    ("--cpu", None, True, NETWORK),
+    ("--num-workers", "7", 7, (*NETWORK, "check")),
+    ("--num-classes", "7", 7, ALL),
+    ("--ignore-label", "200", 200, ALL),
+    ("--amp", "bf16", "bf16", NETWORK),
+    ("--source-only", None, True, ("step1",)),
+    ("--json", "a.json", "a.json", ("evaluate", "iou")),
+]
+TAKEN = [(script, name, text, value) for name, text, value, scripts in PUBLISHED for script in scripts]
+NOT_TAKEN = [(s, name, text) for name, text, _, scripts in PUBLISHED for s in ALL if s not in scripts]
+
+
+@pytest.mark.parametrize(("script", "name", "text", "value"), TAKEN)
+def test_a_script_takes_its_flags(script, name, text, value):
+    options, given, _ = parse(script, [name] if text is None else [name, text])
+    field = name.removeprefix("--").replace("-", "_")
+    assert getattr(options, field) == value
+    assert given == {field}
+
+
+@pytest.mark.parametrize(("script", "name", "text"), NOT_TAKEN)
+def test_a_flag_of_another_script_is_an_error(script, name, text):
+    with pytest.raises(UserError, match=f"unrecognized arguments: {name}"):
+        parse(script, [name] if text is None else [name, text])
+
+
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize("name", ["--nonsense", "--num-class", "--pre", "--devkit-dir"])
+def test_an_unknown_or_abbreviated_flag_is_an_error(script, name):
+    with pytest.raises(UserError, match=f"unrecognized arguments: {name} 5"):
+        parse(script, [name, "5"])
+
+
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_gives_every_script_its_options(script, preset):
+    options = resolve(script, {"preset": preset})
+    assert options.preset == preset
+    texts = [value for value in options.as_dict().values() if isinstance(value, str)]
+    assert not [text for text in texts if "{" in text]
+    values = [v for v in PRESETS[preset].values() if not isinstance(v, dict)]
+    names = [n for n, v in PRESETS[preset].items() if not isinstance(v, dict)] + list(PRESETS[preset].get(script, {}))
+    assert values and set(names) <= {field.name for field in dataclasses.fields(Options)}
+    assert json.loads(json.dumps(options.as_dict()))["preset"] == preset
+
+
+def test_the_default_preset_is_the_papers():
+    step1, step2 = resolve("step1", {}), resolve("step2", {})
+    assert step1.preset == "gta5_to_cityscapes"
+    assert (step1.source, step1.target, step1.backbone) == ("gta5", "cityscapes", "resnet101")
+    assert (step1.input_size, step1.input_size_target) == ((1280, 720), (1024, 512))
+    assert (step1.num_steps, step1.num_steps_stop, step2.num_steps) == (250_000, 200_000, 300_000)
+    assert (step1.learning_rate, step1.momentum, step1.weight_decay, step1.power) == (2.5e-4, 0.9, 5e-4, 0.9)
+    assert (step1.learning_rate_D, step1.lambda_adv_target, step1.lambda_adv_feat) == (1e-4, 0.001, 0.001)
+    assert (step1.lambda_adv_cls, step1.lambda_adv_ins, step1.lambda_adv_cate) == (0.01, 0.01, 0.01)
+    assert (step2.lambda_adv_cls, step2.lambda_adv_ins, step2.lambda_adv_cate) == (0.001, 0.001, 0.001)
+    builtin = [resolve(script, {"preset": "builtin"}) for script in ("step1", "pseudo", "evaluate")]
+    assert [options.batch_size for options in builtin] == [4, 1, 1]
+    assert (step1.batch_size, step1.num_prototype, step1.bn, step1.aspp_branches) == (1, 50, "shared", 2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_stages_share_no_folder_and_find_each_other(preset):
+    source_only = resolve("step1", {"preset": preset, "source_only": True})
+    step1, step2, pseudo, evaluate = (resolve(script, {"preset": preset}) for script in NETWORK[:2] + NETWORK[2:])
+    assert len({o.snapshot_dir for o in (source_only, step1, step2)}) == 3
+    assert step2.restore_from == pseudo.restore_from == f"{step1.snapshot_dir}/last.pth"
+    assert evaluate.restore_from == f"{step2.snapshot_dir}/last.pth"
+    assert pseudo.ssl_target_dir == step2.ssl_target_dir
+    assert step1.log_dir == f"{step1.snapshot_dir}/tensorboard"
+
+
+def test_log_dir_follows_a_given_snapshot_dir_whatever_its_name():
+    assert parse("step1", ["--snapshot-dir", "runs/{a}"])[0].log_dir == "runs/{a}/tensorboard"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_sets_its_switches_over_any_preset(preset, stage, method):
+    options = resolve(stage, {"preset": preset, "method": method})
+    assert {name: getattr(options, name) for name in METHODS[method][stage]} == METHODS[method][stage]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_to_name_the_default_method_changes_nothing(preset, stage):
+    plain = resolve(stage, {"preset": preset})
+    assert resolve(stage, {"preset": preset, "method": plain.method}) == plain
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_method_leaves_the_weights_of_the_terms_that_it_keeps_to_the_preset(preset, stage):
+    plain, released = (resolve(stage, {"preset": preset, **m}).as_dict() for m in ({}, {"method": "released"}))
+    off = {"lambda_adv_feat": 0.0} | ({"lambda_adv_cate": 0.0} if stage == "step1" else {})
+    weights = {name: value for name, value in plain.items() if name.startswith("lambda_")}
+    assert {name: released[name] for name in weights} == weights | off
+
+
+def test_the_released_method_is_as_the_specification_says():
+    step1, step2 = (resolve(stage, {"method": "released"}) for stage in STAGES)
+    assert (step1.aim, step1.lambda_adv_cate, step1.lambda_adv_feat, step1.absent_stuff) == ("none", 0, 0, True)
+    assert (step2.aim, step2.isia, step2.lambda_adv_cate, step2.absent_stuff) == ("released", "released", 0.001, True)
+
+
+@pytest.mark.parametrize("preset", ["gta5_to_cityscapes", "synthia_to_cityscapes"])
+@pytest.mark.parametrize("script", ["step1", "step2"])
+def test_the_papers_street_tasks_change_no_image_at_random(script, preset):
+    options = parse(script, ["--preset", preset])[0]
+    assert (options.random_mirror, options.random_scale, options.random_jitter) == (False, False, False)
+
+
+def test_a_flag_overrides_method_preset_and_stage():
+    given = ["--preset", "builtin", "--method", "released", "--aim", "paper", "--backbone", "vgg16", "--num-steps", "9"]
+    options = parse("step1", given)[0]
+    assert (options.aim, options.backbone, options.num_steps, options.num_steps_stop) == ("paper", "vgg16", 9, 9)
+    assert options.absent_stuff  # of the method, which nothing overrides
+    assert parse("step1", ["--no-random-mirror"])[0].random_mirror is False
+
+
+def test_a_planned_stop_of_a_preset_gives_way_to_fewer_steps_but_a_given_one_does_not():
+    assert parse("step1", ["--num-steps", "10"])[0].num_steps_stop == 10
+    assert parse("step1", ["--num-steps-stop", "10"])[0].num_steps_stop == 10
+    with pytest.raises(UserError, match="--num-steps-stop: found 11, expected at most --num-steps 10"):
+        parse("step1", ["--num-steps", "10", "--num-steps-stop", "11"])
+    with pytest.raises(UserError, match="--num-steps-stop: found 250001, expected at most --num-steps 250000"):
+        parse("step1", ["--num-steps-stop", "250001"])
+
+
+def test_help_shows_the_defaults_of_the_script(capsys):
+    with pytest.raises(SystemExit):
+        parse("step2", ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for default in ("[snapshots/gta5_to_cityscapes/step1/last.pth]", "[target_ssl_gt]", "[1280,720]", "[300000]"):
+        assert default in shown
+    assert "[None]" not in shown and "{snapshots}" not in shown
+
+
+@pytest.mark.parametrize("script", NETWORK)
+def test_help_shows_what_is_on_by_default(script, capsys):
+    with pytest.raises(SystemExit):
+        parse(script, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    defaults = resolve(script, {}).as_dict()
+    switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
+    assert {f.name for f in switches if defaults[f.name]} == {"channels_last", "autotune"}
+    for field in switches:
+        assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name
+
+
+def test_help_explains_every_mode_of_batchnorm():
+    text = Options.__dataclass_fields__["bn"].metadata["help"]
+    assert all(re.search(rf"\b{mode}\b", text) for mode in BN_MODES)
+
+
+def test_every_option_has_help_and_a_script():
+    for field in dataclasses.fields(Options):
+        assert field.metadata["help"] and field.metadata["on"], field.name
+        assert set(field.metadata["on"]) <= set(ALL)
+    assert flag("learning_rate_D") == "--learning-rate-D"
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_describe_shows_the_options_of_the_script_and_no_other(script):
+    options = resolve(script, {"preset": "builtin"})
+    lines = [line.split() for line in config.describe(options, script).splitlines()]
+    expected = [flag(f.name) for f in dataclasses.fields(Options) if script in f.metadata["on"]]
+    assert [line[0] for line in lines] == expected
+
+
+def test_changes_of_a_resumed_run_leave_out_files():
+    before = resolve("step1", {"learning_rate": 0.1, "num_steps": 5}).as_dict()
+    after = resolve("step1", {"learning_rate": 0.2, "num_steps": 5, "snapshot_dir": "x", "continue_train": "last"})
+    assert config.changes(before, after, "step1") == ["--learning-rate 0.1 -> 0.2"]
+
+
+def exits(main, capsys) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as ended:
+        config.run(main)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_run_turns_the_end_of_a_script_into_an_exit_code(capsys):
+    def bad():
+        raise UserError("a.png: corrupt")
+
+    def wrapped():
+        raise UserError(
+            "Caught UserError in DataLoader worker.\nTraceback:\nutils.system.errors.UserError: a.png: corrupt\n"
+        )
+
+    def stopped(number):
+        os.kill(os.getpid(), number)
+
+    assert exits(lambda: None, capsys) == (0, "")
+    assert exits(bad, capsys) == (2, "error: a.png: corrupt\n")
+    assert exits(wrapped, capsys) == (2, "error: a.png: corrupt\n")
+    assert exits(lambda: stopped(signal.SIGINT), capsys) == (130, "SIGINT: stopped; no file is left half-written\n")
+    assert exits(lambda: stopped(signal.SIGTERM), capsys) == (143, "SIGTERM: stopped; no file is left half-written\n")
+    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+        config.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]

@@ -1,0 +1,88 @@
+"""Evaluation of a data set against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dataset import READERS
+from dataset.base import SegmentationDataset
+from model.networks.deeplab import DeepLab, build_segmenter
+from tests.twins import evaluation as twin
+from utils.prediction import evaluation
+from utils.prediction.evaluation import Variants, evaluate, predict
+
+
+@pytest.fixture
+def images(benchmark_root) -> SegmentationDataset:
+    return READERS["cityscapes"](benchmark_root / "Cityscapes", split="train", size=(64, 32), label_size="native")
+
+
+@pytest.fixture
+def segmenter() -> DeepLab:
+    """Frozen, its classes apart, so that no two tie."""
+    torch.manual_seed(0)
+    network = build_segmenter("tiny", 19).requires_grad_(False)
+    for conv in network.layer6.convs():
+        conv.weight *= 30
+    return network
+
+
+def test_batches_give_the_maps_of_single_images(images, segmenter):
+    single = list(predict(segmenter, images))
+    for batch_size in (2, 3):
+        batched = list(predict(segmenter, images, batch_size=batch_size))
+        assert [sample["name"] for sample, _ in batched] == images.names
+        for (_, [one]), (_, [other]) in zip(single, batched, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+    chosen = list(predict(segmenter, images, indices=range(1, 3)))
+    assert [sample["name"] for sample, _ in chosen] == images.names[1:3]
+    matrices = [evaluate(segmenter, images, batch_size=n).matrix for n in (1, 3)]
+    assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 4  # a tie may fall the other way
+
+
+def test_scales_and_mirrored_images_average_the_soft_max(images, segmenter):
+    """Against plain loops over the versions."""
+    segmenter.eval()
+    maps = [m for _, m in predict(segmenter, images, variants=Variants((0.5, 1.0), flip=True))]
+    assert [len(m) for m in maps] == [2] * len(images)
+    for number, (half, full) in enumerate(maps):
+        image = images[number]["image"][None]
+        small = F.interpolate(segmenter.normalise(image), size=(16, 32), mode="bilinear", antialias=True)
+        for found, version in ((full, image), (half, small)):
+            straight, mirrored = (segmenter(v)[1].softmax(1) for v in (version, version.flip(3)))
+            torch.testing.assert_close(found, (straight + mirrored.flip(3)) / 2)
+    plain = evaluate(segmenter, images).matrix
+    assert not np.array_equal(evaluate(segmenter, images, variants=Variants((0.5, 1.0))).matrix, plain)
+    assert not np.array_equal(evaluate(segmenter, images, variants=Variants(flip=True)).matrix, plain)
+
+
+def test_masks_appear_only_once_all_are_made(images, segmenter, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "colorize", lambda *_: 1 / 0)  # in the background
+    with pytest.raises(ZeroDivisionError):
+        evaluate(segmenter, images, save=tmp_path / "masks")
+    assert not list(tmp_path.iterdir())
+
+
+def test_confusion_and_iou_of_a_data_set_equal_the_twin(benchmark_root) -> None:
+    images = READERS["cityscapes"](benchmark_root / "Cityscapes", split="val", size=(64, 32), label_size="native")
+    torch.manual_seed(0)
+    segmenter = build_segmenter("tiny", 19)
+    segmenter.layer6.requires_grad_(False)
+    for conv in segmenter.layer6.convs():
+        conv.weight *= 30  # apart, so that no two classes tie
+
+    found = evaluate(segmenter, images)
+
+    assert segmenter.training
+    segmenter.eval()
+    with torch.no_grad():
+        samples = [images[i] for i in range(len(images))]
+        logits = [segmenter(sample["image"][None])[1][0] for sample in samples]
+    expected = twin.confusion([(z, s["label"].tolist()) for z, s in zip(logits, samples, strict=True)], 19)
+    assert found.matrix.tolist() == expected
+    assert sum(count > 0 for row in expected for count in row) > 10  # more than one class on either side
+    ious = [np.nan if value is None else value for value in twin.iou(expected)]
+    np.testing.assert_allclose(found.iou(), ious, rtol=1e-12)

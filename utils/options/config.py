@@ -1,0 +1,517 @@
+"""Options of all scripts: flag, default, help and check in one place.
+
+A value comes from, the later the stronger: the field's default, the stage, the preset, `--method`, the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dataset import READERS
+from model.networks.backbones import BACKBONES, STRIDE_STYLES
+from model.networks.batchnorm import BN_MODES
+from model.networks.deeplab import NORMALIZATIONS
+from model.networks.norm import NORMS
+from model.terms.aim import AIM_FORMS
+from model.terms.isia import ISIA_FORMS
+from utils.options import contradictions
+from utils.options.presets import METHODS, PRESETS, STAGES
+from utils.system import distributed
+from utils.system.errors import UserError, one_line, resource_fault
+from utils.system.files import write_json
+from utils.system.interrupt import Interrupted, raised
+from utils.system.precision import AMP_DTYPES, apex_amp
+
+TRAIN = ("step1", "step2")
+NETWORK = (*TRAIN, "pseudo", "evaluate")
+ALL = (*NETWORK, "iou", "check")
+SOURCE = (*TRAIN, "check")
+
+Check = Callable[[Any], str | None]  # value -> what was expected, or None when it is fine
+
+
+def _at_least(low: float) -> Check:
+    return lambda value: None if low <= value < math.inf else f"a number of at least {low}"
+
+
+def _between(low: int, high: int) -> Check:
+    return lambda value: None if low <= value <= high else f"a number of at least {low} and at most {high}"
+
+
+def _above(low: float) -> Check:
+    return lambda value: None if low < value < math.inf else f"a number above {low}"
+
+
+def _fraction(value: float) -> str | None:
+    return None if 0 <= value < 1 else "a number of at least 0 and below 1"
+
+
+def _seed(value: int) -> str | None:
+    return None if 0 <= value < 2**32 else "a whole number from 0 to 4294967295"
+
+
+def _size(value: tuple[int, int]) -> str | None:
+    return None if min(value) >= 32 and max(value) <= 16384 else "WIDTH,HEIGHT of at least 32 and at most 16384 pixels"
+
+
+def _scales(values: tuple[float, ...]) -> str | None:
+    return None if all(0.1 <= value <= 10 for value in values) else "scales from 0.1 to 10"
+
+
+_READER_NAMES = ", ".join(READERS)
+
+
+def _reader(value: str) -> str | None:
+    return None if value in READERS else f"one of {_READER_NAMES}, or READER:PATH such as folder:data/mine"
+
+
+def option(
+    default: Any,
+    help: str,
+    on: Sequence[str] = ALL,
+    *,
+    check: Check | None = None,
+    choices: Sequence[str] = (),
+    **extra: Any,
+) -> Any:
+    """A field of `Options`: its help and check, and the scripts that take its flag."""
+    metadata = {"help": help, "on": tuple(on), "check": check, "choices": tuple(choices), **extra}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Options:
+    """Resolved options. The flag of `input_size` is `--input-size`, and so on."""
+
+    # Task and data
+    preset: str = option("gta5_to_cityscapes", "task; fills in all defaults, here shown for", choices=tuple(PRESETS))
+    method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
+    source: str = option(
+        "gta5", f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}", SOURCE, check=_reader, metavar="READER"
+    )
+    target: str = option("cityscapes", "unlabelled domain, likewise", check=_reader, metavar="READER")
+    classes: str | None = option(
+        None, "class table, YAML or info.json (default: that of the checkpoint, else of the data)", metavar="FILE"
+    )
+    data_dir: str = option("data/gta5_deeplab", "root of the source data", SOURCE)
+    data_dir_labels: str | None = option(
+        None, "root of the source labels where they lie apart from the images, as for restyled ones", SOURCE
+    )
+    data_dir_target: str = option("data/Cityscapes", "root of the target data")
+    data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", SOURCE)
+    data_list_target: str | None = option(None, "list of target images (default: the tree)", (*SOURCE, "pseudo"))
+    data_list_target_test: str | None = option(
+        None, "list of labelled target images to score (default: the tree)", (*SOURCE, "evaluate", "iou")
+    )
+    set: str = option("val", "split of the target data that is scored", (*SOURCE, "evaluate"))
+    input_size: tuple[int, int] = option((1280, 720), "source W,H", TRAIN, check=_size)
+    input_size_target: tuple[int, int] = option((1024, 512), "target W,H", NETWORK, check=_size)
+    num_classes: int | None = option(
+        None, "use only the first N classes of the table (default: all)", check=_at_least(2)
+    )
+    ignore_label: int = option(255, "label value that is left out", check=_at_least(0))
+    random_mirror: bool = option(False, "mirror images at random", TRAIN)
+    random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
+    random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
+    skip_bad_images: bool = option(
+        False,
+        "go on without images that are missing, corrupt, or of another size than their label",
+        (*NETWORK, "check"),
+    )
+    cache: str | None = option(
+        None,
+        "folder that keeps decoded, resized images for later epochs and runs, see data/README.md (default: none)",
+        NETWORK,
+        check=lambda value: None if value else "a folder",
+    )
+    num_workers: int = option(
+        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check"), check=_between(0, 512)
+    )
+
+    # Network
+    backbone: str = option(
+        "resnet101",
+        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset's",
+        NETWORK,
+        choices=BACKBONES,
+    )
+    output_stride: int = option(
+        8, "8; mobilenet_v2 also 16", NETWORK, check=lambda v: None if v in (8, 16) else "8 or 16"
+    )
+    aspp_branches: int = option(
+        2,
+        "classifier branches summed: 2 as published, 4 as in ADVENT",
+        NETWORK,
+        check=lambda v: None if v in (2, 4) else "2 or 4",
+    )
+    stride_style: str = option(
+        "auto",
+        "where a ResNet bottleneck strides; auto follows the weights",
+        NETWORK,
+        choices=("auto", *STRIDE_STYLES),
+    )
+    normalization: str = option(
+        "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", *NORMALIZATIONS)
+    )
+    restore_from: str = option(
+        "none",
+        "checkpoint, of which the weights are taken; in stage 1 also pretrained weights, or 'none' for random",
+        NETWORK,
+    )
+    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", ("step1",))
+    norm: str = option(
+        "batchnorm",
+        "inplace-abn keeps fewer activations, by BatchNorm and leaky ReLU in one (a package)",
+        NETWORK,
+        choices=NORMS,
+    )
+    bn: str = option(
+        "shared",
+        "whose batches feed BatchNorm's running statistics, which predictions use: shared, those of both domains, as "
+        "published; source or target, of that one; frozen, of none, and training uses them too",
+        TRAIN,
+        choices=BN_MODES,
+    )
+    sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
+
+    discriminator_width: float = option(
+        1.0, "factor on the discriminators' channels, for small segmenters", TRAIN, check=_above(0)
+    )
+
+    # Terms
+    source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
+    lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
+    lambda_adv_target: float = option(0.001, "weight of the output-space adversarial term", TRAIN, check=_at_least(0))
+    lambda_adv_feat: float = option(0.001, "weight of the feature-space adversarial term", TRAIN, check=_at_least(0))
+    lambda_adv_cls: float = option(0.01, "weight of stuff matching", TRAIN, check=_at_least(0))
+    lambda_adv_ins: float = option(0.01, "weight of instance matching", TRAIN, check=_at_least(0))
+    lambda_adv_cate: float = option(0.01, "weight of ISIA", TRAIN, check=_at_least(0))
+    lambda_same: float = option(0.0, "weight of an earlier release's 'same' term", ("step2",), check=_at_least(0))
+    lambda_pseudo: float = option(1.0, "weight of the pseudo-label cross-entropy", ("step2",), check=_at_least(0))
+    aim: str = option("paper", "form of the AIM weights", TRAIN, choices=AIM_FORMS)
+    aim_beta: float = option(1.0, "factor of instances under --aim released", TRAIN, check=_above(0))
+    isia: str = option("paper", "form of ISIA; 'released' is step 2's gap term", TRAIN, choices=ISIA_FORMS)
+    absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
+    num_prototype: int = option(
+        50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
+    )
+
+    # Schedule
+    batch_size: int = option(
+        1, "images a pass; in training of each domain, in each process of torchrun", NETWORK, check=_between(1, 4096)
+    )
+    iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
+    num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
+    num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAIN, check=_at_least(1))
+    learning_rate: float = option(
+        2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAIN, check=_above(0)
+    )
+    learning_rate_D: float = option(1e-4, "of the discriminators", TRAIN, check=_above(0))
+    backbone_lr_mult: float = option(
+        1.0, "factor on the backbone's rate (published code: about 3)", TRAIN, check=_above(0)
+    )
+    momentum: float = option(0.9, "of SGD", TRAIN, check=_fraction)
+    weight_decay: float = option(5e-4, "of SGD", TRAIN, check=_at_least(0))
+    power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
+    warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
+    random_seed: int = option(1234, "seed of everything random", TRAIN, check=_seed)
+    channels_last: bool = option(True, "keep maps in memory pixel by pixel, which convolutions are faster on", NETWORK)
+    checkpoint_activations: bool = option(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time", TRAIN
+    )
+    autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", NETWORK)
+    compile: bool = option(False, "compile the segmenter with torch.compile: minutes at the start", TRAIN)
+    deterministic: bool = option(False, "no operation whose result varies between equal runs (slower)", TRAIN)
+    amp: str = option(
+        "off", "mixed precision; apex is apex-O1, in training alone", NETWORK, choices=(*AMP_DTYPES, "apex")
+    )
+    cpu: bool = option(False, "do not use a GPU", NETWORK)
+
+    # Files
+    continue_train: str | None = option(
+        None,
+        "resume everything from CHECKPOINT, else from last.pth",
+        TRAIN,
+        metavar="CHECKPOINT",
+        nargs="?",
+        const="last",
+    )
+    snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAIN)
+    overwrite: bool = option(False, "replace the run that is in --snapshot-dir", TRAIN)
+    save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAIN, check=_at_least(1))
+    keep_last: int = option(
+        2, "checkpoints kept under their step's number, with the newest; 0: none", TRAIN, check=_at_least(0)
+    )
+    select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
+    log_every: int = option(100, "steps between log lines", TRAIN, check=_at_least(1))
+    log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAIN)
+    tensorboard: bool = option(False, "write TensorBoard files", TRAIN)
+    ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
+    save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
+    save_ids: str = option(
+        "train", "ids in these masks; the Cityscapes server takes label ids", ("evaluate",), choices=("train", "label")
+    )
+    json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
+
+    # Prediction and saved masks
+    flip: bool = option(False, "predict mirrored images too; the mean soft-max counts (our choice)", ("evaluate",))
+    scales: tuple[float, ...] = option(
+        (1.0,),
+        "predict at these scales of --input-size-target, such as 0.75,1,1.25; the mean soft-max counts (our choice)",
+        ("evaluate",),
+        check=_scales,
+    )
+    gt_ids: str = option(
+        "auto",
+        "ids in the files of ground truth; auto takes Cityscapes' labelTrainIds files where there are no labelIds",
+        ("iou",),
+        choices=("auto", "label", "train"),
+    )
+    pred_ids: str = option("train", "ids in the predicted masks", ("iou",), choices=("train", "label"))
+    resize_pred: str = option(
+        "none", "how masks of another size than their label are resized", ("iou",), choices=("none", "nearest")
+    )
+    workers: int = option(1, "processes that read masks; the scores are the same", ("iou",), check=_between(1, 512))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as saved beside the checkpoints."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UserError, with the flag that may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "").split("=")[0]
+        near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
+        if message.startswith("unrecognized arguments") and near:
+            message += f"; did you mean {near[0]}?"
+        raise UserError(f"{message} (see --help)")
+
+
+def flag(name: str) -> str:
+    """`learning_rate_D` -> `--learning-rate-D`."""
+    return "--" + name.replace("_", "-")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d{1,9},\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTH,HEIGHT such as 1280,720")
+    width, height = text.split(",")
+    return int(width), int(height)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected numbers such as 0.75,1,1.25") from None
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple[int, int]": _pair,
+    "tuple[float, ...]": _numbers,
+}
+
+
+def _add(parser: argparse.ArgumentParser, item: Field[Any], default: Any) -> None:
+    meta = item.metadata
+    kind = str(item.type).removesuffix(" | None")
+    shown = default
+    if kind == "bool":
+        shown = "on" if default else "off"
+    elif isinstance(default, tuple):
+        shown = ",".join(map(str, default))
+    help = (meta["help"] if shown is None else f"{meta['help']} [{shown}]").replace("%", "%%")
+    if kind == "bool":
+        parser.add_argument(
+            flag(item.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
+        )
+        return
+    extra = {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
+    if meta["choices"]:
+        extra["choices"] = meta["choices"]
+    parser.add_argument(flag(item.name), type=_TYPES[kind], default=argparse.SUPPRESS, help=help, **extra)
+
+
+def parse(
+    script: str, argv: Sequence[str] | None = None, *, description: str | None = None, positional: Sequence[str] = ()
+) -> tuple[Options, frozenset[str], argparse.Namespace]:
+    """Options of one script from its command line.
+
+    script: "step1", "step2", "pseudo", "evaluate" or "iou". Returns the resolved options, the names that the user
+    gave, and the positional arguments. UserError for an unknown flag, preset or choice, or a value out of range.
+    """
+    first_line, _, rest = (description or "").partition("\n")
+    parser = Parser(
+        description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in positional:
+        parser.add_argument(name)
+    defaults = resolve(script, {})
+    for item in fields(Options):
+        if script in item.metadata["on"]:
+            _add(parser, item, getattr(defaults, item.name))
+    namespace = parser.parse_args(argv)
+    arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
+    given = vars(namespace)
+    options = resolve(script, given)
+    contradictions.refuse(options, given)
+    return options, frozenset(given), arguments
+
+
+def resolve(script: str, given: dict[str, Any]) -> Options:
+    """Fill in what the user left open, from method, preset, stage and defaults; check every value."""
+    given = _with_folders(given)
+    arm = "source_only" if given.get("source_only") else script
+    preset = PRESETS[given.get("preset", "gta5_to_cityscapes")]
+    layers = [STAGES.get(script, {}), {k: v for k, v in preset.items() if not isinstance(v, dict)}]
+    for domain, (_, *lists) in _FILES.items():
+        if given.get(domain) not in (None, preset[domain]):  # the preset's lists name images of other data
+            layers[1] = {k: v for k, v in layers[1].items() if k not in lists}
+    # The restore_from of a preset is where stage 1 starts from; later scripts start from the stage before.
+    if script != "step1":
+        layers[1].pop("restore_from", None)
+    if script not in TRAIN:
+        layers[1].pop("batch_size", None)  # a preset's is for training
+    layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
+    if "method" in given:
+        layers.append(METHODS[given["method"]].get(script, {}))
+    values: dict[str, Any] = {}
+    for layer in [*layers, given]:
+        values |= layer
+    options = Options(**values)
+    names = {"preset": options.preset, "arm": arm, "snapshots": f"snapshots/{options.preset}"}
+    if "snapshot_dir" not in given:
+        options.snapshot_dir = options.snapshot_dir.format(**names)
+    names["snapshot_dir"] = options.snapshot_dir
+    for item in fields(Options):
+        value = getattr(options, item.name)
+        if isinstance(value, str) and item.name not in {*given, "snapshot_dir"}:
+            setattr(options, item.name, value.format(**names))
+    options.amp = "apex-O1" if options.amp == "apex" else options.amp
+    _check(options, script, given)
+    return options
+
+
+_FILES = {
+    "source": ("data_dir", "data_dir_labels", "data_list"),
+    "target": ("data_dir_target", "data_list_target", "data_list_target_test"),
+}
+
+
+def _with_folders(given: dict[str, Any]) -> dict[str, Any]:
+    """`--source READER:PATH` taken apart into the reader and its folder."""
+    for domain, (root, *_) in _FILES.items():
+        reader, colon, path = str(given.get(domain, "")).partition(":")
+        if not colon:
+            continue
+        if not path:
+            raise UserError(f"{flag(domain)}: found {given[domain]!r}, expected READER:PATH such as {reader}:data/mine")
+        if root in given:
+            raise UserError(
+                f"{flag(domain)} {given[domain]}: found {flag(root)} {given[root]} too, expected one folder; leave "
+                f"{flag(root)} out"
+            )
+        given = given | {domain: reader, root: os.path.expanduser(path)}
+    return given
+
+
+def _check(options: Options, script: str, given: Collection[str]) -> None:
+    for item in fields(Options):
+        value, check = getattr(options, item.name), item.metadata["check"]
+        expected = check(value) if check and value is not None else None
+        if isinstance(value, int) and value >= 2**32:
+            expected = "a number below 4294967296"
+        if expected and script in item.metadata["on"]:
+            raise UserError(f"{flag(item.name)}: found {str(value)[:40]}, expected {expected}")
+    if script in TRAIN:
+        if "num_steps_stop" in given and (options.num_steps_stop or 0) > options.num_steps:
+            raise UserError(
+                f"--num-steps-stop: found {options.num_steps_stop}, expected at most --num-steps "
+                f"{options.num_steps}, over which the learning rates are planned; raise --num-steps"
+            )
+        options.num_steps_stop = min(options.num_steps_stop or options.num_steps, options.num_steps)
+    if options.ignore_label > 255:
+        raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
+    if options.sync_bn and options.norm != "batchnorm":
+        raise UserError("--sync-bn: expected --norm batchnorm: leave one of them out")
+    if options.compile and options.checkpoint_activations:
+        raise UserError("--compile: expected without --checkpoint-activations: leave one of them out")
+    if options.amp.startswith("apex"):
+        if script not in TRAIN:
+            raise UserError(f"--amp {options.amp} is for training alone; expected one of off, bf16, fp16")
+        apex_amp()
+    if options.amp not in ("off", "bf16") and options.cpu:
+        raise UserError(f"--amp {options.amp} needs a GPU: leave --cpu out, or choose --amp off")
+
+
+def describe(options: Options, script: str) -> str:
+    """The options of a script, a line each."""
+    shown = [f for f in fields(options) if script in f.metadata["on"]]
+    return "\n".join(f"  {flag(f.name):26s} {getattr(options, f.name)}" for f in shown)
+
+
+_RUN = ("cache", "continue_train", "overwrite", "restore_from", "snapshot_dir", "log_dir", "num_steps_stop")
+
+
+def changes(before: dict[str, Any], options: Options, script: str) -> list[str]:
+    """What a resumed run does otherwise than the `before` of its checkpoint, a line an option; files do not count."""
+    shown = [f.name for f in fields(options) if script in f.metadata["on"] and f.name not in _RUN and f.name in before]
+    pairs = [(flag(name), before[name], getattr(options, name)) for name in shown]
+    return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def save(options: Options, folder: Path) -> None:
+    """Write the resolved options to `folder`/config.json."""
+    write_json(folder / "config.json", options.as_dict())
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in one and 130 or 143."""
+    # More reading processes than cores are no fault: decoding large images waits for the disk too.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with distributed.session(), raised():
+            main()
+    except UserError as error:
+        logging.getLogger("bafft").debug("bad input", exc_info=True)
+        _refuse(one_line(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        logging.getLogger("bafft").debug("fault of a file", exc_info=True)
+        _refuse(f"{error.filename}: {error.strerror}; expected a file or folder that can be used")
+    except (MemoryError, RuntimeError) as error:
+        line = resource_fault(error)
+        if line is None:
+            raise
+        logging.getLogger("bafft").debug("out of a resource", exc_info=True)
+        _refuse(line)
+    except Interrupted as signal:
+        print(signal, file=sys.stderr)
+        sys.exit(signal.code)
+    sys.exit(0)

@@ -1,0 +1,1 @@
+"""Loading a trained network, predicting with it, scores and pseudo-labels."""

@@ -1,0 +1,181 @@
+"""Predicting and scoring a labelled data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dataset.base import SegmentationDataset
+from dataset.classes import LabelMap, colorize
+from dataset.skip import LeavingOut
+from model.networks.deeplab import DeepLab
+from model.networks.upsampling import best_class
+from utils.prediction.metrics import ConfusionMatrix
+from utils.system import distributed
+from utils.system.background import Background
+from utils.system.errors import UserError
+from utils.system.files import staged, write_image
+from utils.system.interrupt import shielded
+from utils.system.precision import AMP_DTYPES
+from utils.system.skipped import Skipped
+from utils.system.transfer import to_host
+
+
+def in_order(
+    dataset: SegmentationDataset, num_workers: int, pin_memory: bool, batch_size: int, indices: Sequence[int]
+) -> DataLoader[Any]:
+    """The samples of a data set in the order of `indices`, in lists, as they come (labels may differ in size)."""
+    return DataLoader(
+        LeavingOut(dataset) if dataset.skip_bad else dataset,
+        batch_size=batch_size,
+        sampler=indices,
+        collate_fn=list,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else a loader draws from the state that training goes on with
+    )
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Versions of every image over which a prediction is the mean soft-max (our choice): scales, each also mirrored."""
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def maps(self, segmenter: DeepLab, images: Tensor) -> list[Tensor]:
+        """Logits [B, C, h, w] where there is one version, else soft-max maps, one a scale; float32."""
+        if self == Variants():
+            return [segmenter(images)[1].float()]
+        found = []
+        for scale in self.scales:
+            scaled = images
+            if scale != 1:
+                size = [round(side * scale) for side in images.shape[2:]]
+                scaled = F.interpolate(segmenter.normalise(images), size=size, mode="bilinear", antialias=True)
+            probabilities = segmenter(scaled)[1].float().softmax(1)
+            if self.flip:
+                mirrored = segmenter(scaled.flip(3))[1].float().softmax(1).flip(3)
+                probabilities = (probabilities + mirrored) / 2
+            found.append(probabilities)
+        return found
+
+
+@torch.inference_mode()
+def predict(
+    segmenter: DeepLab,
+    dataset: SegmentationDataset,
+    *,
+    amp: str = "off",
+    num_workers: int = 0,
+    batch_size: int = 1,
+    variants: Variants = Variants(),
+    indices: Sequence[int] | None = None,
+    desc: str = "predict",
+    skipped: Skipped | None = None,
+) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
+    """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode.
+
+    Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad. Several
+    processes (`utils.system.distributed`) call this together, each with `indices` of its own.
+    """
+    device = segmenter.input_mean.device
+    dtype = AMP_DTYPES[amp]
+    chosen = range(len(dataset)) if indices is None else indices
+    numbers = iter(chosen)
+    batches = in_order(dataset, num_workers, device.type == "cuda", batch_size, chosen)
+    training, found = segmenter.training, False
+    bad = Skipped() if skipped is None else skipped
+    reasons: list[tuple[int, str]] = []
+    segmenter.eval()
+    try:
+        with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
+            for batch in shielded(batches):
+                new = [(n, sample["skipped"]) for sample, n in zip(batch, numbers) if "skipped" in sample]
+                reasons += new
+                if distributed.size() == 1:
+                    bad.add(reason for _, reason in new)
+                samples = [sample for sample in batch if "skipped" not in sample]
+                if samples:
+                    images = torch.stack([sample["image"] for sample in samples]).to(device, non_blocking=True)
+                    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                        maps = variants.maps(segmenter, images)
+                    found = True
+                for number, sample in enumerate(samples):
+                    yield sample, [m[number : number + 1] for m in maps]
+                bar.update(len(batch))
+        everywhere = distributed.objects((found, reasons))
+        bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
+        if bad.reasons and not any(found for found, _ in everywhere):
+            raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
+    finally:
+        segmenter.train(training)
+
+
+def evaluate(
+    segmenter: DeepLab,
+    dataset: SegmentationDataset,
+    *,
+    amp: str = "off",
+    num_workers: int = 0,
+    batch_size: int = 1,
+    variants: Variants = Variants(),
+    save: Path | None = None,
+    save_ids: LabelMap | None = None,
+    skipped: Skipped | None = None,
+) -> ConfusionMatrix:
+    """Confusion matrix over the images of a data set that have labels, at their native size.
+
+    Logits are up-sampled (bilinear, align_corners=True) to the image's native size, then argmax, class by class and on
+    the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids,
+    or what the lookup [256] `save_ids` makes of them) and `KEY_color.png`, written in the background; they appear there
+    once all are made. Of several processes each predicts some of the batches, and all return the same.
+    """
+    own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
+    with nullcontext() if save is None else staged(save) as masks:
+        with Background() as background:
+            # `predict` is closed before the caller goes on, so that the network is back in its mode.
+            for sample, maps in predict(
+                segmenter,
+                dataset,
+                amp=amp,
+                num_workers=num_workers,
+                batch_size=batch_size,
+                variants=variants,
+                indices=list(chain(*distributed.share(whole_batches(len(dataset), batch_size)))),
+                desc="evaluate",
+                skipped=skipped,
+            ):
+                width, height = sample["size"]
+                prediction = best_class(maps, (height, width))[1][0]
+                if "label" in sample:
+                    own.update(prediction, sample["label"].to(prediction.device))
+                    own.images += 1
+                if masks is not None:
+                    stem = masks / dataset.key(sample["name"])
+                    background.run(_write_mask, dataset, stem, to_host(prediction), save_ids)
+        scores.images = sum(distributed.objects(own.images))
+        scores.add(distributed.total(np.column_stack([own.matrix, own.no_class])))
+    return scores
+
+
+def whole_batches(number: int, batch_size: int) -> list[range]:
+    """The numbers from 0 on, a range a batch, as one process would group them: another grouping rounds otherwise."""
+    return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
+
+
+def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
+    write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask if ids is None else ids[mask]))
+    write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

@@ -1,0 +1,1 @@
+"""From resolved options to data sets, networks and methods."""

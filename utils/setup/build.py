@@ -1,0 +1,401 @@
+"""From resolved options to data sets, networks and the terms of a stage."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dataset import READERS
+from dataset.augment import Augment
+from dataset.base import SegmentationDataset
+from dataset.builtin import write_benchmark
+from dataset.cache import Cache
+from dataset.check import quick_check, void_alone
+from dataset.classes import ClassTable, LabelMap, label_id_lookup
+from dataset.tables import load_classes
+from model.methods.bafft import Terms
+from model.networks.batchnorm import count_batches_on_host
+from model.networks.deeplab import DeepLab, build_segmenter
+from utils.options.config import Options, flag
+from utils.states.weights import describe_file, load_weights
+from utils.system import distributed
+from utils.system.errors import UserError, fault
+from utils.system.logs import logger
+from utils.system.skipped import Skipped
+
+BUILTIN_ROOT = Path("data/builtin")
+Module = TypeVar("Module", bound=nn.Module)
+ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization", "norm")
+
+
+def device(options: Options) -> torch.device:
+    """The GPU, if there is one and `--cpu` is not given."""
+    chosen = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
+    if chosen.type == "cpu" and options.amp not in ("off", "bf16"):
+        raise UserError(f"--amp {options.amp}: found no GPU; expected one: use --amp off")
+    return chosen
+
+
+def placed(network: Module, options: Options) -> Module:
+    """The network on its device, its convolutions in the memory format of `--channels-last`."""
+    network = network.to(device(options))
+    count_batches_on_host(network)
+    torch.backends.cudnn.benchmark = options.autotune and not options.deterministic
+    if options.channels_last:
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+    return network
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed all random generators.
+
+    deterministic: also choose operations that compute the same bits every time. On a GPU a few of torch's have no such
+    form: those are named by a warning.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+
+
+def classes(options: Options, *, training: bool = False) -> ClassTable:
+    """The class table, cut to `--num-classes`: that of `--classes`, else of the checkpoint whose classifier is taken
+    over, else of the target's data set, else of the source's. training: the source's labels will be read."""
+    table: ClassTable | None
+    if options.classes is not None:
+        table = load_classes(options.classes)
+    else:
+        readers = [READERS[options.target], READERS[options.source]]
+        own = [reader.table for reader in readers if hasattr(reader, "table")]
+        table = _trained_classes(options, readers if training else readers[:1]) or next(iter(own), None)
+    if table is None:
+        raise UserError(
+            "--classes: not given, and data of the reader 'folder' has no classes of its own; expected a class table, "
+            "YAML or info.json: docs/OWN_IMAGES.md shows one"
+        )
+    table = table if options.num_classes is None else table.first(options.num_classes)
+    logger.info("%d classes: %s", table.num_classes, ", ".join(table.names))
+    if options.ignore_label < table.num_classes:
+        raise UserError(
+            f"--ignore-label: found {options.ignore_label}, expected at least {table.num_classes}, which is no class"
+        )
+    return table
+
+
+def _trained_classes(options: Options, readers: list[type[SegmentationDataset]]) -> ClassTable | None:
+    """The table of the checkpoint that is taken up, if it has one. UserError where labels of `readers` mean others."""
+    path = str(resumed_from(options) or options.restore_from)
+    table = None if options.not_restore_last or not Path(path).is_file() else describe_file(path).classes
+    for reader in readers:
+        own = getattr(reader, "table", None)
+        if table and own and table.label_ids is None and table.names != own.names[: table.num_classes]:
+            raise UserError(
+                f"{path}: its {table.num_classes} classes of {table.name} are not those of {own.name}, expected the "
+                f"same; give --classes FILE with label ids, or another checkpoint"
+            )
+    return table
+
+
+def source_data(options: Options, table: ClassTable, *, check: bool = True) -> SegmentationDataset:
+    """Labelled training images. UserError where the source's own label ids mean other classes than the table's."""
+    own = getattr(READERS[options.source], "table", None)
+    if own is not None and table.label_ids is None and own.names[: table.num_classes] != table.names:
+        raise UserError(
+            f"--source: found {options.source} with the classes of {own.name}, expected those of {table.name}; choose "
+            f"another --source or --target, or give --classes FILE with the source's label ids"
+        )
+    return _dataset(
+        options,
+        table,
+        options.source,
+        options.data_dir,
+        "data_list",
+        label_root=options.data_dir_labels,
+        size=options.input_size,
+        augment=_augment(options),
+        seed=options.random_seed,
+        check=check,
+    )
+
+
+def target_data(
+    options: Options,
+    table: ClassTable,
+    *,
+    pseudo_labels: bool = False,
+    augmented: bool = True,
+    check: bool = True,
+) -> SegmentationDataset:
+    """Training images of the target; their own labels are never touched."""
+    return _dataset(
+        options,
+        table,
+        options.target,
+        options.data_dir_target,
+        "data_list_target",
+        size=options.input_size_target,
+        labels=pseudo_labels,
+        augment=_augment(options) if augmented else None,
+        seed=options.random_seed + 1,
+        pseudo_label_dir=options.ssl_target_dir if pseudo_labels else None,
+        check=check,
+    )
+
+
+def test_data(
+    options: Options, table: ClassTable, *, labels: bool | None = True, check: bool = True
+) -> SegmentationDataset:
+    """Target images to score on, their labels at native size."""
+    return _dataset(
+        options,
+        table,
+        options.target,
+        options.data_dir_target,
+        "data_list_target_test",
+        split=options.set,
+        size=options.input_size_target,
+        labels=labels,
+        label_size="native",
+        check=check,
+    )
+
+
+def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
+    """Read the headers of all files before anything starts: a file that is no image, or a pair of two sizes, shows now
+    and not in mid-epoch. So does a `--cache` without room for them.
+
+    All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
+    """
+    for images in (images for images in data if images is not None):
+        names = tqdm(images.names, desc="headers", disable=distributed.no_bar(), leave=False)
+        faults = [found for found in map(images.header_fault, names) if found]
+        if options.skip_bad_images and len(faults) < len(images):
+            skipped.add(faults)
+        elif faults:
+            for found in faults[1:]:
+                logger.info("bad: %s", found)
+            count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
+            raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
+        logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
+        for line in quick_check(images):
+            logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
+    if options.cache is not None:
+        cache = Cache(options.cache)
+        with distributed.main_first():
+            cache.announce(item for images in data if images is not None for item in images.cache_wanted())
+        for images in (images for images in data if images is not None):
+            images.cache = cache  # with what it has found out about the files
+
+
+def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:
+    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels.
+
+    A list of images that the user gave (not one that the preset names) must be there: else UserError.
+    """
+    try:
+        images = test_data(options, table, labels=None)
+    except UserError as error:
+        if "data_list_target_test" in given:
+            raise
+        logger.info("no scores while training: %s", error)
+        return None
+    labelled = images.labelled_names()
+    if not labelled:
+        logger.info("no scores while training: none of the %d images of %s has a label", len(images), images.root)
+        return None
+    if void_alone(images):
+        logger.info("no scores while training: the labels of %s hold ignored pixels alone", images.root)
+        return None
+    if options.target != "folder":
+        return test_data(options, table)
+    images.names = labelled
+    return images
+
+
+def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
+    """Images to predict; scores come from those with labels, in a folder all, some or none of them."""
+    images = test_data(options, table, labels=None)
+    if void_alone(images):
+        logger.info("%s: the labels of split %s hold ignored pixels alone, as without labels", images.root, options.set)
+        return test_data(options, table, labels=False)
+    return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
+
+
+def saved_ids(options: Options, table: ClassTable) -> LabelMap | None:
+    """Lookup [256] from train ids to those of `--save-ids`; None where these are the train ids.
+
+    UserError where the classes have no label ids.
+    """
+    if options.save_ids == "train":
+        return None
+    reader = READERS[options.target]
+    if table.label_ids is None and not hasattr(reader, "table"):
+        raise UserError(
+            f"--save-ids: found label, but the classes of {table.name} have no label ids; expected train: leave the "
+            f"flag out, or give --classes FILE with label ids"
+        )
+    return label_id_lookup(reader.label_ids(table), table)
+
+
+def check_output(option: str, folder: Path, images: SegmentationDataset) -> None:
+    """UserError where a mask of `images` in `folder` would replace an image or a label of the data."""
+    for name in images.names:
+        mask = folder / f"{images.key(name)}.png"
+        if not os.path.exists(mask):
+            continue
+        paths = [images.image_path(name)]
+        with suppress(UserError):  # a name that no label can belong to
+            paths.append(images.label_path(name))
+        if any(path.exists() and path.samefile(mask) for path in paths):
+            raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder apart from it")
+
+
+def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
+    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: UserError for
+    weights without a trained classifier, whose predictions would be noise.
+
+    What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
+    this project brings its whole architecture, which is said where it is not the preset's, and an option that
+    contradicts it is an error. `options` take the architecture on. With `--continue-train` that checkpoint gives the
+    architecture, and the trainer loads the weights.
+    """
+    wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
+    resumed = resumed_from(options)
+    path = str(resumed or options.restore_from)
+    if needs_classifier and not resumed and path == "none":
+        raise UserError(
+            "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
+            "checkpoint of the stage before"
+        )
+    if path == "none":
+        fitting = {"stride_style": "caffe", "normalization": "caffe"}
+    else:
+        _check_exists(path, resumed, needs_classifier)
+        info = describe_file(path)
+        fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+        taken_over = []
+        for name, value in (info.architecture or {}).items():
+            if name not in ARCHITECTURE_OPTIONS:
+                continue
+            if wanted[name] not in ("auto", value):
+                if name in given:
+                    raise UserError(
+                        f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
+                    )
+                taken_over.append(f"{flag(name)} {value} (the preset has {wanted[name]})")
+            wanted[name] = value
+        if taken_over:
+            logger.info("taken over from %s: %s", path, ", ".join(taken_over))
+    for name, value in fitting.items():
+        wanted[name] = value if wanted[name] == "auto" else wanted[name]
+    try:
+        network = build_segmenter(num_classes=table.num_classes, **wanted)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for name, value in wanted.items():
+        setattr(options, name, value)
+    if path == "none":
+        logger.info("weights: random (--restore-from none)")
+    elif not resumed:
+        load_weights(network, path, not_restore_last=options.not_restore_last, needs_classifier=needs_classifier)
+    network.checkpoint_activations = options.checkpoint_activations
+    if options.sync_bn:
+        if device(options).type == "cpu":
+            raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
+        if options.norm == "inplace-abn":
+            raise UserError("--sync-bn: found --norm inplace-abn, expected batchnorm: leave one of them out")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return placed(network, options)
+
+
+def resumed_from(options: Options) -> Path | None:
+    """The checkpoint that `--continue-train` goes on from; None without it."""
+    if options.continue_train is None:
+        return None
+    return Path(options.snapshot_dir) / "last.pth" if options.continue_train == "last" else Path(options.continue_train)
+
+
+def terms(options: Options, stage: str) -> Terms:
+    return Terms(
+        segmentation=options.lambda_seg,
+        adversarial=options.lambda_adv_target,
+        feature_adversarial=options.lambda_adv_feat,
+        stuff=options.lambda_adv_cls,
+        instance=options.lambda_adv_ins,
+        isia=options.lambda_adv_cate,
+        same=options.lambda_same if stage == "step2" else 0.0,
+        pseudo_label=options.lambda_pseudo if stage == "step2" else 0.0,
+        aim_form=options.aim,
+        aim_beta=options.aim_beta,
+        isia_form=options.isia,
+        absent_stuff=options.absent_stuff,
+        bn=options.bn,
+        ignore_label=options.ignore_label,
+    )
+
+
+def _augment(options: Options) -> Augment:
+    return Augment(mirror=options.random_mirror, scale=options.random_scale, jitter=options.random_jitter)
+
+
+def _dataset(
+    options: Options, table: ClassTable, reader: str, root: str, names: str, **arguments: Any
+) -> SegmentationDataset:
+    if BUILTIN_ROOT in Path(root).parents:
+        with distributed.main_first():
+            if not Path(root).exists():
+                logger.info("%s is not there yet: drawing the built-in data", root)
+                write_benchmark(BUILTIN_ROOT)
+    arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
+    cache = None if options.cache is None else Cache(options.cache)
+    # Where there is no folder, the reader says what it should hold.
+    found = list_file(options, names) if os.path.isdir(root) else None
+    return READERS[reader](root, found, table=table, cache=cache, **arguments)
+
+
+def list_file(options: Options, names: str) -> Path | None:
+    """The list file of the option `names`, as given or inside the data folder, where one that the reader makes of the
+    tree need not be. UserError where it is in neither."""
+    name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
+    if name is None:
+        return None
+    root = getattr(options, folder)
+    found = next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
+    if fault(found) == "not found":
+        reader = READERS[options.source if names == "data_list" else options.target]
+        if name in reader.tree_lists and os.path.isdir(root):
+            return Path(root) / name
+        raise UserError(
+            f"{name}: unreadable list (not found), also below {root}; expected a file of image names: give the folder "
+            f"that holds it with {flag(folder)}, or another {flag(names)}"
+        )
+    return found
+
+
+def _check_exists(path: str, resumed: Path | None, needs_classifier: bool) -> None:
+    if "://" in path:
+        raise UserError(
+            f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
+        )
+    if Path(path).exists():
+        return
+    if resumed:
+        raise UserError(
+            f"--continue-train: {path} does not exist; expected a checkpoint of this stage: name one, or leave the "
+            f"flag out to start anew"
+        )
+    others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
+    raise UserError(
+        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before"
+        f"{'' if needs_classifier else others}"
+    )

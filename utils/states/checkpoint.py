@@ -1,0 +1,219 @@
+"""Checkpoints: written whole, checked against their checksums, and read without running code from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.system.errors import UserError, fault
+from utils.system.files import temporary_name, write_atomically
+
+FORMAT = "bafft"
+_NOT_CONTENT = ("format", "version", "options")  # what a digest leaves out: the same run may go to another folder
+State = dict[str, Any]
+
+
+class _Noting:
+    """A file that remembers its own error, which torch replaces by one that does not say what happened."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save(path: Path, state: State) -> None:
+    """Write a training state (tensors and plain values). It holds a checksum of every tensor, see `read`."""
+
+    def write(file: IO[bytes]) -> None:
+        noting = _Noting(file)
+        try:
+            torch.save({"format": FORMAT, "version": 1, **state}, cast(IO[bytes], noting))
+        except RuntimeError as error:
+            raise noting.error or OSError(f"torch says: {str(error).splitlines()[0]}") from error
+
+    write_atomically(path, write, size=sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor)))
+
+
+def read(path: str | Path) -> Any:
+    """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file.
+
+    Such a file is a zip archive with a CRC-32 of every part, which torch writes but does not check: it is checked here,
+    so that no other file can get lost or out of step, and files of others are covered as well. Where the file is
+    damaged, the message offers the newest sound checkpoint beside it.
+    """
+    path = Path(path)
+    found = fault(path)
+    if found:
+        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
+    damage = _damage(path)
+    if damage:
+        raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on a strange file, beside the error that follows
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file provokes, it is the file that is wrong
+        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+        if "eights only load failed" in reason:
+            reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
+        raise UserError(f"{path}: cannot be read as weights ({reason}); {_instead_of(path)}") from error
+
+
+def _instead_of(path: Path) -> str:
+    sound = (other for other in numbered(path.parent) if other != path and not _damage(other))
+    other = next(sound, None)
+    return f"the newest good one beside it is {other}: give that" if other else "give a file saved by torch.save"
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a file of `torch.save`; None where nothing is, or it is of another kind."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return "cut short or overwritten" if not path.stat().st_size else None
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+            return f"wrong checksum of {part}" if part else None
+    except Exception as error:  # zipfile has many, and says of an archive without its end that it is no zip file
+        return f"cut short, or with a wrong table of contents; {error}"
+
+
+def step_file(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:08d}.pth"
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints of `folder` that are named by their step, newest first."""
+    return sorted((path for path in folder.glob("step_*.pth") if re.fullmatch(r"step_\d{8,}", path.stem)), reverse=True)
+
+
+def keep_last(folder: Path, step: int, number: int) -> None:
+    """Let last.pth, of `step`, also stand under its step's name, with the `number - 1` ones before it; remove others.
+
+    Those of later steps go too: the run was taken up again before them.
+    """
+    newest = step_file(folder, step)
+    if number:
+        _link(folder / "last.pth", newest)
+    kept = [path for path in numbered(folder) if path <= newest][:number]
+    for path in numbered(folder):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _link(path: Path, other: Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    temporary = temporary_name(other)
+    try:
+        os.link(path, temporary)
+        os.replace(temporary, other)
+    except OSError:
+        with open(path, "rb") as content:
+            write_atomically(other, lambda file: shutil.copyfileobj(content, file), path.stat().st_size)
+
+
+def digest(state: Any) -> str:
+    """SHA-256, in hexadecimal, of what a state holds: tensors, counters and random states, not the options."""
+    total = hashlib.sha256()
+    for name, value in _leaves({key: part for key, part in state.items() if key not in _NOT_CONTENT}):
+        total.update(name.encode())
+        if isinstance(value, Tensor):
+            total.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            total.update(repr(value).encode())
+    return total.hexdigest()
+
+
+def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every tensor and plain value of a nested state, with its place, in an order of its own."""
+    if isinstance(state, dict):
+        parts: Iterator[tuple[Any, Any]] = iter(sorted(state.items(), key=lambda item: str(item[0])))
+    elif isinstance(state, (list, tuple)):
+        parts = enumerate(state)
+    else:
+        yield name, state
+        return
+    for key, part in parts:
+        yield from _leaves(part, f"{name}/{key}")
+
+
+def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
+    """A full training state of `stage` ("step1", "step2") for a network of `architecture`.
+
+    Raises UserError when the file is no checkpoint of this project, or of another stage or network.
+    """
+    state = read(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
+        raise UserError(f"{path}: no training state in it; --continue-train wants a checkpoint of these scripts")
+    if state.get("stage") != stage:
+        raise UserError(
+            f"{path}: a checkpoint of {state.get('stage')}, expected one of {stage}; give that stage's last.pth"
+        )
+    for key, value in architecture.items():
+        found = (state.get("architecture") or {}).get(key)
+        if found != value:
+            raise UserError(
+                f"{path}: its network has {key} {found}, expected {value}; give the options that it was trained with"
+            )
+    return dict(state)
+
+
+def rng_state() -> State:
+    """States of all random generators, in types that load safely."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the one in use
+    }
+
+
+def set_rng_state(state: State) -> None:
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state(state["cuda"][0])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m utils.states.checkpoint FILE...`: check each file, print what it is and the digest of its content."""
+    for name in arguments:
+        state = read(name)
+        if not isinstance(state, dict):
+            raise UserError(f"{name}: no state in it; expected a checkpoint")
+        print(f"{digest(state)}  {state.get('stage', 'weights')}  step {state.get('step', '-')}  {name}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

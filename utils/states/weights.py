@@ -1,0 +1,326 @@
+"""Reading weight files: which kind a file is, and copying it into a segmenter, with a report.
+
+Three kinds are known: this project's own checkpoints (`bafft`), torchvision's ImageNet networks
+(`torchvision`), and the DeepLab checkpoints and the caffe/COCO initialisation of this field (`caffe`).
+Files are read without running code from them (`weights_only`), and a model changes only once everything has
+been checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dataset.classes import ClassTable
+from dataset.tables import parse_classes
+from model.networks.deeplab import BACKBONES, DeepLab
+from model.networks.norm import FusedNorm
+from utils.states import checkpoint
+from utils.system.errors import UserError
+from utils.system.logs import logger
+
+__all__ = ["FileInfo", "Report", "describe_file", "load_weights"]
+
+_PREFIXES = ("module.", "Scale.")
+_WRAPPERS = ("state_dict", "model")
+# Heads without a use here: the other head of a two-head DeepLab (or the caffe file's own classifier), the
+# ImageNet classifiers of torchvision, and MobileNetV2's last 1x1 convolution, which belongs to its
+# classifier.
+_UNUSED = ("layer5.", "fc.", "classifier.", "features.18.")
+_CLASSIFIER = "layer6."
+_BOTTLENECKS = ("resnet50", "resnet101")  # the stride style makes a difference to these alone
+_SHOWN = 4  # names listed of each group
+
+
+class FileInfo(NamedTuple):
+    """What a weight file is, and what its weights want.
+
+    kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that
+    suit the weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table,
+    where it holds one.
+    """
+
+    kind: str
+    normalization: str
+    stride_style: str
+    architecture: dict[str, Any] | None
+    classes: ClassTable | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every tensor; `num_batches_tracked` never counts.
+
+    matched, missing, mismatched (another shape) and skipped (left out on request) are names of the model's
+    tensors and add up to all of them. unexpected are the file's names without a place in the model, and
+    unused those of them that are known to be heads without a use here.
+    """
+
+    path: str
+    kind: str
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        unused = f", of which {len(self.unused)} unused ({_heads(self.unused)})" if self.unused else ""
+        strange = [name for name in self.unexpected if name not in self.unused]
+        parts = [
+            f"{len(self.matched)} tensors matched",
+            f"{len(self.missing)} missing{_named(self.missing)}",
+            f"{len(self.unexpected)} unexpected{unused}{_named(strange)}",
+            f"{len(self.mismatched)} shape-mismatched{_named(self.mismatched)}",
+        ]
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped")
+        return f"weights {self.path} ({self.kind}): " + "; ".join((", ".join(parts), *self.notes))
+
+
+def describe_file(path: str | Path) -> FileInfo:
+    """Kind of a weight file, and the `normalization` and `stride_style` to build the model with.
+
+    Raises:
+        UserError: the file cannot be read or holds no weights.
+    """
+    return _read(path)[0]
+
+
+def load_weights(
+    model: DeepLab, path: str | Path, *, not_restore_last: bool = False, needs_classifier: bool = False
+) -> Report:
+    """Copy the weights of a file into `model`, and log a report of what matched.
+
+    Accepted are plain, `module.` and `Scale.` names, also inside `{"state_dict": ...}` or `{"model": ...}`,
+    torchvision networks and this project's checkpoints; half precision is widened. A file without `layer6`
+    leaves the classifier as it is, unless that is needed. When an error is raised, nothing has been copied.
+
+    Args:
+        model: takes the weights; its parameters keep their type and device.
+        path: file written by `torch.save`.
+        not_restore_last: leave the classifier as it is, whatever the file holds for it.
+        needs_classifier: the caller predicts with it, so that the file must have one.
+
+    Raises:
+        UserError: an unreadable file, a backbone that the file does not cover completely, and, without
+            `not_restore_last`, a classifier of another class count, an incomplete one, or none where it is needed.
+    """
+    info, found = _read(path)
+    targets = {name: tensor for name, tensor in model.state_dict().items() if _counts(name)}
+    report = _compare(model, targets, str(path), info, found, not_restore_last)
+    logger.info("%s", report)
+    _check_backbone(model, info, found, report)
+    if not not_restore_last:
+        _check_classifier(model, found, report, needs_classifier)
+    with torch.no_grad():
+        for name in report.matched:
+            targets[name].copy_(found[name])
+    return report
+
+
+def _compare(
+    model: DeepLab,
+    targets: Mapping[str, Tensor],
+    path: str,
+    info: FileInfo,
+    found: Mapping[str, Tensor],
+    not_restore_last: bool,
+) -> Report:
+    fates: dict[str, list[str]] = {"matched": [], "missing": [], "mismatched": [], "skipped": []}
+    for name, target in targets.items():
+        if name not in found:
+            fate = "missing"
+        elif not _fits(found[name], target):
+            fate = "mismatched"
+        else:
+            fate = "skipped" if not_restore_last and name.startswith(_CLASSIFIER) else "matched"
+        fates[fate].append(name)
+    unexpected = sorted(found.keys() - targets.keys())
+    return Report(
+        path=path,
+        kind=info.kind,
+        unexpected=tuple(unexpected),
+        unused=tuple(name for name in unexpected if name.startswith(_UNUSED)),
+        notes=tuple(_notes(model, info, found, not_restore_last)),
+        **{fate: tuple(names) for fate, names in fates.items()},
+    )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _read(path: str | Path) -> tuple[FileInfo, dict[str, Tensor]]:
+    """The kind of a file, and its tensors by their names without prefixes."""
+    content = checkpoint.read(path)
+    architecture = classes = None
+    if isinstance(content, Mapping) and content.get("format") == "bafft":
+        architecture, table, content = (content.get(key) for key in ("architecture", "classes", "segmenter"))
+        if not isinstance(architecture, dict) or not isinstance(content, Mapping):
+            raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
+        classes = parse_classes(table, f"{path}, class table") if table is not None else None
+    elif isinstance(content, Mapping):
+        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    tensors: dict[str, Tensor] = {}
+    names = _tensor_names(content)
+    for name in names:
+        plain = re.sub(rf"^({'|'.join(map(re.escape, _PREFIXES))})+", "", name)
+        if plain in tensors:
+            raise UserError(f"{path}: holds {plain} twice, under two prefixes; give a file with one network")
+        if _counts(plain):
+            tensors[plain] = content[name]
+    if not tensors:
+        raise UserError(f"{path}: holds no weights; expected a state dict saved by torch.save")
+    return _classify(names, tensors.keys(), architecture)._replace(classes=classes), tensors
+
+
+def _tensor_names(content: Any) -> list[str]:
+    if not isinstance(content, Mapping):
+        return []
+    return [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)]
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")
+
+
+def _fits(value: Tensor, target: Tensor) -> bool:
+    return value.shape == target.shape and value.is_floating_point() and value.layout == torch.strided
+
+
+# ---------------------------------------------------------------- origin
+
+
+def _classify(names: Iterable[str], plain: Iterable[str], architecture: dict[str, Any] | None) -> FileInfo:
+    plain = set(plain)
+    if architecture is not None:
+        normalization = str(architecture.get("normalization", "caffe"))
+        return FileInfo("bafft", normalization, str(architecture.get("stride_style", "caffe")), architecture)
+    scaled = any(re.match(r"(module\.)*Scale\.", name) for name in names)
+    deeplab = any(name.startswith((_CLASSIFIER, "layer5.")) for name in plain)
+    # MobileNetV2 has no caffe ancestor in this field: its features want ImageNet's normalisation, any head.
+    mobilenet = any(re.match(r"features\.\d+\.conv\.", name) for name in plain)
+    imagenet = any(name.startswith(("fc.", "classifier.", "features.")) for name in plain)
+    if mobilenet or (imagenet and not scaled and not deeplab):
+        return FileInfo("torchvision", "imagenet", "torchvision", None)
+    return FileInfo("caffe", "caffe", "caffe", None)
+
+
+def _guess_backbone(names: Iterable[str]) -> str:
+    """The network that names like these belong to, in words."""
+    names = set(names)
+    if any(re.match(r"features\.\d+\.conv\.", name) for name in names):
+        return "mobilenet_v2"
+    if any(re.match(r"features\.\d+\.", name) for name in names):
+        convs = sum(1 for name in names if re.fullmatch(r"features\.\d+\.weight", name))
+        normalised = any(name.endswith("running_mean") for name in names)
+        return "vgg16" if convs == 13 and not normalised else "a VGG other than vgg16"
+    depth = len({match[1] for name in names if (match := re.match(r"layer3\.(\d+)\.", name))})
+    if "layer1.0.conv3.weight" in names:
+        known = {6: "resnet50", 23: "resnet101", 36: "resnet152"}
+    else:
+        known = {1: "tiny", 2: "resnet18", 6: "resnet34"}
+    return known.get(depth, "no backbone of this project")
+
+
+def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_restore_last: bool) -> Iterable[str]:
+    has_classifier = any(name.startswith(_CLASSIFIER) for name in found)
+    if not has_classifier:
+        yield "no classifier layer6 in the file, it stays as initialised"
+    elif not_restore_last:
+        classes = _class_counts(found)
+        yield f"classifier layer6 of {classes} classes not restored, as told, it stays as initialised"
+    if info.kind == "torchvision":
+        yield "torchvision weights want stride_style torchvision and normalization imagenet"
+    if (info.architecture or {}).get("norm") != "inplace-abn":
+        scales = [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, FusedNorm)]
+        negative = sum(int((found[name] < 0).sum()) for name in scales if name in found)
+        if negative:
+            yield f"attention: {negative} scales of BatchNorm are negative in the file, and inplace-abn uses |scale|"
+    wanted = info.architecture or {"stride_style": info.stride_style, "normalization": info.normalization}
+    options = ["aspp_branches", "output_stride", "normalization"]
+    if model.architecture["backbone"] in _BOTTLENECKS:
+        options.append("stride_style")
+    for option in options:
+        here = model.architecture[option]
+        if wanted.get(option, here) != here:
+            yield f"attention: the weights want {option} {wanted[option]}, the model has {here}"
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], report: Report) -> None:
+    missing, mismatched = _backbone(report.missing), _backbone(report.mismatched)
+    # A deeper network of the same family covers a shallower one by name and shape: what is left over tells.
+    stages = tuple(f"{name}." for name, _ in model.named_children())
+    over = [name for name in _backbone(report.unexpected) if name.startswith(stages)]
+    over = [name for name in over if name not in report.unused]
+    own = str(model.architecture["backbone"])
+    guess = str((info.architecture or {}).get("backbone") or _guess_backbone(found))
+    if not (missing or mismatched or over or (info.architecture and guess != own)):
+        return
+    covered = len(_backbone(report.matched))
+    advice = f"--backbone {guess}" if guess != own and guess in BACKBONES else f"weights of a complete {own}"
+    raise UserError(
+        f"{report.path}: is not of the backbone {own}: "
+        f"{covered} of {covered + len(missing) + len(mismatched)} tensors fit, "
+        f"{len(missing)} missing{_named(missing)}, {len(mismatched)} of another shape{_named(mismatched)}, "
+        f"{len(over)} left over{_named(over)}; "
+        f"the file looks like {guess}; give {advice}"
+    )
+
+
+def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, needed: bool) -> None:
+    own, there = str(model.architecture["num_classes"]), _class_counts(found)
+    anew = "" if needed else ", or --not-restore-last to start the classifier anew"
+    if not any(name.startswith(_CLASSIFIER) for name in found):
+        if needed:
+            raise UserError(
+                f"{report.path}: no classifier in it (layer6), expected one of {own} classes; give the weights of a "
+                f"trained segmenter, such as last.pth of stage 1"
+            )
+        return
+    if there != own:
+        fitting = ", or the --classes or --num-classes that it was trained with" if needed else anew
+        raise UserError(
+            f"{report.path}: its classifier has {there} classes, the model {own}; give a file of {own} classes{fitting}"
+        )
+    branches = range(model.layer6.branches)
+    used = tuple(f"{_CLASSIFIER}conv2d_list.{branch}." for branch in branches)
+    lacking = [name for name in report.missing if name.startswith(used)]
+    lacking += [name for name in report.mismatched if name.startswith(_CLASSIFIER)]
+    if lacking:
+        raise UserError(f"{report.path}: its classifier does not fit{_named(lacking)}; give a complete file{anew}")
+
+
+def _class_counts(found: Mapping[str, Tensor]) -> str:
+    """Class count of a file's classifier, in words if its tensors disagree."""
+    tensors = [value for name, value in found.items() if name.startswith(_CLASSIFIER)]
+    return " or ".join(str(count) for count in sorted({len(value) for value in tensors if value.dim()}))
+
+
+def _backbone(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(_CLASSIFIER)]
+
+
+# ---------------------------------------------------------------- words
+
+
+def _named(names: Iterable[str]) -> str:
+    names = list(names)
+    if not names:
+        return ""
+    return f" ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+
+
+def _heads(names: Iterable[str]) -> str:
+    return ", ".join(sorted({next(head for head in _UNUSED if name.startswith(head))[:-1] for name in names}))

@@ -1,0 +1,1 @@
+"""The machine: files, processes, signals, precision, messages. Imports nothing else of the project."""

@@ -1,0 +1,281 @@
+"""Several processes, one a GPU, started by `torchrun`: what they exchange, and how they end together.
+
+Every process works on its share of the images with its own copy of everything, and all copies stay equal: gradients
+and BatchNorm's running statistics are averaged once an iteration, in one message (`average`), and the source memory
+gets the entries of all (`gather`). DistributedDataParallel would send the gradients in each of an iteration's backward
+passes through the segmenter. Without `torchrun` all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.system.errors import UserError
+from utils.system.interrupt import Interrupted
+
+_LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
+_WATCH = 0.5  # seconds between two looks at whether another process has failed
+_GRACE = 10.0  # seconds that all have to clean up after one has failed
+T = TypeVar("T")
+_FAILED, _LEFT = "failed", "left"
+
+_store: dist.Store | None = None  # in `session`
+_control: dist.ProcessGroup | None = None  # on CPU: its messages end at once with the process at the other end
+
+
+class _OtherFailed(BaseException):
+    """Raised wherever a process is when another one has failed; no `except Exception` may stop it."""
+
+
+def rank() -> int:
+    """This process's number, from 0, over all machines."""
+    return int(os.environ["RANK"]) if os.environ.keys() >= _LAUNCHED else 0
+
+
+def size() -> int:
+    """Number of processes over all machines."""
+    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= _LAUNCHED else 1
+
+
+def is_main() -> bool:
+    """Does this process print and write?"""
+    return rank() == 0
+
+
+def no_bar() -> bool | None:
+    """`disable` of a progress bar: one process shows it, on a terminal."""
+    return None if is_main() else True
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part: all parts together are all items, each once."""
+    return items[rank() :: size()]
+
+
+def start(cpu: bool) -> None:
+    """Connect the processes: NCCL where each has a GPU, else, or with `cpu`, gloo. Once a process; again does nothing.
+
+    Raises UserError when there are more processes on this machine than GPUs.
+    """
+    global _control
+    if size() == 1 or dist.is_initialized():
+        return
+    on_gpu = torch.cuda.is_available() and not cpu
+    if on_gpu:
+        index, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if index >= found:
+            raise UserError(
+                f"torchrun --nproc-per-node: found a process number {index + 1} on {socket.gethostname()}, expected at "
+                f"most one for each of its {found} GPUs; start fewer, or add --cpu"
+            )
+        torch.cuda.set_device(index)
+    store = dist.PrefixStore(_attempt("groups"), _connect())
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank(), world_size=size())
+    _control = dist.new_group(backend="gloo")
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace each float32 tensor by its mean over all processes, where it stands; in one message."""
+    if size() == 1:
+        return
+    tensors = list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= size()
+    means = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [mean.view_as(tensor) for tensor, mean in zip(tensors, means, strict=True)])
+
+
+def gather(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Each tensor [N, M, ...] of all processes as [N, size * M, ...], in order of rank; in one message.
+
+    float32 or bool, of the same shapes everywhere. The result is the same, bit for bit, everywhere.
+    """
+    flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
+    received = [torch.empty_like(flat) for _ in range(size())]
+    dist.all_gather(received, flat)
+    by_rank = [message.split([tensor.numel() for tensor in tensors]) for message in received]
+    return [
+        torch.cat([parts[i].view_as(tensor) for parts in by_rank], 1).to(tensor.dtype)
+        for i, tensor in enumerate(tensors)
+    ]
+
+
+def total(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sum of integer counts over all processes."""
+    if size() == 1:
+        return counts
+    summed = torch.from_numpy(counts.copy())
+    dist.all_reduce(summed, group=_control)
+    return summed.numpy()
+
+
+def largest(value: int) -> int:
+    """The largest of the values of all processes."""
+    if size() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_control)
+    return int(found)
+
+
+def objects(value: Any) -> list[Any]:
+    """The plain value of every process, in order of rank."""
+    if size() == 1:
+        return [value]
+    received: list[Any] = [None] * size()
+    dist.all_gather_object(received, value, group=_control)
+    return received
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if size() > 1:
+        dist.barrier(group=_control)
+
+
+def check_equal(values: Callable[[], dict[str, Any]]) -> None:
+    """Raise UserError where a process holds another one of the plain values than process 0; also a barrier."""
+    if size() == 1:
+        return
+    everywhere = objects((socket.gethostname(), values()))
+    for number, (host, found) in enumerate(everywhere):
+        differing = [name for name in found if found[name] != everywhere[0][1][name]]
+        if differing:
+            raise UserError(
+                f"{', '.join(differing)}: found others in process {number} on {host} than in process 0 on "
+                f"{everywhere[0][0]}, expected the same; give every machine the same command, code and files"
+            )
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """A block that process 0 runs before all others, for files that the first one makes."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Around a whole script: when one process fails, all end, and only the first to fail says why.
+
+    An exception leaves the block in the process that failed first; the others exit with the code that belongs to it (2
+    for bad input). Each has cleaned up before, and none hangs in a message that will never come.
+    """
+    global _store
+    if size() == 1:
+        yield
+        return
+    store = _store = dist.PrefixStore(_attempt("session"), _connect(serve=True))
+    over = threading.Event()
+    _interrupt_when_failed(store, over)
+    try:
+        yield
+        if dist.is_initialized():
+            barrier()
+    except BaseException as error:
+        over.set()
+        first = _fail(store, _exit_code(error))
+        if dist.is_initialized():
+            # Their messages to this process end with an error. Not so with NCCL, where the watcher ends them.
+            dist.destroy_process_group(_control if dist.get_backend() == "nccl" else None)
+        _leave(store)
+        if first is None:
+            raise
+        raise SystemExit(first) from None
+    over.set()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def failing(error: BaseException) -> None:
+    """Say that `error` ends this process, before it removes what others still use: they fail for no other reason."""
+    if _store is not None:
+        _fail(_store, _exit_code(error))
+
+
+def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> None:
+    """Start a thread that ends this process, once another has failed, until `over` is set."""
+
+    def interrupt(*_: Any) -> None:
+        if not over.is_set():
+            raise _OtherFailed
+
+    def watch() -> None:
+        while not over.wait(_WATCH):
+            try:
+                failed = store.check([_FAILED])
+            except RuntimeError:  # the process that kept the store is gone
+                failed = True
+            if failed and not over.is_set():
+                signal.pthread_kill(main, signal.SIGUSR2)
+                if not over.wait(_GRACE / 2):  # it waits for a GPU that waits for a process that has failed
+                    os._exit(_fail(store, 1) or 1)
+
+    main = threading.get_ident()
+    signal.signal(signal.SIGUSR2, interrupt)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _fail(store: dist.Store, code: int) -> int | None:
+    """Note that this process fails with `code`. None when it is the first to do so, else the code of the first."""
+    own = f"{rank()}:{code}"
+    try:
+        noted = store.compare_set(_FAILED, "", own).decode()
+    except RuntimeError:  # the store is gone
+        return code
+    return None if noted == own else int(noted.rpartition(":")[2])
+
+
+def _leave(store: dist.Store) -> None:
+    """Wait, not for ever, until every process has cleaned up: all others end as soon as one has gone that torchrun
+    watches, or that keeps the store."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    until = time.monotonic() + _GRACE
+    try:
+        store.add(_LEFT, 1)
+        while (_kept_by_torchrun() or is_main()) and store.add(_LEFT, 0) < size() and time.monotonic() < until:
+            time.sleep(0.05)
+    except RuntimeError:  # the store is gone: so is the process that kept it
+        return
+
+
+def _exit_code(error: BaseException) -> int:
+    """As `utils.options.config.run` has it."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    bad_input = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)
+    stopped = error.code if isinstance(error, Interrupted) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 2 if bad_input else stopped
+
+
+def _attempt(purpose: str) -> str:
+    """A place in the store of its own for each start by torchrun, which may start anew after a failure."""
+    return f"bafft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{purpose}"
+
+
+def _kept_by_torchrun() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _connect(serve: bool = False) -> dist.TCPStore:
+    """A connection to the store through which processes find each other; kept by torchrun, or else by process 0."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    is_master = serve and is_main() and not _kept_by_torchrun()
+    return dist.TCPStore(address, port, is_master=is_master, wait_for_workers=False)

@@ -1,0 +1,49 @@
+"""The one exception that stands for bad input."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import torch
+
+
+class UserError(Exception):
+    """Bad input from outside: a file, a folder, an option, a checkpoint.
+
+    The message is one line: which file or option, what was found, what was expected, what to do. Scripts
+    print it without a traceback and leave with exit code 2 (`utils.options.config.run`).
+    """
+
+
+def fault(path: str | Path) -> str | None:
+    """None for a regular file, also behind links; else what is there instead: a folder, a pipe, a loop of links."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is a link that leads nowhere" if os.path.islink(path) else "not found"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    except ValueError:  # no name that a file can have
+        return "not found"
+    if stat.S_ISREG(mode):
+        return None
+    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, no regular file"
+
+
+def one_line(error: UserError) -> str:
+    """The message as it can be shown: without the traceback that a loader process wraps around it, and with the signs
+    that a file name may hold but a line may not as escapes."""
+    message = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
+
+
+def resource_fault(error: MemoryError | RuntimeError) -> str | None:
+    """The line for what torch raises when memory is short; None for every other error."""
+    said = str(error).split("\n")[0]
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in said:
+        return f"out of memory ({said}); lower --batch-size or --input-size, or choose --amp bf16"
+    if said.startswith("DataLoader worker"):
+        return f"a process that reads images was killed ({said}); lower --num-workers, or give it more (shared) memory"
+    return None

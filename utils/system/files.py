@@ -1,0 +1,182 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from utils.system.errors import UserError
+
+_SCRATCH = ".partial-"
+_JUST_MADE = 60.0  # seconds
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents. Raises UserError where a file is in the way or the place is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made a folder ({_reason(error)}); choose another one") from error
+
+
+def _reason(error: OSError) -> str | None:
+    """Why a folder cannot be made."""
+    return "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+
+
+def check_can_write(option: str, path: Path, *, folder: bool = False) -> None:
+    """UserError, naming the option, where a file `path` could not be written, or none in the folder `path`: to be asked
+    before the work whose result it is.
+
+    It is tried with a temporary file, in folders that are made for it; nothing of that stays.
+    """
+    if os.path.isdir(path) and not folder:
+        raise UserError(f"{option}: found the folder {path}, expected a file to write")
+    place = path if folder else path.parent
+    new = [missing for missing in (place, *place.parents) if not os.path.exists(missing)]
+    temporary = temporary_name(place / "file" if folder else path)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise UserError(
+            f"{option}: {path}: cannot be written ({_reason(error)}); expected a place to write: choose another one"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        for missing in new:
+            with suppress(OSError):  # it could not be made, or someone else has put a file there meanwhile
+                missing.rmdir()
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` when the block ends well; after an error nothing is left of it,
+    and files of before stay as they were. What a killed process left is removed."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        _remove_abandoned(folder)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch, _holding(Path(scratch)):
+            yield Path(scratch)
+            for path in sorted(Path(scratch).iterdir()):
+                os.replace(path, folder / path.name)
+            _sync_folder(folder)
+    except BaseException as error:
+        with suppress(OSError):  # someone else may have put a file there meanwhile
+            for path in new:
+                path.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(_cannot_write(folder, error, None)) from error
+        raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the scratch folders of killed processes: nobody holds them, and they are not just being made."""
+    for path in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError), _holding(path) as alone:
+            if alone and time.time() - path.stat().st_mtime > _JUST_MADE:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _holding(folder: Path) -> Iterator[bool]:
+    """Lock a folder, where the file system can: does this process alone hold it?"""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other process takes, on any machine that shares the folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], None], size: int | None = None, *, sync: bool = True
+) -> None:
+    """Have `write` fill a temporary file beside `path`, then rename it: `path` is the old file or the new one, whole,
+    also after a power cut.
+
+    size: bytes that will be written, for the message where there is no room. sync: wait until it would outlive a power
+    cut, which takes long for thousands of small files. Raises UserError when the disk is full or
+    the folder cannot be written; the old file stays.
+    """
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if sync:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(_cannot_write(path, error, size)) from error
+    finally:
+        with suppress(OSError):  # nothing to remove where even the folder could not be made
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; only where no other one writes to the folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError, size: int | None) -> str:
+    room = ""
+    with suppress(OSError):
+        room = f", {_megabytes(shutil.disk_usage(path.parent).free)} free on that disk"
+    needed = f"; {_megabytes(size)} needed{room}" if size is not None else room.replace(", ", "; ", 1)
+    return f"{path}: cannot be written ({error.strerror or error}{needed}); make room or choose another folder"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda file: file.writelines([content]), len(content))
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """As PNG."""
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    write_bytes(path, encoded.getvalue())
