@@ -1,13 +1,17 @@
-"""Up-sampled maps one class at a time, so that no volume of classes at full size is ever held."""
+"""Up-sampled maps: all classes at once, or one at a time, so that no volume of classes at full size is held."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from model.terms.segmentation import upsample
+
+def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Logits [B, C, h, w] to [B, C, H, W]: bilinear, align_corners=True."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:

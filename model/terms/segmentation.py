@@ -1,4 +1,4 @@
-"""Logits at image size: up-sampling, soft-max maps and the cross-entropy, which keeps no map of that size."""
+"""Logits at image size: soft-max maps and the cross-entropy, which keeps no map of that size."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.networks.upsampling import upsample
+
 # Pixels of a strip, all images together: 19 float32 maps of 2^15 are 2.4 MiB, near a CPU's cache. A GPU wants few large
 # kernels instead.
 _STRIP = {"cpu": 2**15, "cuda": 2**18}
-
-
-def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Logits [B, C, h, w] to [B, C, H, W]: bilinear, align_corners=True."""
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:

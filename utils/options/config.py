@@ -27,6 +27,7 @@ from model.networks.norm import NORMS
 from model.terms.aim import AIM_FORMS
 from model.terms.isia import ISIA_FORMS
 from utils.options import contradictions
+from utils.options.flags import flag
 from utils.options.presets import METHODS, PRESETS, STAGES
 from utils.system import distributed
 from utils.system.errors import UserError, one_line, resource_fault
@@ -301,11 +302,6 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def flag(name: str) -> str:
-    """`learning_rate_D` -> `--learning-rate-D`."""
-    return "--" + name.replace("_", "-")
-
-
 def _pair(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"\d{1,9},\d{1,9}", text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTH,HEIGHT such as 1280,720")
@@ -371,7 +367,7 @@ def parse(
     arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
     given = vars(namespace)
     options = resolve(script, given)
-    contradictions.refuse(options, given)
+    contradictions.refuse(options.as_dict(), given)
     return options, frozenset(given), arguments
 
 

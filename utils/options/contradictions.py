@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from utils.options.flags import flag
 from utils.system.errors import UserError
-
-if TYPE_CHECKING:
-    from utils.options.config import Options
 
 # What only the adaptation to a target uses. Mere sizes and rates may be left on a command line that arms share.
 _ADAPTATION = (
@@ -18,42 +16,38 @@ _ADAPTATION = (
 )
 
 
-def refuse(options: Options, given: Collection[str]) -> None:
-    """UserError for the first contradiction among the flags that were given."""
+def refuse(options: Mapping[str, Any], given: Collection[str]) -> None:
+    """Raise UserError for the first contradiction. `options`: all values by name; `given`: names the user gave."""
     for message in _contradictions(options, given):
         raise UserError(message)
 
 
-def _contradictions(options: Options, given: Collection[str]) -> Iterator[str]:
+def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
     for name in sorted(given):
-        value = getattr(options, name)
+        value = options[name]
         if value == "":
-            yield f"{_flag(name)}: found an empty value, expected a name; leave the flag out for the default"
+            yield f"{flag(name)}: found an empty value, expected a name; leave the flag out for the default"
         if isinstance(value, str) and "\0" in value:
-            yield f"{_flag(name)}: found {value!r}, expected a name without a zero byte"
-    if "set" in given and (Path(options.set).is_absolute() or ".." in Path(options.set).parts):
-        yield f"--set: found {options.set}, expected a split of the target data, such as val"
-    if options.source_only:
-        for name in (name for name in _ADAPTATION if name in given and getattr(options, name)):
-            yield f"--source-only trains without a target, and {_flag(name)} is about one; leave one of them out"
-    if options.continue_train is not None:
-        last = options.continue_train == "last"
-        if last and options.overwrite:
+            yield f"{flag(name)}: found {value!r}, expected a name without a zero byte"
+    if "set" in given and (Path(options["set"]).is_absolute() or ".." in Path(options["set"]).parts):
+        yield f"--set: found {options['set']}, expected a split of the target data, such as val"
+    if options["source_only"]:
+        for name in (name for name in _ADAPTATION if name in given and options[name]):
+            yield f"--source-only trains without a target, and {flag(name)} is about one; leave one of them out"
+    if options["continue_train"] is not None:
+        last = options["continue_train"] == "last"
+        if last and options["overwrite"]:
             yield "--continue-train goes on with the run that --overwrite would replace; leave one of them out"
-        if "restore_from" in given and options.restore_from != "none":
+        if "restore_from" in given and options["restore_from"] != "none":
             yield "--continue-train takes its weights from its checkpoint, not --restore-from; leave one of them out"
-        if options.not_restore_last:
+        if options["not_restore_last"]:
             yield "--continue-train takes everything up, also what --not-restore-last leaves out; leave one of them out"
-    if options.not_restore_last and options.restore_from == "none":
+    if options["not_restore_last"] and options["restore_from"] == "none":
         yield "--not-restore-last: --restore-from is none, so nothing is restored; leave the flag out"
-    if "aim_beta" in given and options.aim != "released":
-        yield f"--aim-beta acts under --aim released only, found --aim {options.aim}; leave it out"
-    if "warmup_steps" in given and options.warmup_steps > options.num_steps:
+    if "aim_beta" in given and options["aim"] != "released":
+        yield f"--aim-beta acts under --aim released only, found --aim {options['aim']}; leave it out"
+    if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
-            f"--warmup-steps: found {options.warmup_steps}, expected at most --num-steps {options.num_steps}: the "
-            "learning rates would never be reached"
+            f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
+            "the learning rates would never be reached"
         )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

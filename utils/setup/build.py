@@ -24,7 +24,8 @@ from dataset.tables import load_classes
 from model.methods.bafft import Terms
 from model.networks.batchnorm import count_batches_on_host
 from model.networks.deeplab import DeepLab, build_segmenter
-from utils.options.config import Options, flag
+from utils.options.config import Options
+from utils.options.flags import flag
 from utils.states.weights import describe_file, load_weights
 from utils.system import distributed
 from utils.system.errors import UserError, fault

@@ -30,6 +30,7 @@ from model.terms.memory import SourceMemory
 from model.terms.regions import ClassSplit
 from utils.options import config
 from utils.options.config import Options
+from utils.options.flags import flag
 from utils.prediction.evaluation import evaluate
 from utils.setup import build
 from utils.states import checkpoint
@@ -334,7 +335,7 @@ class Trainer:
     def _inputs(self) -> dict[str, Any]:
         """What every process must have been given alike."""
         target = self.data.target
-        options = {config.flag(name): value for name, value in self.options.as_dict().items()}
+        options = {flag(name): value for name, value in self.options.as_dict().items()}
         return options | {
             "source images": self.data.source.names,
             "target images": target.names if target else [],

@@ -19,10 +19,10 @@ from dataset.classes import ClassTable
 from model.methods.bafft import Adaptation, Batch, Terms, category_terms
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
+from model.networks.upsampling import upsample
 from model.terms import regions
 from model.terms.memory import SourceMemory
 from model.terms.regions import LabelMaps, pool_regions
-from model.terms.segmentation import upsample
 from tests.twins import adaptation as twin
 from tests.twins import adversarial, isia, segmentation
 from tests.twins import memory as twin_memory

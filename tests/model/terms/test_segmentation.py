@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.networks.upsampling import upsample
 from model.terms import segmentation as ours
-from model.terms.segmentation import probabilities, segmentation_loss, upsample
+from model.terms.segmentation import probabilities, segmentation_loss
 from tests.twins import segmentation
 from tests.twins.cases import SIZES, assert_gradient, assert_value, random_case
 
