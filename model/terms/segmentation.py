@@ -31,28 +31,39 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Value and
     gradient are computed together, strip by strip, so that nothing of C x H x W is kept.
     """
-    return _StripwiseCrossEntropy.apply(logits, labels, ignore_label)
+    valid = (labels != ignore_label).sum((1, 2), keepdim=True)
+    return _StripwiseCrossEntropy.apply(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label)
+
+
+def weighted_segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255) -> Tensor:
+    """Sum of weight times cross-entropy over the valid pixels, over the number of **all** pixels (DACS, DAFormer).
+
+    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: of at
+    least 0, of a shape that broadcasts to [B, H, W], without gradient. An ignored pixel counts in the denominator only.
+    """
+    return _StripwiseCrossEntropy.apply(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
 
 
 class _StripwiseCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int) -> Tensor:
+        """weight: of every pixel in the sum, of a shape that broadcasts to that of the labels."""
         with torch.autocast(logits.device.type, enabled=False):
             small = logits.float()
             height, width = labels.shape[1:]
             rows, columns = (_interpolation(*n, small) for n in zip(small.shape[2:], (height, width)))
             wide = small @ columns.T
             valid = labels != ignore_label
-            weight = 1 / valid.sum((1, 2)).clamp_min(1) / len(labels)
+            weight = weight.expand(labels.shape)
             loss, gradient = small.new_zeros(()), torch.zeros_like(wide)
             step = max(1, _STRIP.get(small.device.type, 2**18) // (len(labels) * width))
             for top in range(0, height, step):
                 near = _rows_between(top, min(top + step, height) - 1, height, small.shape[2])
                 strip = rows[top : top + step, near]
                 log_p = (strip @ wide[:, :, near]).log_softmax(1)
-                label, counted = (maps[:, top : top + step, None].transpose(1, 2) for maps in (labels, valid))
+                label, counted, share = (maps[:, None, top : top + step] for maps in (labels, valid, weight))
                 label = label.where(counted, 0).long()
-                scale = counted * weight[:, None, None, None]
+                scale = counted * share
                 loss = loss - (log_p.gather(1, label) * scale).sum()
                 if ctx.needs_input_grad[0]:
                     difference = log_p.exp_().scatter_add_(1, label, log_p.new_full((), -1.0).expand_as(label))
@@ -62,9 +73,9 @@ class _StripwiseCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         # Scaled first: unscaled, most of it lies below the smallest number of float16.
-        return (ctx.saved_tensors[0] * gradient).to(ctx.dtype), None, None
+        return (ctx.saved_tensors[0] * gradient).to(ctx.dtype), None, None, None
 
 
 def _interpolation(size_in: int, size_out: int, like: Tensor) -> Tensor:

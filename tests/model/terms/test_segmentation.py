@@ -12,8 +12,8 @@ from torch import Tensor
 
 from model.networks.upsampling import upsample
 from model.terms import segmentation as ours
-from model.terms.segmentation import probabilities, segmentation_loss
-from tests.twins import segmentation
+from model.terms.segmentation import probabilities, segmentation_loss, weighted_segmentation_loss
+from tests.twins import plus, segmentation
 from tests.twins.cases import SIZES, assert_gradient, assert_value, random_case
 
 
@@ -170,3 +170,35 @@ def test_no_map_of_the_size_of_the_image_is_made() -> None:
     with Largest() as largest:
         segmentation_loss(logits, torch.zeros(1, 720, 160, dtype=torch.uint8)).backward()
     assert largest.elements <= 19 * 2**15 < 19 * 720 * 160
+
+
+# ---------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize(("batch", "classes", "height", "width"), SIZES)
+def test_weighted_loss_equals_the_twin_and_autograd(batch: int, classes: int, height: int, width: int) -> None:
+    case = random_case(0, batch, classes, height, width)
+    weights = torch.rand(case.labels.shape, generator=torch.Generator().manual_seed(0))
+    logits = case.logits.requires_grad_()
+    loss = weighted_segmentation_loss(logits, case.labels, weights)
+    assert_value(loss, plus.weighted_cross_entropy(logits.detach(), case.labels, weights))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    each = F.cross_entropy(logits.double(), case.labels, ignore_index=255, reduction="none")
+    (wanted,) = torch.autograd.grad((each * weights).mean(), logits)
+    assert_gradient(gradient, wanted.double())
+
+
+def test_ignored_pixels_count_in_the_denominator_of_the_weighted_loss() -> None:
+    labels = torch.tensor([[[0, 255, 255, 255]]])
+    loss = weighted_segmentation_loss(torch.zeros(1, 2, 1, 4), labels, torch.tensor([[[0.5]]]))
+    assert loss.item() == pytest.approx(0.5 * np.log(2) / 4)
+
+
+@pytest.mark.usefixtures("strips")
+def test_weighted_loss_of_a_larger_map_has_the_weight_of_every_pixel() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 5, 9, generator=g)
+    labels = torch.randint(4, (2, 33, 64), generator=g)
+    weights = torch.rand(2, 33, 64, generator=g)
+    expected = (F.cross_entropy(upsample(logits.double(), (33, 64)), labels, reduction="none") * weights).mean()
+    assert_value(weighted_segmentation_loss(logits, labels, weights), expected)

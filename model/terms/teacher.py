@@ -1,0 +1,70 @@
+"""The mean teacher: a moving average of the student's weights, and the pseudo-labels that it gives the student."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model.terms.segmentation import probabilities
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def teacher_of(student: Network) -> Network:
+    """A copy of the student that no gradient reaches."""
+    return copy.deepcopy(student).requires_grad_(False)
+
+
+def averaging(step: int, ema: float) -> float:
+    """The share of itself that the teacher keeps after step t, counted from 0: min(1 - 1 / (t + 1), `ema`) (DACS)."""
+    return min(1 - 1 / (step + 1), ema)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, keep: float) -> None:
+    """Parameters become `keep` * teacher + (1 - `keep`) * student; buffers are copied.
+
+    keep: from 0, which copies the student, to 1.
+    """
+    # On a GPU a kernel or two for all parameters together instead of one for each.
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - keep)
+    for own, given in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(given)
+
+
+class PseudoLabels(NamedTuple):
+    """What the teacher says of a target batch.
+
+    labels: uint8 [B, H, W]; confidence: float32 [B, H, W], the largest soft-max value; quality: float32 [B], the share
+    of an image's pixels whose confidence exceeds the threshold.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    quality: Tensor
+
+
+@torch.no_grad()
+def pseudo_labels(logits: Tensor, size: torch.Size | tuple[int, ...], threshold: float) -> PseudoLabels:
+    """Labels of all pixels and how far they can be trusted (DACS).
+
+    logits: [B, C, h, w] of the teacher, up-sampled here to `size`; threshold: confidence above which a pixel is sure.
+    """
+    confidence, labels = probabilities(logits, size).max(1)
+    return PseudoLabels(labels.to(torch.uint8), confidence, (confidence > threshold).float().mean((1, 2)))
+
+
+def without_borders(labels: Tensor, top: float, bottom: float, ignore_label: int = 255) -> Tensor:
+    """Pseudo-labels [B, H, W] that are ignored in the top and the bottom rows, both given as shares of the height.
+
+    Cityscapes shows the edge of the rectified image there and the bonnet of the car (DAFormer).
+    """
+    height = labels.shape[1]
+    first, last = round(top * height), height - round(bottom * height)
+    if first == 0 and last == height:
+        return labels
+    inner = torch.arange(height, device=labels.device)
+    return labels.where(((inner >= first) & (inner < last))[:, None], ignore_label)

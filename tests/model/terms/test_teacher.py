@@ -1,0 +1,67 @@
+"""The mean teacher: the moving average, and what pseudo-labels and their quality are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from model.terms.teacher import averaging, pseudo_labels, teacher_of, update_teacher, without_borders
+from tests.twins import plus
+
+
+def test_the_teacher_is_the_moving_average_of_the_twin() -> None:
+    g = torch.Generator().manual_seed(0)
+    student = nn.Linear(3, 2, bias=False)
+    teacher = teacher_of(student)
+    history = []
+    for step in range(8):
+        student.weight.data = torch.randn(2, 3, generator=g)
+        history.append(student.weight.flatten().tolist())
+        update_teacher(teacher, student, averaging(step, 0.6))
+        assert teacher.weight.flatten().tolist() == pytest.approx(plus.teacher(history, 0.6), abs=1e-6)
+
+
+def test_the_first_step_copies_the_student_and_late_ones_keep_all_but_a_thousandth() -> None:
+    assert [averaging(step, 0.999) for step in (0, 1, 3)] == [0.0, 0.5, 0.75]
+    assert averaging(10_000, 0.999) == 0.999
+
+
+def test_buffers_are_copied_and_the_teacher_learns_no_gradient() -> None:
+    student = nn.BatchNorm1d(2)
+    teacher = teacher_of(student)
+    student(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    update_teacher(teacher, student, 0.999)
+    own, given = dict(teacher.named_buffers()), dict(student.named_buffers())
+    assert own["running_mean"].tolist() == given["running_mean"].tolist() != [0, 0]
+    assert int(own["num_batches_tracked"]) == 1
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_quality_is_the_share_of_pixels_above_the_threshold_by_hand() -> None:
+    # Soft-max 0.9, 0.5, 0.8, 0.75 of the first image; all 1/2 in the second.
+    odds = torch.tensor([[[9.0, 1.0], [1 / 4, 1 / 3]], [[1.0, 1.0], [1.0, 1.0]]])
+    logits = torch.stack([odds.log(), torch.zeros_like(odds)], 1)
+    found = pseudo_labels(logits, (2, 2), 0.78)
+    assert found.labels.tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]]] and found.labels.dtype == torch.uint8
+    torch.testing.assert_close(found.confidence[0], torch.tensor([[0.9, 0.5], [0.8, 0.75]]))
+    assert found.quality.tolist() == [0.5, 0.0]
+
+
+def test_pseudo_labels_are_those_of_the_up_sampled_soft_max() -> None:
+    logits = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    up = nn.functional.interpolate(logits, (9, 17), mode="bilinear", align_corners=True).softmax(1)
+    found = pseudo_labels(logits, (9, 17), 0.5)
+    torch.testing.assert_close(found.confidence, up.amax(1))
+    assert torch.equal(found.labels.long(), up.argmax(1))
+    torch.testing.assert_close(found.quality, (up.amax(1) > 0.5).float().mean((1, 2)))
+
+
+@pytest.mark.parametrize(("top", "bottom", "expected"), [(0, 0, 0), (0.1, 0, 1), (0, 0.25, 2), (0.1, 0.25, 3)])
+def test_borders_are_ignored(top: float, bottom: float, expected: int) -> None:
+    labels = torch.ones(2, 10, 3, dtype=torch.uint8)
+    found = without_borders(labels, top, bottom)
+    rows = (found == 255).all(2).all(0)
+    assert int(rows.sum()) == expected and int((found == 255).sum()) == 6 * expected
+    assert rows[0] == (top > 0) and rows[-1] == (bottom > 0)
