@@ -1,23 +1,15 @@
-"""Log lines for people, JSON lines for programs."""
+"""The project's logger, and the revision of the code."""
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from utils.system import distributed
-from utils.system.errors import UserError
-from utils.system.files import write_bytes
 
 logger = logging.getLogger("bafft")
 
@@ -61,52 +53,6 @@ def _add(handler: logging.Handler, prefix: str) -> None:
     logger.addHandler(handler)
 
 
-class JsonLines:
-    """A file of one JSON object a line, each written at once: a line is there whole or not at all.
-
-    keep: which lines of an earlier run stay (default: none).
-    """
-
-    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
-        self.path = path
-        kept = [record for record in _records(path) if keep(record)]
-        write_bytes(path, "".join(map(_line, kept)).encode())
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the run
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a line. Raises UserError where the disk is full."""
-        line = _line(record).encode()
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(end)
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room") from error
-
-    def sync(self) -> None:
-        """Make the lines outlive a power cut, as the checkpoint that is about to be written."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log, without those that are none (of a machine that lost power)."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
-                yield record
-
-
 def revision() -> str:
     """The git revision of the code, with a + when it was changed since; "unknown" outside a checkout."""
     folder = Path(__file__).resolve().parent
@@ -119,23 +65,3 @@ def revision() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def summary_writer(wanted: bool) -> Any:
-    """The class that writes TensorBoard files; None where they are not wanted."""
-    if not wanted:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from error
-    return SummaryWriter
-
-
-def to_board(board: Any, record: dict[str, Any]) -> None:
-    """Add the numbers of a record to TensorBoard, if there is one."""
-    if board is not None:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, (int, float)):
-                board.add_scalar(name, value, record["step"])
-        board.flush()

@@ -32,12 +32,13 @@ from utils.options import config
 from utils.options.config import Options
 from utils.options.flags import flag
 from utils.prediction.evaluation import evaluate
+from utils.reporting.sinks import JsonLines, TensorBoard
 from utils.setup import build
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, lock
 from utils.system.errors import UserError
 from utils.system.files import check_can_write, remove_leftovers
-from utils.system.logs import JsonLines, logger, revision, summary_writer, to_board
+from utils.system.logs import logger, revision
 from utils.system.precision import Precision
 from utils.system.skipped import Skipped
 from utils.system.transfer import to_host
@@ -120,8 +121,9 @@ class Trainer:
 
     def _run(self, stop: interrupt.StopRequest) -> None:
         options = self.options
-        writer = summary_writer(options.tensorboard)
-        if writer and distributed.is_main():
+        if options.tensorboard:
+            TensorBoard.check()
+        if options.tensorboard and distributed.is_main():
             check_can_write("--log-dir", Path(options.log_dir), folder=True)
         here = self._resume()
         with stop.at_once():
@@ -133,7 +135,7 @@ class Trainer:
         if distributed.is_main():
             self._open_folder(keep=here)
             log = JsonLines(self.folder / "log.jsonl", self._holds if here else lambda _: False)
-            board = writer(options.log_dir, purge_step=self.step + 1) if writer else None
+            board = TensorBoard(Path(options.log_dir), self.step) if options.tensorboard else None
         set_training_mode(self.segmenter, options.bn)
         if self.score_due:
             self._score(log, board, stop)
@@ -154,9 +156,10 @@ class Trainer:
             if report:
                 record = self._record()
                 if log is not None:
-                    log.write(record)
+                    log.record(record)
                 logger.info("%s", self._line(record))
-                to_board(board, record)
+                if board is not None:
+                    board.record(record)
             if save:
                 self._save(log, board, stop, score=not signal)
             elif signal:
@@ -350,7 +353,9 @@ class Trainer:
         held = {"weights": weights, "source memory": entries}
         return {name: repr(sum(float(v.double().sum()) for v in values)) for name, values in held.items()}
 
-    def _save(self, log: JsonLines | None, board: Any, stop: interrupt.StopRequest, *, score: bool) -> None:
+    def _save(
+        self, log: JsonLines | None, board: TensorBoard | None, stop: interrupt.StopRequest, *, score: bool
+    ) -> None:
         """Write last.pth, score the network where the target has labels, and keep the best on request.
 
         score: False leaves that to the run that goes on.
@@ -372,7 +377,7 @@ class Trainer:
         if distributed.is_main():
             checkpoint.save(self.folder / name, state)
 
-    def _score(self, log: JsonLines | None, board: Any, stop: interrupt.StopRequest) -> None:
+    def _score(self, log: JsonLines | None, board: TensorBoard | None, stop: interrupt.StopRequest) -> None:
         """Score the network of last.pth, which is written anew, so that resuming knows of it.
 
         A signal does not wait for the end: the run that goes on scores.
@@ -396,8 +401,9 @@ class Trainer:
         record = {"step": self.step, "miou": _number(miou), "classes": main}
         record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
         if log is not None:
-            log.write(record)
-        to_board(board, record)
+            log.record(record)
+        if board is not None:
+            board.record(record)
         self.score_due = False
         if self.options.select_on_target_labels and miou > self.best:
             self.best = miou
