@@ -472,6 +472,13 @@ def test_frozen_batchnorm_keeps_its_statistics_and_shared_does_not(run_folder):
     assert not torch.equal(weights(Path("shared"))["bn1.running_mean"], torch.zeros(16))
 
 
+def test_frozen_batchnorm_stays_frozen_after_a_score_half_way(run_folder):
+    call("step1", "--bn", "frozen", "--num-steps", "2", "--save-pred-every", "1")
+    assert sum("miou" in record for record in records(STEP1)) == 2
+    trained = weights(STEP1)
+    assert torch.equal(trained["bn1.running_mean"], torch.zeros(16)) and trained["bn1.num_batches_tracked"] == 0
+
+
 def test_log_every_and_save_pred_every(run_folder):
     call("step1", "--num-steps", "5", "--log-every", "4", "--save-pred-every", "2")
     # A line also before every checkpoint, so that no broken network is saved.

@@ -23,6 +23,18 @@ def set_training_mode(segmenter: nn.Module, bn: str) -> None:
 
 
 @contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """In the block, eval mode; afterwards each layer is in the mode that it was in before, frozen BatchNorm too."""
+    before = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@contextmanager
 def statistics_kept(segmenter: nn.Module, keep: bool) -> Iterator[None]:
     """Around a forward pass in train mode: with `keep`, batch statistics are used but leave the running ones alone."""
     layers = list(_layers(segmenter)) if keep else []

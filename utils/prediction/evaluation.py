@@ -20,6 +20,7 @@ from tqdm import tqdm
 from dataset.base import SegmentationDataset
 from dataset.classes import LabelMap, colorize
 from dataset.skip import LeavingOut
+from model.networks.batchnorm import evaluating
 from model.networks.deeplab import DeepLab
 from model.networks.upsampling import best_class
 from utils.prediction.metrics import ConfusionMatrix
@@ -86,7 +87,8 @@ def predict(
     desc: str = "predict",
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-    """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode.
+    """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode; each
+    layer is then put back into its own mode.
 
     Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad. Several
     processes (`utils.system.distributed`) call this together, each with `indices` of its own.
@@ -96,11 +98,10 @@ def predict(
     chosen = range(len(dataset)) if indices is None else indices
     numbers = iter(chosen)
     batches = in_order(dataset, num_workers, device.type == "cuda", batch_size, chosen)
-    training, found = segmenter.training, False
+    found = False
     bad = Skipped() if skipped is None else skipped
     reasons: list[tuple[int, str]] = []
-    segmenter.eval()
-    try:
+    with evaluating(segmenter):
         with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
             for batch in shielded(batches):
                 new = [(n, sample["skipped"]) for sample, n in zip(batch, numbers) if "skipped" in sample]
@@ -120,8 +121,6 @@ def predict(
         bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
         if bad.reasons and not any(found for found, _ in everywhere):
             raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
-    finally:
-        segmenter.train(training)
 
 
 def evaluate(

@@ -391,7 +391,6 @@ class Trainer:
                 )
         except interrupt.Interrupted as error:
             raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
-        set_training_mode(self.segmenter, self.options.bn)
         source = self.data.source
         main = test.table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
         others = {name: scores.mean(ids) for name, ids in test.table.subsets.items()}

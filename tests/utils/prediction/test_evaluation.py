@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
+from model.networks.batchnorm import set_training_mode
 from model.networks.deeplab import DeepLab, build_segmenter
 from tests.twins import evaluation as twin
 from utils.prediction import evaluation
@@ -31,12 +32,13 @@ def segmenter() -> DeepLab:
 
 
 def test_batches_give_the_maps_of_single_images(images, segmenter):
+    segmenter.double()  # which leaves no room for another order of sums
     single = list(predict(segmenter, images))
     for batch_size in (2, 3):
         batched = list(predict(segmenter, images, batch_size=batch_size))
         assert [sample["name"] for sample, _ in batched] == images.names
         for (_, [one]), (_, [other]) in zip(single, batched, strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
     chosen = list(predict(segmenter, images, indices=range(1, 3)))
     assert [sample["name"] for sample, _ in chosen] == images.names[1:3]
     matrices = [evaluate(segmenter, images, batch_size=n).matrix for n in (1, 3)]
@@ -86,3 +88,14 @@ def test_confusion_and_iou_of_a_data_set_equal_the_twin(benchmark_root) -> None:
     assert sum(count > 0 for row in expected for count in row) > 10  # more than one class on either side
     ious = [np.nan if value is None else value for value in twin.iou(expected)]
     np.testing.assert_allclose(found.iou(), ious, rtol=1e-12)
+
+
+def test_each_layer_is_left_in_its_own_mode(images, segmenter):
+    set_training_mode(segmenter, "frozen")
+    before = {name: module.training for name, module in segmenter.named_modules()}
+    assert len(set(before.values())) == 2
+    evaluate(segmenter, images)
+    assert {name: module.training for name, module in segmenter.named_modules()} == before
+    for _ in predict(segmenter, images):
+        break  # a caller that stops early
+    assert {name: module.training for name, module in segmenter.named_modules()} == before
