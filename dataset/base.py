@@ -192,6 +192,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Lookup [256] from label id to train id, `ignore_label` for an id of no class."""
         return self._lookup
 
+    def label_pixels(self, name: str) -> npt.NDArray[np.int64]:
+        """How many pixels of the label of the image `name` hold each train id [256], before anything random is done.
+
+        Raises UserError when the label cannot be read.
+        """
+        label, _ = self._stored(self.label_file(name), self._label_kind, self._read_train_ids)
+        return np.bincount(label.ravel(), minlength=256)
+
     def known_ids(self) -> npt.NDArray[np.bool_]:
         """Which label ids [256] are of a class or known to be of none; any other means wrong data or a wrong table."""
         known = self.label_ids(self.table) != IGNORE
@@ -288,7 +296,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         try:
             native = image_size(self.image_path(name), "image")
             if self._has_label(name):
-                size = image_size(self._label_file(name), "label")
+                size = image_size(self.label_file(name), "label")
                 if self.pseudo_label_dir is None:
                     self.refuse_other_size(name, size, native)
         except UserError as error:
@@ -300,7 +308,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         paths = [self.image_path(name) for name in self.names]
         size = 3 * _area(self._image_size, paths)
         wanted = [Wanted(path, self._image_kind, size) for path in paths]
-        paths = [self._label_file(name) for name in self.names if self._has_label(name)]
+        paths = [self.label_file(name) for name in self.names if self._has_label(name)]
         if paths:
             size = _area(self._label_size, paths)
             wanted += [Wanted(path, self._label_kind, size) for path in paths]
@@ -330,7 +338,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return (small if self.pseudo_label_dir else np.take(self._lookup, small)), label.shape[::-1]
 
     def _train_ids(self, name: str, native: Size) -> LabelMap:
-        label, size = self._stored(self._label_file(name), self._label_kind, self._read_train_ids)
+        label, size = self._stored(self.label_file(name), self._label_kind, self._read_train_ids)
         if self.pseudo_label_dir is None:
             self.refuse_other_size(name, size, native)
         return label
@@ -353,7 +361,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _has_label(self, name: str) -> bool:
         return bool(self.labels) or (self.labels is None and os.path.isfile(self.label_path(name)))
 
-    def _label_file(self, name: str) -> Path:
+    def label_file(self, name: str) -> Path:
+        """The file that the label of the image `name` is read from: a pseudo-label, or the data's own."""
         if self.pseudo_label_dir is not None:
             return self.pseudo_label_dir / f"{self.key(name)}.png"
         return self.label_path(name)
@@ -402,7 +411,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self._refuse_missing("image", (self.image_path(name) for name in self.names), remedy)
         if self.pseudo_label_dir is not None:
             remedy = "generate them over this very list of images, or give --skip-bad-images if they were made with it"
-            self._refuse_missing("pseudo-label", (self._label_file(name) for name in self.names), remedy)
+            self._refuse_missing("pseudo-label", (self.label_file(name) for name in self.names), remedy)
         elif self.labels:
             self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)
 

@@ -23,10 +23,11 @@ def strong_augmentation(images: Tensor, jitter: float, blur: float, generator: t
     for image in images:
         coloured, blurred, sigma, *factors = torch.rand(7, generator=generator).tolist()
         pixels = image.float()
-        if jitter and coloured < 0.8:
-            pixels = colour_jitter(pixels, *(jitter * (2 * factor - 1) for factor in factors))
-        if blur and blurred < 0.5:
-            pixels = gaussian_blur(pixels, 0.15 + sigma * max(blur - 0.15, 0))
+        with torch.autocast(images.device.type, enabled=False):
+            if jitter and coloured < 0.8:
+                pixels = colour_jitter(pixels, *(jitter * (2 * factor - 1) for factor in factors))
+            if blur and blurred < 0.5:
+                pixels = gaussian_blur(pixels, 0.15 + sigma * max(blur - 0.15, 0))
         changed.append(pixels)
     return torch.stack(changed).round().clamp(0, 255).to(torch.uint8)
 
