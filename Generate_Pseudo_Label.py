@@ -8,7 +8,7 @@ the same command goes on where it stopped.
 Examples:
   python Generate_Pseudo_Label.py
   python Generate_Pseudo_Label.py --preset builtin --restore-from snapshots/builtin/step1/last.pth
-  torchrun --standalone --nproc-per-node 4 Generate_Pseudo_Label.py   # on four GPUs, the same masks
+  torchrun --standalone --nproc-per-node 4 Generate_Pseudo_Label.py   # on four GPUs
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from utils.system.machine import set_up  # before torch
 
 import torch
 
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("pseudo", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
+    set_up(options)
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
     folder = Path(options.ssl_target_dir)
@@ -82,7 +85,7 @@ def identity(options: Options, images: SegmentationDataset, segmenter: DeepLab) 
     return {
         "weights": fingerprint(segmenter),
         "architecture": segmenter.architecture,
-        "options": [options.input_size_target, options.amp, options.batch_size],
+        "options": [options.input_size_target, options.amp, options.batch_size, options.tf32],
         "device": [segmenter.input_mean.device.type, torch.__version__],
         "root": str(images.root.resolve()),
         "images": [[found.st_size, found.st_mtime_ns] if found else None for found in files],

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from tqdm import tqdm
 
 from dataset import READERS

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import utils.system.machine  # noqa: F401 - before torch
+
 import evaluate_cityscapes
 import Generate_Pseudo_Label
 import train_step1

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.system.machine import set_up  # before torch
+
 from utils.options import config
 from utils.prediction.evaluation import Variants, evaluate
 from utils.prediction.pseudo_labels import fingerprint
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
+    set_up(options)
     if options.json and distributed.is_main():
         check_can_write("--json", Path(options.json))
     classes = build.classes(options)

@@ -22,6 +22,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import SPLITS, Settings, prepare, verify
 from utils.options import config

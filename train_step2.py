@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.system.machine import set_up  # before torch
+
 from utils.options import config
 from utils.setup import build
 from utils.system import distributed, logs
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("step2", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
-    build.seed_everything(options.random_seed, options.deterministic)
+    set_up(options)
     classes = build.classes(options, training=True)
     data = Data(
         source=build.source_data(options, classes),

@@ -22,6 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import utils.system.machine  # noqa: F401 - before torch
+
 import demo
 from bench.results import write_section
 from dataset.builtin import write_benchmark

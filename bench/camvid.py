@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import utils.system.machine  # noqa: F401 - before torch
+
 import demo
 from bench.builtin_gains import ALL_TERMS, gains, miou, once, paper_weights, run_stages, spread
 from bench.results import write_section

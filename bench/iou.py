@@ -23,6 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import utils.system.machine  # noqa: F401 - before torch
+
 import cv2
 import numpy as np
 import numpy.typing as npt

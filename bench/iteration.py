@@ -31,6 +31,8 @@ from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.system.machine import set_up  # before torch
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -132,9 +134,9 @@ class Case:
 
     def __init__(self, arguments: argparse.Namespace, kinds: Sequence[str] = KINDS) -> None:
         stage = f"step{arguments.stage}"
-        torch.manual_seed(0)
         self.options = {kind: _options(arguments, stage, kind) for kind in kinds}
         options = self.options[kinds[0]]
+        set_up(options)
         segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
         set_training_mode(segmenter, options.bn)
         self.device = segmenter.input_mean.device

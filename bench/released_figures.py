@@ -11,11 +11,13 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import utils.system.machine  # noqa: F401 - before torch
+
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.methods.bafft import Terms, category_terms
 from model.terms.memory import RingBuffers, SourceMemory

@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from bench.results import write_section
 from dataset.builtin import write_benchmark
 from utils.options import config

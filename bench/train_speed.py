@@ -35,6 +35,8 @@ from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.system.machine import set_up  # before torch
+
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType
@@ -102,8 +104,8 @@ class Case:
     """A trainer whose predictions are forced and whose source memory is full, and a pair of batches for it."""
 
     def __init__(self, stage: int, given: dict[str, Any], data: Data | None = None) -> None:
-        torch.manual_seed(0)
         options = config.resolve(f"step{stage}", given)
+        set_up(options)
         self.segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
         set_training_mode(self.segmenter, options.bn)
         self.device = self.segmenter.input_mean.device

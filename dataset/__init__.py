@@ -1,5 +1,7 @@
 """Readers of the data sets, by the name under which a preset asks for them."""
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from dataset.aerial import Aerial
 from dataset.base import SegmentationDataset
 from dataset.camvid import CamVid

@@ -92,11 +92,12 @@ def _ctrl_c_is_heard() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _operations_as_before() -> Iterator[None]:
-    """A run with `--deterministic` chooses them for the whole process."""
-    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    """A script sets them for the whole process (`utils.system.machine.set_up`)."""
+    before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
+    benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
     yield
     torch.use_deterministic_algorithms(before)
-    torch.backends.cudnn.benchmark = benchmark
+    cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from model.methods.bafft import Batch
 from model.networks.batchnorm import set_training_mode
 from utils.options import config
 from utils.setup import build
+from utils.system import machine
 from utils.training.trainer import Data, Trainer
 
 pytestmark = pytest.mark.gpu
@@ -21,9 +22,9 @@ REAL = pytest.mark.skipif(torch.version.cuda is None, reason="a pretended GPU co
 
 
 def trainer(**options: Any) -> Trainer:
-    torch.manual_seed(0)
     given = {"preset": "builtin", "num_prototype": 1, "autotune": False, **options}
     resolved = config.resolve("step1", given)
+    machine.set_up(resolved)
     segmenter = build.segmenter(resolved, frozenset(), CITYSCAPES)
     set_training_mode(segmenter, resolved.bn)
     domain = cast(Any, SimpleNamespace(table=CITYSCAPES))

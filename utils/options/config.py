@@ -238,6 +238,11 @@ class Options:
     amp: str = option(
         "off", "mixed precision; apex is apex-O1, in training alone", NETWORK, choices=(*AMP_DTYPES, "apex")
     )
+    tf32: bool = option(
+        True,
+        "let float32 convolutions round their inputs to TF32, as PyTorch does by default (GPUs since Ampere)",
+        NETWORK,
+    )
     cpu: bool = option(False, "do not use a GPU", NETWORK)
 
     # Files

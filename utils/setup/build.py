@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -45,28 +43,13 @@ def device(options: Options) -> torch.device:
     return chosen
 
 
-def placed(network: Module, options: Options) -> Module:
+def to_device(network: Module, options: Options) -> Module:
     """The network on its device, its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
     count_batches_on_host(network)
-    torch.backends.cudnn.benchmark = options.autotune and not options.deterministic
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
     return network
-
-
-def seed_everything(seed: int, deterministic: bool = False) -> None:
-    """Seed all random generators.
-
-    deterministic: also choose operations that compute the same bits every time. On a GPU a few of torch's have no such
-    form: those are named by a warning.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
 
 
 def classes(options: Options, *, training: bool = False) -> ClassTable:
@@ -316,7 +299,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
         if options.norm == "inplace-abn":
             raise UserError("--sync-bn: found --norm inplace-abn, expected batchnorm: leave one of them out")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return placed(network, options)
+    return to_device(network, options)
 
 
 def resumed_from(options: Options) -> Path | None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+import utils.system.machine  # noqa: F401 - before torch
+
 import numpy as np
 import torch
 from torch import Tensor

@@ -35,7 +35,7 @@ from utils.prediction.evaluation import evaluate
 from utils.reporting.sinks import JsonLines, TensorBoard
 from utils.setup import build
 from utils.states import checkpoint
-from utils.system import distributed, interrupt, lock
+from utils.system import distributed, interrupt, lock, machine
 from utils.system.errors import UserError
 from utils.system.files import check_can_write, remove_leftovers
 from utils.system.logs import logger, revision
@@ -93,7 +93,7 @@ class Trainer:
                 self.discriminators["feature"] = FeatureDiscriminator(
                     segmenter.feature_dim, options.discriminator_width
                 )
-            build.placed(self.discriminators, options)
+            build.to_device(self.discriminators, options)
             if terms.matching:
                 split = ClassSplit(table.num_classes, table.stuff, table.things)
                 gather = distributed.gather if distributed.size() > 1 else None
@@ -108,7 +108,7 @@ class Trainer:
             segmenter, self.discriminators, self.memory, terms, amp_dtype=self.precision.autocast
         )
         if distributed.rank():  # the networks are built: from here on each process has its own random numbers
-            build.seed_everything(options.random_seed + distributed.rank())
+            machine.seed_everything(options.random_seed + distributed.rank())
 
     def run(self) -> None:
         """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped.

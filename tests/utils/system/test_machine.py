@@ -1,0 +1,86 @@
+"""Settings of the whole process: set before torch starts, and by one call of a script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.processes import ROOT
+from tests.scripts import call
+from utils.options import config
+from utils.system import machine
+
+# Runs a module up to its first import of torch, and prints how OpenMP's idle threads will wait from there on.
+PROBE = """
+import os, runpy, sys
+
+class AtTorch:
+    def find_spec(name, *_):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            sys.stdout.flush()
+            os._exit(0)
+
+sys.meta_path.insert(0, AtTorch)
+sys.path.insert(0, os.getcwd())
+entry = sys.argv[1]
+(runpy.run_path if entry.endswith(".py") else runpy.run_module)(entry, run_name="entry")
+"""
+ENTRIES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("bench/*.py"))
+    if "__main__" in path.read_text(encoding="utf-8")
+)
+MODULES = ("dataset.check.__main__", "dataset.builtin.__main__", "utils.states.checkpoint")
+
+
+@pytest.mark.parametrize("entry", [*ENTRIES, *MODULES])
+def test_idle_threads_are_to_sleep_before_torch_starts(entry):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", PROBE, entry]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout in ("passive\n", "")  # nothing: torch is not used
+
+
+def test_there_are_entries():
+    assert len(ENTRIES) > 15 and "Generate_Pseudo_Label.py" in ENTRIES and "bench/train_speed.py" in ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "benchmark", "tf32", "deterministic"),
+    [
+        ((), True, True, False),
+        (("--no-autotune",), False, True, False),
+        (("--no-tf32",), True, False, False),
+        (("--deterministic",), False, True, True),
+    ],
+)
+def test_options_become_settings_of_torch(arguments, benchmark, tf32, deterministic):
+    machine.set_up(config.parse("step1", arguments)[0])
+    assert torch.backends.cudnn.benchmark == benchmark
+    assert torch.backends.cudnn.allow_tf32 == tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+def test_all_generators_are_seeded():
+    drawn = []
+    for seed in (5, 5, 6):
+        machine.seed_everything(seed)
+        drawn.append((float(torch.rand(())), float(np.random.rand())))
+    assert drawn[0] == drawn[1] and drawn[1][0] != drawn[2][0] and drawn[1][1] != drawn[2][1]
+
+
+@pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])
+def test_every_script_that_runs_a_network_sets_the_machine_up_once(after_stage1, monkeypatch, script):
+    seen: list[config.Options] = []
+    monkeypatch.setattr(sys.modules[call.__globals__["MAINS"][script].__module__], "set_up", seen.append)
+    weights = [] if script in ("step1", "step2") else ["--restore-from", str(Path("snapshots/builtin/step1/last.pth"))]
+    call(script, "--no-tf32", *weights, *(["--overwrite"] if script == "step1" else []))
+    assert [options.tf32 for options in seen] == [False]

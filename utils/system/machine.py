@@ -1,0 +1,48 @@
+"""What holds for the whole process: idle threads, cuDNN, TF32, determinism, seeds.
+
+Every script imports this module before all others that could start torch, and a script that runs a network calls
+`set_up` once, before it builds anything.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Protocol
+
+# Read when torch starts. Idle threads that spin make every process beside them many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+
+
+class Settings(Protocol):
+    """The options that concern the machine (`utils.options.config.Options`)."""
+
+    random_seed: int
+    deterministic: bool
+    autotune: bool
+    tf32: bool
+
+
+def set_up(settings: Settings) -> None:
+    """Apply `--autotune`, `--tf32` and `--deterministic` to this process, and seed all its random generators.
+
+    Under `--deterministic` every operation computes the same bits each time; a few of a GPU's have no such form, which
+    torch names in a warning. TF32 concerns convolutions only: matrix products of float32 tensors never use it.
+    """
+    torch.backends.cudnn.benchmark = settings.autotune and not settings.deterministic
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    seed_everything(settings.random_seed)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
