@@ -1,0 +1,449 @@
+"""Real images, three pairs of domains, MobileNetV2 from ImageNet weights: what each method and each part of it gives.
+
+    python bench/real.py carla_to_cityscapes source_only --seed 1 --data /where/realdata   # train and score one arm
+    python bench/real.py --table                                                         # bench/RESULTS.md
+
+An arm is a chain of stages, each a call of one of the project's scripts, on one thread. All arms of a pair take the
+same number of source steps under one schedule of the learning rates, and are scored at the end (last.pth): only the
+method differs. Arms of a seed share the stages that they have in common. A stage that is finished is not run again, and
+one that was killed resumes; an arm whose score is there is left alone. Target labels report the score and do nothing
+else; the score on the source's own validation images, where there are any, may choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import platform
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.builtin_gains import spread
+from bench.results import write_section
+from utils.options import config
+from utils.system.errors import UserError
+from utils.system.files import write_json
+from utils.system.logs import revision
+
+ROOT = Path(__file__).resolve().parent.parent
+SCORES = ROOT / "bench" / "scores" / "real"
+SEEDS = (1, 2, 3)
+
+# The learning rate of every arm at a source step: RATE (1 - step / total)^POWER.
+RATE = 4e-3
+POWER = 0.9
+BATCH = 2
+SAVE = 500  # steps between checkpoints, which a killed run resumes from
+
+# Large blocks of memory are kept and lie on large pages: a seventh of the processor time less on one core (glibc).
+KEEP_MEMORY = "hugetlb=1", "mmap_threshold=4294967296", "trim_threshold=4294967296", "top_pad=67108864"
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in KEEP_MEMORY),
+}
+
+Arguments = tuple[str, ...]
+
+# In place of {data} and {weights} come the folder of the data and the file of the ImageNet weights.
+WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Source steps of every arm; of them the first `start` on the source, before any adaptation, and the next `align`
+    of stage 1 where stage 2 follows."""
+
+    total: int
+    start: int
+    align: int
+
+    def rate(self, first: int) -> float:
+        """The learning rate at a source step."""
+        return RATE * (1 - first / self.total) ** POWER
+
+
+@dataclass(frozen=True)
+class Pair:
+    """common: arguments of every script; source: of those that train; source_test: of the evaluation script where it
+    scores the source's validation images, empty where there are none."""
+
+    title: str
+    schedule: Schedule
+    common: Arguments
+    source: Arguments
+    source_test: Arguments = ()
+
+
+PAIRS = {
+    "carla_to_cityscapes": Pair(
+        "CARLA -> Cityscapes (256)",
+        Schedule(total=3000, start=1500, align=500),
+        common=(
+            *("--preset", "own_images", "--target", "folder:{data}/cityscapes256"),
+            *("--classes", "{data}/carla/classes.yaml", "--input-size-target", "320,160"),
+        ),
+        source=("--source", "folder:{data}/carla", "--input-size", "320,240"),
+        source_test=(
+            *("--preset", "own_images", "--target", "folder:{data}/carla"),
+            *("--classes", "{data}/carla/classes.yaml", "--input-size-target", "320,240"),
+        ),
+    ),
+    "camvid_to_idd": Pair(
+        "CamVid -> India Driving Dataset",
+        Schedule(total=2000, start=1000, align=400),
+        common=(
+            *("--preset", "own_images", "--target", "folder:{data}/idd"),
+            *("--classes", "{data}/idd/classes.yaml", "--input-size-target", "320,224"),
+        ),
+        source=(
+            *("--source", "folder", "--data-dir", "{data}/CamVid/train"),
+            *("--data-dir-labels", "{data}/camvid_as_idd/labels", "--data-list", "{data}/camvid_as_idd/train.txt"),
+            *("--input-size", "320,240"),
+        ),
+    ),
+    "camvid_day_to_dusk": Pair(
+        "CamVid day -> dusk",
+        Schedule(total=2000, start=1000, align=400),
+        common=("--preset", "camvid_day_to_dusk", "--data-dir-target", "{data}/CamVid"),
+        source=("--data-dir", "{data}/CamVid"),
+        source_test=(
+            *("--preset", "camvid_day_to_dusk", "--data-dir-target", "{data}/CamVid"),
+            *("--data-list-target-test", "val_day.txt"),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One call of a script, from source step `first` to `last`.
+
+    after: the stage before; its run goes on where `resumes`, else its weights are where this one starts.
+    masks: the stage that makes the pseudo-labels, if it uses any.
+    """
+
+    name: str
+    script: str
+    first: int
+    last: int
+    options: Arguments = ()
+    after: Stage | None = None
+    resumes: bool = False
+    masks: Stage | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.script != PSEUDO
+
+    def chain(self) -> Iterator[Stage]:
+        """All stages up to this one, in order."""
+        for stage in (self.after, self.masks):
+            if stage is not None:
+                yield from stage.chain()
+        yield self
+
+
+STEP1, STEP2, PSEUDO = "train_step1.py", "train_step2.py", "Generate_Pseudo_Label.py"
+
+NO_TERMS: Arguments = (
+    *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
+    *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
+)
+
+
+def weights(category: str) -> Arguments:
+    """The paper's, whatever the preset's; `category`: of the category and instance terms."""
+    adversarial = ("--lambda-adv-target", "0.001", "--lambda-adv-feat", "0.001")
+    return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
+
+
+def image_level(level: str) -> Arguments:
+    return () if level == "none" else ("--image-level", level)
+
+
+class Arms:
+    """The arms of a schedule: title and last stage by name."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.titles: dict[str, str] = {}
+        self.stages: dict[str, Stage] = {}
+        self._add("source_only", "source only", self._unadapted("source_only", "none"))
+        for level in ("lab", "fda"):
+            self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
+        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
+            self._paper(level, tail, words)
+
+    def _add(self, name: str, title: str, last: Stage) -> None:
+        self.titles[name], self.stages[name] = title, last
+
+    def _start(self, level: str) -> Stage:
+        """Training on the source, restyled by `level`, without adaptation."""
+        options = ("--source-only",) if level == "none" else (*NO_TERMS, "--bn", "source", *image_level(level))
+        return Stage(f"start_{level}", STEP1, 0, self.schedule.start, options)
+
+    def _unadapted(self, name: str, level: str) -> Stage:
+        return self._whole(name, self._start(level))
+
+    def _paper(self, level: str, tail: str, words: str) -> None:
+        """Both stages with the paper's weights and without any term."""
+        paper = self._stopped(f"align{tail}", level, weights("0.01"))
+        plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
+        title = f"stage 1 without any term{words} (BatchNorm statistics alone)"
+        self._add(f"no_terms{tail}", title, self._whole(f"no_terms{tail}", plain))
+        title = f"pseudo-labels alone{words} (stage 2 without any term of either stage)"
+        self._add(f"pseudo_labels{tail}", title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
+        self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
+        title = f"the paper's stage 1 and 2{words}"
+        self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
+
+    def _stopped(self, name: str, level: str, options: Arguments) -> Stage:
+        """Stage 1 as stage 2 takes it."""
+        first, last = self.schedule.start, self.schedule.start + self.schedule.align
+        return Stage(name, STEP1, first, last, (*options, *image_level(level)), self._start(level))
+
+    def _whole(self, name: str, stopped: Stage) -> Stage:
+        """The rest of a run that was stopped."""
+        return Stage(name, stopped.script, stopped.last, self.schedule.total, stopped.options, stopped, resumes=True)
+
+    def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
+        masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
+        options = (*options, *image_level(level))
+        return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
+
+
+ARMS = {name: Arms(pair.schedule) for name, pair in PAIRS.items()}
+NAMES = list(next(iter(ARMS.values())).titles)
+
+
+class Runner:
+    """Runs the stages of one pair and seed in the folder `out`, which holds a folder for each stage."""
+
+    def __init__(self, pair: Pair, seed: int, data: Path, out: Path, cache: Path) -> None:
+        self.pair, self.seed, self.data, self.out, self.cache = pair, seed, data, out, cache
+
+    def finish(self, last: Stage) -> dict[str, Any]:
+        """Run what is missing of an arm up to its last stage, and score it."""
+        stages = list(dict.fromkeys(last.chain()))
+        records = [self.stage(stage) for stage in stages]
+        scores = {"target": self.evaluate(last, self.pair.common)}
+        if self.pair.source_test:
+            scores["source"] = self.evaluate(last, self.pair.source_test)
+        target = scores["target"]
+        return {
+            "miou": mean(target),
+            "iou": target["iou"],
+            "images": target["images"],
+            "source_miou": mean(scores["source"]) if "source" in scores else None,
+            "minutes": round(sum(record["minutes"] for record in records), 1),
+            "processor_minutes": round(sum(record["processor_minutes"] for record in records), 1),
+            "steps": last.last,
+            "stages": [{"name": stage.name, **record} for stage, record in zip(stages, records, strict=True)],
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        }
+
+    def stage(self, stage: Stage) -> dict[str, Any]:
+        """Run a stage unless it is finished; returns what it took. A second process waits for the first."""
+        folder = self.out / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        done, attempts = folder / "done.json", folder / "attempts.jsonl"
+        with open(folder / "stage.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                command, began = self.command(stage), time.monotonic()
+                code = self.call(command, self.out / f"{stage.name}.log")
+                with open(attempts, "a") as file:
+                    file.write(json.dumps({"s": time.monotonic() - began, "cpu_s": children_seconds()}) + "\n")
+                if code:
+                    raise UserError(f"{stage.name}: exit code {code}; see {self.out / f'{stage.name}.log'}")
+                times = [json.loads(line) for line in attempts.read_text().splitlines()]
+                record = {
+                    "minutes": round(sum(entry["s"] for entry in times) / 60, 2),
+                    "processor_minutes": round(sum(entry["cpu_s"] for entry in times) / 60, 2),
+                    "options": [part.replace(str(self.data), "{data}") for part in self.options(stage)],
+                    "revision": revision(),
+                }
+                write_json(done, record)
+            return json.loads(done.read_text())
+
+    def options(self, stage: Stage) -> Arguments:
+        """What makes the stage what it is, without folders."""
+        if not stage.trains:
+            return ()
+        schedule = self.pair.schedule
+        first = stage.after.first if stage.resumes and stage.after else stage.first  # of the run that goes on
+        return (
+            *("--random-seed", str(self.seed), "--batch-size", str(BATCH), "--learning-rate"),
+            *(f"{schedule.rate(first):.4g}", "--power", str(POWER)),
+            *("--num-steps", str(schedule.total - first), "--num-steps-stop", str(stage.last - first)),
+            *stage.options,
+        )
+
+    def command(self, stage: Stage) -> list[str]:
+        folder = self.out / stage.name
+        command = [stage.script, *self.pair.common, "--cache", str(self.cache), "--num-workers", "0", "--cpu"]
+        before = None if stage.after is None else str(self.out / stage.after.name / "last.pth")
+        if not stage.trains:
+            command += ["--restore-from", before or "none", "--ssl-target-dir", str(folder / "masks")]
+            return self.filled(command)
+        command += [*self.pair.source, *self.options(stage), "--save-pred-every", str(SAVE), "--keep-last", "0"]
+        command += ["--snapshot-dir", str(folder)]
+        if stage.masks is not None:
+            command += ["--ssl-target-dir", str(self.out / stage.masks.name / "masks")]
+        if (folder / "last.pth").exists():
+            command.append("--continue-train")
+        elif stage.resumes:
+            command += ["--continue-train", before or ""]
+        else:
+            command += ["--restore-from", before or WEIGHTS]
+        return self.filled(command)
+
+    def evaluate(self, stage: Stage, images: Arguments) -> dict[str, Any]:
+        path = self.out / stage.name / "scores.json"
+        command = ["evaluate_cityscapes.py", *images, "--restore-from", str(self.out / stage.name / "last.pth")]
+        command += ["--save", "none", "--json", str(path), "--num-workers", "0", "--cpu"]
+        code = self.call(self.filled(command), self.out / f"{stage.name}.log")
+        if code:
+            raise UserError(f"{stage.name}: evaluation failed with code {code}")
+        return json.loads(path.read_text())
+
+    def filled(self, command: Sequence[str]) -> list[str]:
+        return [part.replace("{data}", str(self.data)) for part in command]
+
+    def call(self, command: list[str], log: Path) -> int:
+        """Run a script of the project on one thread; its output is appended to `log`."""
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"$ python {shlex.join(command)}\n")
+            file.flush()
+            return subprocess.run(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=os.environ | ENVIRONMENT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            ).returncode
+
+
+_counted = 0.0
+
+
+def children_seconds() -> float:
+    """Processor time of the finished children since the last call."""
+    global _counted
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = usage.ru_utime + usage.ru_stime
+    own, _counted = total - _counted, total
+    return own
+
+
+def mean(scores: dict[str, Any]) -> float:
+    """The mean over the whole class table."""
+    return next(iter(scores["means"].values()))
+
+
+def path_of(scores: Path, pair: str, arm: str, seed: int) -> Path:
+    return scores / pair / arm / f"seed{seed}.json"
+
+
+def read(scores: Path, pair: str) -> dict[str, dict[int, dict[str, Any]]]:
+    """The records of a pair by arm and seed; an arm without any is left out."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for arm in NAMES:
+        paths = {seed: path_of(scores, pair, arm, seed) for seed in SEEDS}
+        records = {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
+        if records:
+            found[arm] = records
+    return found
+
+
+def table(scores: Path) -> list[str]:
+    """Of every pair: the means over the seeds, the gain over source only on the same seeds, and the IoU per class."""
+    lines: list[str] = []
+    for name, pair in PAIRS.items():
+        records, titles = read(scores, name), ARMS[name].titles
+        base = {seed: 100 * record["miou"] for seed, record in records.get("source_only", {}).items()}
+        lines += [
+            f"### {pair.title}: {pair.schedule.total} source steps",
+            "",
+            f"| target mIoU, % | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean ± std | over source only | "
+            "source val | minutes | processor minutes |",
+            "|---" * (len(SEEDS) + 6) + "|",
+        ]
+        for arm, of_seed in records.items():
+            values = {seed: 100 * record["miou"] for seed, record in of_seed.items()}
+            cells = " | ".join(f"{values[seed]:.1f}" if seed in values else "not run" for seed in SEEDS)
+            gain = [values[seed] - base[seed] for seed in values if seed in base]
+            on_source = [100 * r["source_miou"] for r in of_seed.values() if r["source_miou"] is not None]
+            times = [statistics.mean(r[key] for r in of_seed.values()) for key in ("minutes", "processor_minutes")]
+            lines.append(
+                f"| {titles[arm]} | {cells} | {spread(list(values.values()))} | "
+                f"{spread(gain) if gain and arm != 'source_only' else ''} | "
+                f"{spread(on_source) if on_source else ''} | {times[0]:.0f} | {times[1]:.0f} |"
+            )
+        missing = [title for arm, title in titles.items() if arm not in records]
+        if missing:
+            lines += ["", f"Not run: {'; '.join(missing)}."]
+        if records:
+            lines += ["", *class_table(records, titles)]
+        lines.append("")
+    return lines[:-1]
+
+
+def class_table(records: dict[str, dict[int, dict[str, Any]]], titles: dict[str, str]) -> list[str]:
+    names = list(next(iter(next(iter(records.values())).values()))["iou"])
+    lines = [f"| IoU, %, mean of the seeds | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for arm, of_seed in records.items():
+        columns = [[record["iou"][name] for record in of_seed.values()] for name in names]
+        cells = [f"{100 * statistics.mean(column):.1f}" if None not in column else "absent" for column in columns]
+        lines.append(f"| {titles[arm]} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pair", nargs="?", choices=PAIRS, help="the pair of domains")
+    parser.add_argument("arm", nargs="?", choices=NAMES, help="the arm")
+    parser.add_argument("--seed", type=int, choices=SEEDS, default=SEEDS[0])
+    parser.add_argument(
+        "--data", default=os.environ.get("BAFFT_REALDATA"), help="folder of the images [BAFFT_REALDATA]"
+    )
+    parser.add_argument("--out", type=Path, default=Path("result/real"), help="folder of checkpoints and logs")
+    parser.add_argument("--scores", type=Path, default=SCORES, help="folder of the scores")
+    parser.add_argument("--table", action="store_true", help="write the section of the results page from the scores")
+    arguments = parser.parse_args()
+    if arguments.table:
+        lines = table(arguments.scores)
+        write_section("real", "python bench/real.py --table", lines)
+        print("\n".join(lines))
+        return
+    if arguments.arm is None:
+        raise UserError("found no pair or no arm, expected both, such as carla_to_cityscapes source_only (see --help)")
+    if not arguments.data or not Path(arguments.data).is_dir():
+        raise UserError(f"--data: {arguments.data}: expected the folder of the real images, or set BAFFT_REALDATA")
+    path = path_of(arguments.scores, arguments.pair, arguments.arm, arguments.seed)
+    if path.exists():
+        print(f"{path} is there")
+        return
+    out = arguments.out.absolute()
+    folder = out / arguments.pair / f"seed{arguments.seed}"
+    runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out / "cache")
+    record = runner.finish(ARMS[arguments.pair].stages[arguments.arm])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    print(f"{arguments.pair} {arguments.arm} seed {arguments.seed}: {100 * record['miou']:.1f}")
+
+
+if __name__ == "__main__":
+    config.run(main)

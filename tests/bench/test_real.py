@@ -1,0 +1,116 @@
+"""The bench of the real pairs: what its arms are, what is run again, and its table; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bench import real
+from bench.real import ARMS, NAMES, PAIRS, Runner, Stage, table
+
+
+class Pretended(Runner):
+    """Writes what the scripts would write, and notes the calls."""
+
+    def __init__(self, pair: str, out: Path, fails: str = "") -> None:
+        super().__init__(PAIRS[pair], 2, Path("/data"), out, out / "cache")
+        self.calls: list[list[str]] = []
+        self.fails = fails
+
+    def call(self, command: list[str], log: Path) -> int:
+        self.calls.append(command)
+        if "--json" in command:
+            scores = {"means": {"all": 0.25}, "iou": {"road": 0.5, "pole": 0.0}, "images": 3}
+            Path(command[command.index("--json") + 1]).write_text(json.dumps(scores))
+        elif "--snapshot-dir" in command:
+            (Path(command[command.index("--snapshot-dir") + 1]) / "last.pth").touch()
+        return 1 if self.fails and log.stem == self.fails else 0
+
+
+def value(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def trained(stage: Stage) -> list[Stage]:
+    return [one for one in dict.fromkeys(stage.chain()) if one.trains]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("arm", NAMES)
+def test_each_arm_takes_the_same_source_steps_without_a_gap(pair: str, arm: str) -> None:
+    stages = trained(ARMS[pair].stages[arm])
+    assert stages[0].first == 0 and stages[-1].last == PAIRS[pair].schedule.total
+    assert all(before.last == after.first for before, after in pairwise(stages))
+
+
+@pytest.mark.parametrize("arm", NAMES)
+def test_each_arm_has_the_learning_rates_of_one_run(arm: str) -> None:
+    """A run over the remaining steps, from the rate that was reached, decays as the whole run would have."""
+    runner = Runner(PAIRS["carla_to_cityscapes"], 1, Path(), Path(), Path())
+    for stage in trained(ARMS["carla_to_cityscapes"].stages[arm]):
+        options = list(runner.options(stage))
+        rate, planned, stop = (
+            float(value(options, f"--{name}")) for name in ("learning-rate", "num-steps", "num-steps-stop")
+        )
+        assert planned - stop == 3000 - stage.last
+        for left in (1, planned - stop or 1):
+            step = planned - left  # of this run
+            assert rate * (1 - step / planned) ** 0.9 == pytest.approx(4e-3 * (left / 3000) ** 0.9, rel=1e-3)
+
+
+def test_an_arm_runs_its_stages_in_order_and_none_twice(tmp_path: Path) -> None:
+    runner = Pretended("camvid_day_to_dusk", tmp_path)
+    record = runner.finish(ARMS["camvid_day_to_dusk"].stages["paper_step2"])
+    scripts = [command[0] for command in runner.calls]
+    assert scripts == [
+        real.STEP1,
+        real.STEP1,
+        real.PSEUDO,
+        real.STEP2,
+        "evaluate_cityscapes.py",
+        "evaluate_cityscapes.py",
+    ]
+    start, align, masks, second, *_ = runner.calls
+    assert "--source-only" in start and value(start, "--restore-from") == "/data/pretrained/mobilenet_v2_features.pth"
+    assert value(align, "--restore-from") == str(tmp_path / "start_none" / "last.pth")
+    assert value(masks, "--restore-from") == value(second, "--restore-from") == str(tmp_path / "align" / "last.pth")
+    assert value(masks, "--ssl-target-dir") == value(second, "--ssl-target-dir")
+    assert (record["miou"], record["source_miou"], record["steps"]) == (0.25, 0.25, 2000)
+    assert [stage["name"] for stage in record["stages"]] == ["start_none", "align", "paper_step2_masks", "paper_step2"]
+    runner.calls.clear()
+    runner.finish(ARMS["camvid_day_to_dusk"].stages["source_only"])
+    rest = runner.calls[0]
+    assert value(rest, "--continue-train") == str(tmp_path / "start_none" / "last.pth")
+    assert (value(rest, "--num-steps"), value(rest, "--num-steps-stop")) == ("2000", "2000")
+    assert len(runner.calls) == 3
+
+
+def test_a_killed_stage_resumes_and_its_time_counts(tmp_path: Path) -> None:
+    stage = ARMS["camvid_to_idd"].stages["source_only"].after
+    assert stage is not None
+    with pytest.raises(real.UserError, match="start_none: exit code 1"):
+        Pretended("camvid_to_idd", tmp_path, fails="start_none").stage(stage)
+    runner = Pretended("camvid_to_idd", tmp_path)
+    runner.stage(stage)
+    assert runner.calls[0][-1] == "--continue-train" and "--restore-from" not in runner.calls[0]
+    assert len((tmp_path / "start_none" / "attempts.jsonl").read_text().splitlines()) == 2
+
+
+def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
+    def write(arm: str, seed: int, miou: float) -> None:
+        path = real.path_of(tmp_path, "camvid_to_idd", arm, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"miou": miou, "iou": {"road": miou, "pole": 0.0}, "source_miou": None}
+        path.write_text(json.dumps(record | {"minutes": 3.0, "processor_minutes": 2.0}))
+
+    write("source_only", 1, 0.2)
+    write("source_only", 2, 0.3)
+    write("paper_step2", 2, 0.35)
+    lines = table(tmp_path)
+    assert "| source only | 20.0 | 30.0 | not run | 25.0 ± 7.1 |  |  | 3 | 2 |" in lines
+    assert "| the paper's stage 1 and 2 | not run | 35.0 | not run | 35.0 | 5.0 |  | 3 | 2 |" in lines
+    assert "| source only | 25.0 | 0.0 |" in lines
+    assert sum(line.startswith("Not run: source only;") for line in lines) == 2
