@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     truth, truth_ids = ground_truth(reader, folders.gt_dir, options.gt_ids)
     names = scored_list(options, folders.gt_dir, by_user="data_list_target_test" in given)
     if names is not None:
-        keys = [reader.key(name) for name in reader.listed(names)]
+        keys = reader.listed_keys(names, truth)
         unlabelled = [key for key in keys if key not in truth]
         if unlabelled:
             raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
-from dataset.reading import IMAGE_SUFFIXES, image_names, read_list
+from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
 
 IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
@@ -25,18 +25,20 @@ class Aerial(SegmentationDataset):
 
     table = AERIAL
     id_map = AERIAL_IDS
+    image_folders = (IMAGES,)
+    label_folders = (LABELS,)
     layout = f"{IMAGES}/NAME.png (or .jpg), {LABELS}/NAME.png and the list SPLIT.txt, see prepare_aerial.py"
 
     def find_names(self, split: str) -> list[str]:
         path = self.root / f"{split}.txt"
         if path.is_file():
-            return read_list(path)
+            return self.resolved(path)
         if split != "train" or any(self.root.glob("*.txt")):
             return []
-        return sorted({self.key(name) for name in image_names(self.below(self.root, IMAGES))})
+        return sorted({self.key(name) for name in super().find_names(split)})
 
     def image_path(self, name: str) -> Path:
-        stem = self.below(self.root, IMAGES) / self.key(name)
+        stem = self.image_folder(self.split) / self.key(name)
         candidates = [Path(f"{stem}{suffix}") for suffix in IMAGE_SUFFIXES]
         return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -26,13 +26,15 @@ from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
 from dataset.reading import (
     IMAGE_SUFFIXES,
-    held,
+    Line,
+    contents,
     image_names,
     image_size,
     namesake,
     read_ids,
     read_image,
-    read_list,
+    read_lines,
+    refuse_name,
 )
 from utils.system.errors import UserError, fault, one_line
 
@@ -45,9 +47,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images, and where wanted their labels, as uint8 tensors.
 
     Args:
-        root: the data set's folder.
-        list_file: relative names, one a line; without it the names are found in the tree, sorted. One of `tree_lists`
-            in `root` need not be there.
+        root: the data set's folder. Where labels need not be there, `root` may also be the very folder of images, or
+            a single image.
+        list_file: a name, or the names of an image and its label, per line. A name is relative to the folder of images;
+            what other projects write is understood too: the folders of the layout before it, the name of the label, no
+            ending or another one. Without a list the names are found in the tree, sorted. One of `tree_lists` in `root`
+            need not be there.
         split: part of the data set, where its folders are split.
         size: width and height to which images are resized (bicubic); None leaves them as they are.
         labels: False never touches a label file, and samples have no "label"; None gives one where there is a file.
@@ -59,8 +64,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: of the augmentation, with the sample's running number.
         pseudo_label_dir: labels are read from `<pseudo_label_dir>/<key>.png`, train ids of any size.
         label_root: root of the labels where they lie apart, as for restyled images. `root` and `label_root` may
-            then also be the very folders of images and of labels, and a restyled image may have another size than
-            its label, as long as it shows the same: width over height within 5 %.
+            then also be the very folders of images and of labels.
         skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
         cache: keeps what was read for the next epoch and the next run. It holds images at `size`, but native ones
             where scale or jitter wants these; the samples are the same with it and without.
@@ -70,9 +74,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
     "size", the image's native (width, height).
 
-    Raises UserError: at construction for a missing folder, list, image or label file, an empty list, or two
-    names with the same key; at indexing for a file that cannot be read, or a label and an image of different
-    sizes.
+    A label may have another size than its image, as those of restyled or reduced images have, but not another shape:
+    width over height is the same within 5 %.
+
+    Raises UserError: at construction for a missing folder, list, image or label file, an empty list, a line that pairs
+    an image with another's label, or two names with the same key; at indexing for a file that cannot be read, or a
+    label and an image of different shapes.
     """
 
     table: ClassTable
@@ -85,6 +92,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """The tree below the root in words, for messages."""
     largest_id: int = IGNORE
     """The largest label id that a label file may hold."""
+    image_folders: tuple[str, ...] = ("images",)
+    """Folders of images in the layout, the usual one first; other projects put them before the names of their lists."""
+    label_folders: tuple[str, ...] = ("labels",)
+    """As `image_folders`, of labels."""
     tree_lists: Mapping[str, Callable[[Path], list[str]]] = {}
     """Lists that need no file: what they hold below a root."""
     misfits: Collection[str] = ()
@@ -118,6 +129,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise UserError(f"image size: {size} given, expected width and height, both positive")
         self.root = Path(root)
+        single = None
+        if not labels and self.root.is_file():
+            self.root, single = self.root.parent, self.root.name
         self.label_root = self.root if label_root is None else Path(label_root)
         self.split = split
         self.size = size
@@ -140,18 +154,38 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}"
         )
         self.left_out: list[str] = []
-        self.names = self._find_all(list_file)
+        self._unfound: list[str] = []
+        self.names = [single] if single is not None else self._find_all(list_file)
         if check:
             self._check_files()
 
     # What a subclass gives.
 
     def find_names(self, split: str) -> list[str]:
-        """Sorted relative names of all images of `split`."""
-        raise NotImplementedError
+        """Sorted relative names of all images of `split`; a log line tells how many files are passed over, and why."""
+        return self.taken(self._images_below(self.image_folder(split)))
+
+    def image_folder(self, split: str) -> Path:
+        """The folder to which the names of a split's images are relative."""
+        path = self.root / self.image_folders[0]
+        return path if path.is_dir() or not self.flat else self.root
 
     def image_path(self, name: str) -> Path:
-        raise NotImplementedError
+        return self.image_folder(self.split) / name
+
+    def refusal(self, name: str) -> str | None:
+        """Why an image file below the root, of this relative name, is none of the data set's images; None if it is."""
+        return None
+
+    @classmethod
+    def spellings(cls, name: str) -> Iterator[str]:
+        """Names that an image may have which a list calls `name`, the likeliest first."""
+        yield name
+        path = PurePosixPath(name)
+        stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+        for suffix in IMAGE_SUFFIXES:
+            yield f"{stem}{suffix}"
+            yield f"{stem}{suffix.upper()}"
 
     def label_path(self, name: str) -> Path:
         raise NotImplementedError
@@ -176,6 +210,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def prediction_key(cls, path: Path, folder: Path) -> str | None:
         """As `label_key`, for a predicted mask somewhere below `folder`."""
         return path.stem
+
+    @property
+    def flat(self) -> bool:
+        """Whether the root may be the very folder of images: where the labels lie apart or need not be there."""
+        return self.label_root != self.root or not self.labels
 
     def below(self, root: Path, folder: str) -> Path:
         """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
@@ -218,20 +257,46 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def listed(cls, path: str | Path) -> list[str]:
-        """The names of a list file; of one of `tree_lists` that is not there, what the tree beside it says.
+        """The names of a list file as written; of one of `tree_lists` that is not there, what the tree beside it says.
 
         Raises UserError when there are none.
         """
-        path = Path(path)
+        return [line.name for line in cls._lines(Path(path))]
+
+    @classmethod
+    def listed_keys(cls, path: str | Path, keys: Container[str]) -> list[str]:
+        """The keys of the images of a list; each line is read as one of `keys` if it can be."""
+        found = []
+        for name in cls.listed(path):
+            words = name.split()
+            written = [name, *words[: len(words) == 2]]  # an image and its label may be there, without endings
+            likely = (cls.key(other) for each in written for other in cls._likely(each, ()))
+            found.append(next((key for key in likely if key in keys), cls.key(name)))
+        return found
+
+    @classmethod
+    def _lines(cls, path: Path) -> list[Line]:
         if path.name not in cls.tree_lists or fault(path) != "not found":
-            return read_list(path)
+            return read_lines(path)
         names = cls.tree_lists[path.name](path.parent)
         if not names:
             raise UserError(
                 f"{path}: list not found, and no images to make it of; expected {cls.layout}; {path.parent} holds "
-                f"{held(path.parent)}"
+                f"{contents(path.parent)}"
             )
-        return names
+        return [Line(number, name) for number, name in enumerate(names, start=1)]
+
+    @classmethod
+    def _likely(cls, name: str, folders: Collection[str]) -> Iterator[str]:
+        """The spellings of a listed name, with all its folders first, then without those that lead to `folders` or to
+        folders of the layout. An absolute name is never taken whole."""
+        path = PurePosixPath(name)
+        parts = path.parts[1:] if path.is_absolute() else path.parts
+        known = {*folders, *cls.image_folders, *(PurePosixPath(folder).name for folder in cls.label_folders)}
+        for first in range(path.is_absolute(), len(parts)):
+            inside = first < len(parts) - 1 and parts[first] in cls.image_folders
+            if first == 0 or parts[first - 1] in known or inside:
+                yield from cls.spellings("/".join(parts[first:]))
 
     @classmethod
     def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
@@ -345,18 +410,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
         """Raises UserError when a label and an image of these sizes are no pair."""
-        if not self._fit(label, native):
+        if not _same_shape(label, native):
             raise UserError(
                 f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
-                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same "
-                f"{'size' if self.label_root == self.root else 'shape'}: replace one of them or remove the line from "
-                f"the list"
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same shape: replace one of them or "
+                f"remove the line from the list"
             )
-
-    def _fit(self, label: Size, native: Size) -> bool:
-        if self.label_root == self.root:
-            return label == native
-        return abs(label[0] * native[1] / (label[1] * native[0]) - 1) <= ASPECT_TOLERANCE
 
     def _has_label(self, name: str) -> bool:
         return bool(self.labels) or (self.labels is None and os.path.isfile(self.label_path(name)))
@@ -374,11 +433,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{self.label_root}: folder of labels not found; expected {self.layout} in it")
         if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
-        names = self.listed(list_file) if list_file is not None else self._names_that_fit()
+        names = self.resolved(Path(list_file)) if list_file is not None else self._names_that_fit()
         if not names:
             raise UserError(
-                f"{self.root}: no images of split {self.split!r} found; expected {self.layout}; it holds "
-                f"{held(self.root)}"
+                f"{self.root}: no images of split {self.split!r} found; expected {self.layout}{self._passed_over()}; "
+                f"it holds {contents(self.root)}"
             )
         by_key: dict[str, str] = {}
         for name in names:
@@ -390,25 +449,93 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 )
         return names
 
+    def resolved(self, path: Path) -> list[str]:
+        """The names of a list as the reader knows them; one that no image can be found for stays as written.
+
+        Raises UserError for a name outside of the data folder, an image that is listed twice, and an image that is
+        paired with another's label.
+        """
+        folders = {self.split, self.image_folder(self.split).name, self.root.absolute().name}
+        numbers: dict[str, int] = {}
+        for line in self._lines(path):
+            name = self._find(line.name, folders)
+            words = line.name.split()
+            if name is None and line.label is None and len(words) == 2:  # an image and its label, without endings
+                name = self._find(words[0], folders)
+                line = line if name is None else Line(line.number, *words)
+            if name is None and line.name.startswith("/"):
+                refuse_name(path, line)
+            if name is None:
+                name = line.name
+                self._unfound.append(name)
+            if name in numbers:
+                raise UserError(
+                    f"{path}, line {line.number}: {line.name!r} is the image of line {numbers[name]} too; remove one"
+                )
+            numbers[name] = line.number
+            if line.label is not None and self.labels is not False and self.pseudo_label_dir is None:
+                self._refuse_other_label(path, line, name, folders)
+        return list(numbers)
+
+    def _find(self, listed: str, folders: Collection[str]) -> str | None:
+        """The likely spelling of a listed name of which there is an image."""
+        return next((name for name in self._likely(listed, folders) if os.path.isfile(self.image_path(name))), None)
+
+    def _refuse_other_label(self, path: Path, line: Line, name: str, folders: Collection[str]) -> None:
+        here, keys = Path(), {self.key(name)}
+        for label in (Path(other) for other in self._likely(str(line.label), folders)):
+            if keys & {self.label_key(label, here), self.train_id_key(label, here)}:
+                return
+        raise UserError(
+            f"{path}, line {line.number}: {line.name} is paired with {line.label}, but its label is "
+            f"{self.label_path(name)}; expected that one: correct the line, or give the image's name only"
+        )
+
+    def taken(self, names: Iterable[str]) -> list[str]:
+        """The names of image files without those that are none of the data set's, which are logged."""
+        reasons = {name: self.refusal(name) for name in names}
+        refused = {name: reason for name, reason in reasons.items() if reason is not None}
+        for name, reason in list(refused.items())[: len(refused) < len(reasons)]:
+            log.info(
+                "%s: passed over %d of %d images, first %s: %s", self.root, len(refused), len(reasons), name, reason
+            )
+        return [name for name, reason in reasons.items() if reason is None]
+
+    def _images_below(self, folder: Path) -> list[str]:
+        """Sorted names of all image files below a folder, without the labels in it if it is the root."""
+        labels = tuple(f"{label}/" for label in self.label_folders) if folder == self.root else ()
+        return [name for name in image_names(folder) if not name.startswith(labels)]
+
+    def _passed_over(self) -> str:
+        """For a message: an image file below the root that is none of the data set's, and why; empty without one."""
+        folder = self.image_folder(self.split)
+        for name in (*self._images_below(folder), *self._images_below(self.root)):
+            reason = self.refusal(name) or f"does not lie in {os.path.relpath(folder, self.root)}"
+            return f"; {name} was passed over: {reason}"
+        return ""
+
     def _names_that_fit(self) -> list[str]:
         """The names of the tree without the `misfits`, which are logged."""
         names = self.find_names(self.split)
-        self.left_out = [name for name in names if self.key(name) in self.misfits and self._is_misfit(name)]
+        suspects = [name for name in names if self.key(name) in self.misfits]
+        others = (name for name in names if self.key(name) not in self.misfits)
+        if suspects and self.pseudo_label_dir is None:
+            # Where all images have another size than their labels, only a difference in shape tells.
+            restyled = self._differ(next(others, suspects[0]), _same_size)
+            self.left_out = [name for name in suspects if self._differ(name, _same_shape if restyled else _same_size)]
         if self.left_out:
             log.info("%s: left out %s, known for labels of another size", self.root, ", ".join(self.left_out))
         return [name for name in names if name not in self.left_out]
 
-    def _is_misfit(self, name: str) -> bool:
-        if self.pseudo_label_dir is None and self._has_label(name):
+    def _differ(self, name: str, same: Callable[[Size, Size], bool]) -> bool:
+        if self._has_label(name):
             with suppress(UserError):  # a file that is missing or no image is another fault
-                return not self._fit(
-                    image_size(self.label_path(name), "label"), image_size(self.image_path(name), "image")
-                )
+                return not same(image_size(self.label_path(name), "label"), image_size(self.image_path(name), "image"))
         return False
 
     def _check_files(self) -> None:
         remedy = f"expected {self.layout}: add the file or remove its line from the list"
-        self._refuse_missing("image", (self.image_path(name) for name in self.names), remedy)
+        self._refuse_missing("image", (self.image_path(name) for name in self._unfound), remedy)
         if self.pseudo_label_dir is not None:
             remedy = "generate them over this very list of images, or give --skip-bad-images if they were made with it"
             self._refuse_missing("pseudo-label", (self.label_file(name) for name in self.names), remedy)
@@ -422,6 +549,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             other = namesake(missing[0])
             beside = f", but {other} is there" if other else ""
             raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}){beside}; {remedy}")
+
+
+def _same_size(label: Size, native: Size) -> bool:
+    return label == native
+
+
+def _same_shape(label: Size, native: Size) -> bool:
+    return abs(label[0] * native[1] / (label[1] * native[0]) - 1) <= ASPECT_TOLERANCE
 
 
 def _planes(pixels: Pixels) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
@@ -27,6 +28,8 @@ class CamVid(SegmentationDataset):
     table = CAMVID
     id_map = CAMVID_IDS
     void_ids = (11,)
+    image_folders = ("train", "val", "test")
+    label_folders = ("trainannot", "valannot", "testannot")
     layout = "SPLIT/NAME.jpg (or .png) and SPLITannot/NAME.png"
 
     tree_lists = {
@@ -37,6 +40,16 @@ class CamVid(SegmentationDataset):
 
     def find_names(self, split: str) -> list[str]:
         return _names(self.root, split)
+
+    def image_folder(self, split: str) -> Path:
+        return self.root
+
+    @classmethod
+    def spellings(cls, name: str) -> Iterator[str]:
+        """Also without an ending, or of the label, as in the lists of SegNet."""
+        path = PurePosixPath(name)
+        yield name
+        yield f"{path.parent.as_posix().removesuffix('annot')}/{cls.key(path.name)}"
 
     def image_path(self, name: str) -> Path:
         candidates = [self.root / f"{name}{suffix}" for suffix in (".jpg", *IMAGE_SUFFIXES)]

@@ -2,42 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
-from dataset.reading import image_names
+from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
 
-_IMAGE_END = "_leftImg8bit.png"
+_IMAGE_END = "_leftImg8bit"
 _LABEL_END = "_gtFine_labelIds.png"
 _TRAIN_ID_END = "_gtFine_labelTrainIds.png"
+_FRAME = re.compile(r"(.+?)_\d+_\d+(?!\d)")
+"""CITY_SEQUENCE_FRAME, with which every file name begins; the group is CITY."""
 
 
 class Cityscapes(SegmentationDataset):
     """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
 
-    Names are `CITY/NAME_leftImg8bit.png`, for example `aachen/aachen_000000_000019_leftImg8bit.png`.
+    Names are `CITY/NAME_leftImg8bit.png`, for example `aachen/aachen_000000_000019_leftImg8bit.png`. Images may also be
+    JPEG or TIFF, and the folders of cities may be missing, for images and labels alike. NAME is
+    CITY_SEQUENCE_FRAME, for which `_leftImg8bit` may be missing.
     """
 
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
     void_ids = CITYSCAPES_VOID
-    layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END} and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
+    layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END}.png and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
     largest_id = 33
+    image_folders: tuple[str, ...] = ("leftImg8bit",)
+    label_folders = ("gtFine",)
 
-    def find_names(self, split: str) -> list[str]:
-        folder = self.root / "leftImg8bit" / split
-        return [name for name in image_names(folder) if name.endswith(_IMAGE_END) and name.count("/") == 1]
+    def image_folder(self, split: str) -> Path:
+        folder = super().image_folder(split)
+        return folder if folder == self.root else folder / split
 
-    def image_path(self, name: str) -> Path:
-        return self.root / "leftImg8bit" / self.split / name
+    def refusal(self, name: str) -> str | None:
+        if "_foggy" in name:
+            return "a foggy image, which the reader foggy_cityscapes takes"
+        if _frame(name) is None:
+            return f"its name is not CITY_SEQUENCE_FRAME{_IMAGE_END} with .png or .jpg"
+        return None
+
+    @classmethod
+    def spellings(cls, name: str) -> Iterator[str]:
+        """Also that of the image for the name of a label, and with another folder of the city, or none."""
+        folder, file = PurePosixPath(name).parent, PurePosixPath(name).name
+        frame = _FRAME.match(file)
+        files = [file] if frame is None else [file, f"{frame[0]}{_IMAGE_END}.png", f"{frame[0]}.png"]
+        for other in files:
+            yield from super().spellings((folder / other).as_posix())
+        if frame is not None:
+            for other in files[1:]:
+                yield from super().spellings(f"{frame[1]}/{other}")
+                yield from super().spellings(other)
 
     def label_path(self, name: str) -> Path:
-        if not name.endswith(_IMAGE_END):
-            raise UserError(f"{self.root}: name {name!r} in the list; expected CITY/NAME{_IMAGE_END}")
-        return self.label_root / "gtFine" / self.split / (name.removesuffix(_IMAGE_END) + _LABEL_END)
+        frame = _frame(name)
+        if frame is None:
+            raise UserError(f"{self.root}: name {name!r} in the list; expected CITY/NAME{_IMAGE_END}.png")
+        return self.label_of(name, frame)
+
+    def label_of(self, name: str, frame: str) -> Path:
+        """The label of a frame: in the same folder as the image, else in that of the city, else without one."""
+        folder = self.label_root / "gtFine" / self.split
+        parents = (PurePosixPath(name).parent, frame.partition("_")[0], ".")
+        paths = [folder / parent / f"{frame}{_LABEL_END}" for parent in parents]
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
+
+    @staticmethod
+    def key(name: str) -> str:
+        frame = _frame(name)
+        return SegmentationDataset.key(name) if frame is None else frame + _IMAGE_END
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
@@ -53,10 +91,19 @@ class Cityscapes(SegmentationDataset):
         """Of `CITY_000000_000019*.png`, whatever follows, as in the official evaluation; coloured ones do not count."""
         if path.stem.endswith("_color"):
             return None
-        name = re.match(r".+?_\d+_\d+(?!\d)", path.stem)
-        return path.stem if name is None else name[0] + _IMAGE_END.removesuffix(".png")
+        name = _FRAME.match(path.stem)
+        return path.stem if name is None else name[0] + _IMAGE_END
+
+
+def _frame(name: str) -> str | None:
+    """CITY_SEQUENCE_FRAME of an image; None for another name."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    stem = path.stem.removesuffix(_IMAGE_END)
+    return stem if stem != path.stem or _FRAME.fullmatch(stem) else None
 
 
 def _key(path: Path, end: str) -> str | None:
     stem = path.name.removesuffix(end)
-    return None if stem == path.name else stem + _IMAGE_END.removesuffix(".png")
+    return None if stem == path.name else stem + _IMAGE_END

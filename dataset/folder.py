@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, LabelMap
-from dataset.reading import image_names, read_list
 
 
 class Folder(SegmentationDataset):
     """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png`, a grey or palette PNG of ids.
+
+    A target needs no folder `images/`: its images may lie in the folder itself, or it may be a single image.
 
     The classes are always given. Without label ids of their own the labels hold train ids, 255 for no class. A file
     `SPLIT.txt` in the folder lists a split, such as val.txt; without it a split is the whole tree. Images of a scored
@@ -25,10 +26,7 @@ class Folder(SegmentationDataset):
 
     def find_names(self, split: str) -> list[str]:
         names = self.root / f"{split}.txt"
-        return read_list(names) if names.is_file() else image_names(self.below(self.root, "images"))
-
-    def image_path(self, name: str) -> Path:
-        return self.below(self.root, "images") / name
+        return self.resolved(names) if names.is_file() else super().find_names(split)
 
     def label_path(self, name: str) -> Path:
         return (self.below(self.label_root, "labels") / name).with_suffix(".png")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
-from dataset.reading import image_names
 
 
 class GTA5(SegmentationDataset):
@@ -17,12 +16,6 @@ class GTA5(SegmentationDataset):
     void_ids = (*CITYSCAPES_VOID, 34)  # 34: number plates
     layout = "images/00001.png and labels/00001.png"
     misfits = ("15188", "17705")
-
-    def find_names(self, split: str) -> list[str]:
-        return image_names(self.below(self.root, "images"))
-
-    def image_path(self, name: str) -> Path:
-        return self.below(self.root, "images") / name
 
     def label_path(self, name: str) -> Path:
         return (self.below(self.label_root, "labels") / name).with_suffix(".png")

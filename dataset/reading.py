@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import sys
 import threading
@@ -11,7 +12,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +31,7 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 _SHOWN = 4  # names in a message
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_KINDS = {"rgb": (2,), "mono": (0, 3)}  # colour types of the header
+_TWO_NAMES = re.compile(r"(.+?\.(?:png|jpe?g|tiff?|bmp))\s*[\s,;]\s*(.+)", re.IGNORECASE)
 _MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
 
@@ -211,36 +215,78 @@ def _silent() -> Iterator[None]:
 _QUIET, _SILENT = _Shared(_no_warnings), _Shared(_silent)
 
 
-def read_list(path: str | Path) -> list[str]:
-    """The relative names of a list file in UTF-8, one a line; blank lines, CRLF, a byte-order mark and space around a
-    name do not count.
+@dataclass(frozen=True)
+class Line:
+    """One line of a list file: its number, the image's name as written, and the name of its label, if given."""
 
-    Raises UserError when the file is missing or empty, or a line is absolute, holds `..` or a backslash, or stands
-    twice. Links below the data folder are followed, wherever they lead: data are often linked (our choice).
+    number: int
+    name: str
+    label: str | None = None
+
+
+def read_list(path: str | Path) -> list[str]:
+    """The names of a list file as written, one per line, each below the data folder; see `read_lines`.
+
+    Raises UserError as `read_lines` does, and for an absolute name.
+    """
+    lines = read_lines(path)
+    for line in lines:
+        if line.name.startswith("/"):
+            refuse_name(path, line)
+    return [line.name for line in lines]
+
+
+def read_lines(path: str | Path) -> list[Line]:
+    """The lines of a list file in UTF-8: one name per line, or an image and its label.
+
+    Two names are separated by a tab, or, after the ending of an image file, by spaces, a comma or a semicolon. Blank
+    lines, CRLF, a byte-order mark and space around a name do not count.
+
+    Raises UserError when the file is missing or empty, or a name holds `..` or a backslash, or stands twice. Links
+    below the data folder are followed, wherever they lead: data are often linked (our choice).
     """
     path = Path(path)
     found = fault(path)
     if found:
         raise UserError(f"{path}: unreadable list ({found}); expected a text file with one relative name a line")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: unreadable list ({error}); expected UTF-8 with one relative name a line") from error
-    first_line: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name:
+    lines: dict[str, Line] = {}
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
             continue
-        if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
+        line = Line(number, *_names(path, number, text.strip()))
+        if "\\" in line.name or ".." in PurePosixPath(line.name).parts:
+            refuse_name(path, line)
+        if line.name in lines:
             raise UserError(
-                f"{path}, line {number}: {name!r}; expected a name below the data folder, with forward slashes"
+                f"{path}, line {number}: {line.name!r} is in line {lines[line.name].number} too; remove one"
             )
-        if name in first_line:
-            raise UserError(f"{path}, line {number}: {name!r} is in line {first_line[name]} too; remove one")
-        first_line[name] = number
-    if not first_line:
+        lines[line.name] = line
+    if not lines:
         raise UserError(f"{path}: the list is empty; expected one relative name a line")
-    return list(first_line)
+    return list(lines.values())
+
+
+def refuse_name(path: str | Path, line: Line) -> NoReturn:
+    """Raises UserError for a name that leads out of the data folder."""
+    raise UserError(
+        f"{path}, line {line.number}: {line.name!r}; expected a name below the data folder, with forward slashes"
+    )
+
+
+def _names(path: Path, number: int, text: str) -> list[str]:
+    """The one or two names of a line. Raises UserError for more."""
+    names = [name.strip() for name in text.split("\t") if name.strip()]
+    while two := _TWO_NAMES.fullmatch(names[-1]):
+        names[-1:] = two.groups()
+    if len(names) > 2:
+        raise UserError(
+            f"{path}, line {number}: {len(names)} names; expected that of an image, or of an image and its label"
+        )
+    return names
 
 
 def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[str]:
@@ -257,7 +303,7 @@ def namesake(path: Path) -> str | None:
     return next((name for name in _visible(path.parent) if name != path.name and Path(name).stem == path.stem), None)
 
 
-def held(folder: Path) -> str:
+def contents(folder: Path) -> str:
     """What is in a folder, in words, for messages that miss something there: the first names of two levels."""
     names = _visible(folder)
     shown = ["/".join([name, *_visible(folder / name)[:1]]) for name in names[:_SHOWN]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, SYNTHIA_IDS, LabelMap
-from dataset.reading import image_names, opened
+from dataset.reading import opened
 from utils.system.errors import UserError
 
 
@@ -21,12 +21,8 @@ class Synthia(SegmentationDataset):
     void_ids = (0, 13, 14, 22)  # void, parking slot, road work, lane marking
     absent_ids = (16, 18, 20)  # terrain, truck, train
     layout = "RGB/0000000.png and GT/LABELS/0000000.png"
-
-    def find_names(self, split: str) -> list[str]:
-        return image_names(self.below(self.root, "RGB"))
-
-    def image_path(self, name: str) -> Path:
-        return self.below(self.root, "RGB") / name
+    image_folders = ("RGB",)
+    label_folders = ("GT/LABELS", "GT")
 
     def label_path(self, name: str) -> Path:
         return (self.below(self.label_root, "GT/LABELS") / name).with_suffix(".png")

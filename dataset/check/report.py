@@ -97,6 +97,7 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
     missing: dict[str, list[Path]] = {"image": [], "label": []}
     faults: dict[str, list[str]] = {"image": [], "label": []}
     mismatched: list[str] = []
+    resized: list[Path] = []
     bad: set[str] = set()
     in_labels: dict[int, list[Path]] = defaultdict(list)
     for name in data.names:
@@ -122,6 +123,8 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
             for label_id in file.ids:
                 in_labels[label_id].append(paths["label"])
         if len(found) == 2:
+            if found["label"] != found["image"]:
+                resized.append(paths["label"])
             try:
                 data.refuse_other_size(name, found["label"], found["image"])
             except UserError as error:
@@ -137,6 +140,8 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
     report.add(title, "pairs differ in size", mismatched, n, skipped=skipped)
     if skipped and bad:
         report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
+    if resized:
+        report.notes.append(f"{title}: {len(resized)} labels have another size than their images, first {resized[0]}")
     unread = passed_over(data, labels=part.labels != "none")
     if unread:
         report.notes.append(f"{title}: {len(unread)} files of kinds that are not read there, first {unread[0]}")

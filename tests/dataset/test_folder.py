@@ -103,6 +103,30 @@ def test_images_that_are_not_found_are_not_kept_secret(tmp_path, names, held):
         Folder(tmp_path, table=TABLE)
 
 
+def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
+    for name in ("cam/0001.jpg", "0002.png"):
+        save(tmp_path / "frames" / name, picture())
+    save(tmp_path / "frames/labels/0002.png", np.array([[0, 1, 255], [1, 0, 0]], np.uint8))
+    for labels in (False, None):
+        data = Folder(tmp_path / "frames", table=TABLE, labels=labels)
+        assert data.names == ["0002.png", "cam/0001.jpg"]
+    assert data.labelled_names() == ["0002.png"]
+    assert data[0]["label"].tolist() == [[0, 1, 255], [1, 0, 0]] and "label" not in data[1]
+    (tmp_path / "frames/val.txt").write_text("frames/cam/0001.jpg\n")
+    assert Folder(tmp_path / "frames", table=TABLE, split="val", labels=None).names == ["cam/0001.jpg"]
+    single = Folder(tmp_path / "frames/cam/0001.jpg", table=TABLE, labels=None)
+    assert (single.names, single.root, set(single[0])) == (
+        ["0001.jpg"],
+        tmp_path / "frames/cam",
+        {"image", "name", "size"},
+    )
+    assert single.label_path("0001.jpg") != single.image_path("0001.jpg")
+    with pytest.raises(
+        UserError, match=r"0002\.png was passed over: does not lie in images; it holds 0002\.png, cam/0001"
+    ):
+        Folder(tmp_path / "frames", table=TABLE)
+
+
 @pytest.mark.parametrize("name", ["0001.PNG", "0001.tif"])
 def test_a_label_with_another_ending_is_named(root, name):
     label = root / "labels/day/0001.png"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset import GTA5, READERS, Aerial, CamVid, Cityscapes, Folder, Synthia
+from dataset import ACDC, GTA5, READERS, Aerial, CamVid, Cityscapes, FoggyCityscapes, Folder, Synthia
+from dataset.check.examine import strays
 from utils.options import config
 from utils.setup import build
 from utils.system.errors import UserError
@@ -28,7 +29,7 @@ def image() -> np.ndarray:
 
 def test_names_of_the_readers():
     readers = {"gta5": GTA5, "synthia": Synthia, "cityscapes": Cityscapes, "camvid": CamVid, "aerial": Aerial}
-    readers["folder"] = Folder
+    readers |= {"folder": Folder, "foggy_cityscapes": FoggyCityscapes, "acdc": ACDC}
     assert readers == READERS
 
 
@@ -373,3 +374,127 @@ def test_camvid_itself():
         assert sample["image"].shape == (3, 180, 240)
         assert set(sample["label"].unique().tolist()) <= {*range(11), 255}
     assert day[0]["image"].float().mean() > dusk[0]["image"].float().mean()
+
+
+# Cityscapes as people keep it
+
+CITY = "aachen/aachen_000000_000019"
+FRAME = "aachen_000000_000019"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        (f"{CITY}_leftImg8bit.jpg", CITY),
+        (f"{CITY}_leftImg8bit.JPG", CITY),
+        (f"{CITY}.png", CITY),
+        (f"{FRAME}_leftImg8bit.png", FRAME),
+        (f"{FRAME}_leftImg8bit.png", CITY),
+        (f"{CITY}_leftImg8bit.png", FRAME),
+        (f"{FRAME}.jpeg", FRAME),
+    ],
+)
+def test_cityscapes_in_jpeg_without_cities_or_with_shorter_names(tmp_path, name, label):
+    save(tmp_path / "leftImg8bit/train" / name, image())
+    save(tmp_path / f"gtFine/train/{label}_gtFine_labelIds.png", LABEL)
+    data = Cityscapes(tmp_path)
+    assert data.names == [name] and data[0]["label"].tolist() == TRAIN_IDS
+    assert [data.key(name)] == list(Cityscapes.ground_truth(tmp_path / "gtFine"))
+
+
+def test_cityscapes_as_a_target_in_a_flat_folder(tmp_path):
+    save(tmp_path / f"{FRAME}_leftImg8bit.png", image())
+    save(tmp_path / "notes/1.png", image())
+    assert Cityscapes(tmp_path, labels=False).names == [f"{FRAME}_leftImg8bit.png"]
+    with pytest.raises(
+        UserError, match=rf"{FRAME}_leftImg8bit\.png was passed over: does not lie in leftImg8bit/train;"
+    ):
+        Cityscapes(tmp_path)
+
+
+def test_names_that_are_passed_over_are_told(cityscapes, caplog):
+    caplog.set_level("INFO", logger="bafft")
+    save(cityscapes / "leftImg8bit/train/aachen/x.png", image())
+    assert Cityscapes(cityscapes).names == [AACHEN, BOCHUM]
+    [record] = caplog.records
+    assert "passed over 1 of 3 images, first aachen/x.png: its name is not CITY_SEQUENCE_FRAME" in record.getMessage()
+    caplog.clear()
+    foggy = "ulm/ulm_000000_000019_leftImg8bit_foggy_beta_0.02.png"
+    save(cityscapes / "leftImg8bit/test" / foggy, image())
+    with pytest.raises(
+        UserError, match=r"beta_0\.02\.png was passed over: a foggy image, which the reader foggy_cityscapes"
+    ):
+        Cityscapes(cityscapes, split="test", labels=False)
+    assert not caplog.records
+
+
+# Foggy Cityscapes
+
+
+@pytest.mark.parametrize("folder", ["leftImg8bit_foggy", "leftImg8bit"])
+def test_foggy_cityscapes_takes_the_densest_fog(tmp_path, caplog, folder):
+    caplog.set_level("INFO", logger="bafft")
+    for beta in ("0.005", "0.01", "0.02"):
+        save(tmp_path / folder / f"train/{CITY}_leftImg8bit_foggy_beta_{beta}.png", image())
+    save(tmp_path / f"gtFine/train/{CITY}_gtFine_labelIds.png", LABEL)
+    data = FoggyCityscapes(tmp_path)
+    assert data.names == [f"{CITY}_leftImg8bit_foggy_beta_0.02.png"]
+    assert data[0]["label"].tolist() == TRAIN_IDS
+    assert [data.key(name) for name in data.names] == list(FoggyCityscapes.ground_truth(tmp_path / "gtFine"))
+    said = f"passed over 2 images with thinner fog, first {CITY}_leftImg8bit_foggy_beta_0.005.png"
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: {said}"]
+    name = f"{CITY}_leftImg8bit_foggy_beta_0.01.png"
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    assert FoggyCityscapes(tmp_path, tmp_path / "list.txt").names == [name]
+    assert strays(data).labels == []
+
+
+# ACDC and Dark Zurich
+
+NIGHT = "GOPR0351/GOPR0351_frame_000159"
+
+
+@pytest.mark.parametrize("folder", ["night/train", "train/night"])
+def test_acdc_and_dark_zurich(tmp_path, folder):
+    save(tmp_path / f"rgb_anon/{folder}/{NIGHT}_rgb_anon.png", image())
+    save(tmp_path / f"rgb_anon/{folder.replace('train', 'train_ref')}/{NIGHT}_rgb_ref_anon.png", image())
+    save(tmp_path / f"rgb_anon/{folder.replace('train', 'val')}/{NIGHT}_rgb_anon.png", image())
+    label = tmp_path / f"gt/{folder}/{NIGHT}_gt_labelTrainIds.png"
+    save(label, np.array([[0, 18, 255], [19, 7, 1]], np.uint8))
+    save(label.with_name("GOPR0351_frame_000159_gt_labelColor.png"), image())
+    data = ACDC(tmp_path)
+    assert data.names == [f"{folder}/{NIGHT}_rgb_anon.png"]
+    assert data[0]["label"].tolist() == [[0, 18, 255], [255, 7, 1]]
+    assert ACDC.ground_truth(tmp_path / "gt") == {"GOPR0351_frame_000159_rgb_anon": label}
+    assert ACDC.prediction_key(Path("GOPR0351_frame_000159_pred.png"), tmp_path) == data.key(data.names[0])
+    assert ACDC(tmp_path, tmp_path / "train_night.txt").names == data.names
+    with pytest.raises(UserError, match=r"train_fog\.txt: list not found"):
+        ACDC(tmp_path, tmp_path / "train_fog.txt")
+    assert data.known_ids().nonzero()[0].tolist() == [*range(19), 255]
+    assert strays(data).labels == []
+    save(tmp_path / f"rgb_anon/{folder}/x.png", image())
+    (tmp_path / f"rgb_anon/{folder}/{NIGHT}_rgb_anon.png").unlink()
+    with pytest.raises(UserError, match=r"/x\.png was passed over: its name does not end in _rgb_anon\.png"):
+        ACDC(tmp_path)
+
+
+# Images of another size than their labels
+
+
+def test_labels_in_the_same_folder_may_be_larger_but_not_of_another_shape(tmp_path):
+    save(tmp_path / "images/00001.png", np.full((4, 6, 3), 9, np.uint8))
+    save(tmp_path / "labels/00001.png", LABEL)
+    data = GTA5(tmp_path, size=(3, 2))
+    assert data.header_fault("00001.png") is None
+    assert data[0]["label"].tolist() == TRAIN_IDS
+    # 1024x564 and 1914x1052, as restyled images of GTA5 have, differ by 0.2 %; 1914x1052 and 2048x1024 by 9 %.
+    data.refuse_other_size("00001.png", (1914, 1052), (1024, 564))
+    with pytest.raises(UserError, match=r"label of 1914x1052 pixels, .* has 2048x1024; expected the same shape"):
+        data.refuse_other_size("00001.png", (1914, 1052), (2048, 1024))
+
+
+def test_restyled_images_keep_the_known_pairs_unless_their_shapes_differ(misfits):
+    for name in ("00001", "15188", "17705", "20000"):
+        save(misfits / "images" / f"{name}.png", np.zeros((4, 6, 3), np.uint8))
+    save(misfits / "labels" / "17705.png", LABEL)
+    assert GTA5(misfits).left_out == ["15188.png"]

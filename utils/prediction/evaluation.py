@@ -135,12 +135,13 @@ def evaluate(
     save_ids: LabelMap | None = None,
     skipped: Skipped | None = None,
 ) -> ConfusionMatrix:
-    """Confusion matrix over the images of a data set that have labels, at their native size.
+    """Confusion matrix over the images of a data set that have labels, at the labels' size.
 
-    Logits are up-sampled (bilinear, align_corners=True) to the image's native size, then argmax, class by class and on
-    the device, where the matrix is too. save: folder for the masks of all images, as `KEY.png` (train ids,
-    or what the lookup [256] `save_ids` makes of them) and `KEY_color.png`, written in the background; they appear there
-    once all are made. Of several processes each predicts some of the batches, and all return the same.
+    Logits are up-sampled (bilinear, align_corners=True) to the image's native size, and for the score to the label's
+    where that is another one, then argmax, class by class and on the device, where the matrix is too. save: folder for
+    the masks of all images, as `KEY.png` (train ids, or what the lookup [256] `save_ids` makes of them) and
+    `KEY_color.png`, written in the background; they appear there once all are made. Of several processes each predicts
+    some of the batches, and all return the same.
     """
     own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
     with nullcontext() if save is None else staged(save) as masks:
@@ -160,7 +161,9 @@ def evaluate(
                 width, height = sample["size"]
                 prediction = best_class(maps, (height, width))[1][0]
                 if "label" in sample:
-                    own.update(prediction, sample["label"].to(prediction.device))
+                    label = sample["label"].to(prediction.device)
+                    same = label.shape == prediction.shape
+                    own.update(prediction if same else best_class(maps, label.shape)[1][0], label)
                     own.images += 1
                 if masks is not None:
                     stem = masks / dataset.key(sample["name"])

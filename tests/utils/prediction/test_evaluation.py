@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from dataset import READERS
@@ -99,3 +100,24 @@ def test_each_layer_is_left_in_its_own_mode(images, segmenter):
     for _ in predict(segmenter, images):
         break  # a caller that stops early
     assert {name: module.training for name, module in segmenter.named_modules()} == before
+
+
+def test_labels_of_another_size_than_their_images_are_scored_at_their_size(benchmark_root, tmp_path, segmenter):
+    names = [path.relative_to(benchmark_root / "Cityscapes") for path in (benchmark_root / "Cityscapes").rglob("*.png")]
+    for name in names:  # images at half their size, labels as they are
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(benchmark_root / "Cityscapes" / name) as image:
+            half = (image.width // 2, image.height // 2)
+            (image.resize(half) if "leftImg8bit" in name.name else image).save(tmp_path / name)
+    data = READERS["cityscapes"](tmp_path, split="train", size=(64, 32), label_size="native")
+    sample = data[0]
+    assert sample["label"].shape[::-1] == tuple(2 * side for side in sample["size"])
+    expected = np.zeros((19, 19), np.int64)
+    for sample, maps in predict(segmenter, data):
+        large = F.interpolate(maps[0], size=sample["label"].shape, mode="bilinear", align_corners=True).argmax(1)[0]
+        valid = sample["label"] < 19
+        np.add.at(expected, (sample["label"][valid].numpy(), large[valid].numpy()), 1)
+    scores = evaluate(segmenter, data, save=tmp_path / "masks")
+    assert np.abs(scores.matrix - expected).sum() <= 2 * 4
+    with Image.open(tmp_path / "masks" / f"{data.key(data.names[0])}.png") as mask:
+        assert mask.size == data[0]["size"]

@@ -1,0 +1,85 @@
+"""ACDC (Sakaridis et al. 2021) and Dark Zurich (Sakaridis et al. 2019): Cityscapes classes in adverse conditions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataset.base import SegmentationDataset
+from dataset.classes import CITYSCAPES, IGNORE, LabelMap
+from dataset.reading import IMAGE_SUFFIXES, image_names
+
+_IMAGE_END, _LABEL_END = "_rgb_anon", "_gt_labelTrainIds.png"
+_SPLITS = ("train", "val", "test")
+_CONDITIONS = ("fog", "night", "rain", "snow", "twilight", "day")
+
+
+def _ids() -> LabelMap:
+    ids = np.arange(256, dtype=np.uint8)
+    ids[CITYSCAPES.num_classes :] = IGNORE
+    return ids
+
+
+def _names(root: Path, split: str, condition: str | None = None) -> list[str]:
+    """Names of a split, of one condition or all: ACDC has CONDITION/SPLIT/, Dark Zurich has SPLIT/CONDITION/."""
+    wanted = {split, condition or split}
+    return [name for name in image_names(root / "rgb_anon") if wanted <= set(name.split("/")[:-1])]
+
+
+class ACDC(SegmentationDataset):
+    """`rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME_rgb_anon.png` with `gt/.../NAME_gt_labelTrainIds.png`.
+
+    Dark Zurich has `rgb_anon/SPLIT/CONDITION/SEQUENCE/`. Labels hold train ids. Names are relative to `rgb_anon/`, for
+    example `night/train/GOPR0351/GOPR0351_frame_000159_rgb_anon.png`. The lists `SPLIT_CONDITION.txt`, for example
+    `train_night.txt`, follow from the tree. Reference images (folders `SPLIT_ref`) are not of a split.
+    """
+
+    table = CITYSCAPES
+    id_map = _ids()
+    layout = f"rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME{_IMAGE_END}.png and gt/CONDITION/SPLIT/SEQUENCE/NAME{_LABEL_END}"
+    image_folders = ("rgb_anon",)
+    label_folders = ("gt",)
+    tree_lists = {
+        f"{split}_{condition}.txt": partial(_names, split=split, condition=condition)
+        for split in _SPLITS
+        for condition in _CONDITIONS
+    }
+
+    def find_names(self, split: str) -> list[str]:
+        names = super().find_names(split)
+        flat = self.image_folder(split) == self.root
+        return names if flat else [name for name in names if split in name.split("/")[:-1]]
+
+    def refusal(self, name: str) -> str | None:
+        path = PurePosixPath(name)
+        good = path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith((_IMAGE_END, "_rgb_ref_anon"))
+        return None if good else f"its name does not end in {_IMAGE_END}.png"
+
+    @classmethod
+    def spellings(cls, name: str) -> Iterator[str]:
+        """Also that of the image for the name of a label."""
+        yield from super().spellings(name)
+        frame = re.fullmatch(r"(.+)_gt_label\w+\.png", name)
+        if frame is not None:
+            yield from super().spellings(f"{frame[1]}{_IMAGE_END}.png")
+
+    def label_path(self, name: str) -> Path:
+        path = PurePosixPath(name)
+        return self.label_root / "gt" / path.parent / (path.stem.removesuffix(_IMAGE_END) + _LABEL_END)
+
+    @classmethod
+    def label_key(cls, path: Path, folder: Path) -> str | None:
+        stem = path.name.removesuffix(_LABEL_END)
+        return None if stem == path.name else stem + _IMAGE_END
+
+    @classmethod
+    def prediction_key(cls, path: Path, folder: Path) -> str | None:
+        """Of `SEQUENCE_frame_000159*.png`, whatever follows; coloured ones do not count."""
+        if path.stem.endswith("_color"):
+            return None
+        frame = re.match(r".+_frame_\d+", path.stem)
+        return path.stem if frame is None else frame[0] + _IMAGE_END
