@@ -140,7 +140,7 @@ LONG = "x" * 300
         (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'; expected a name below"),
         (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'; expected a name below"),
         (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
-        (["--data-list", "aliases.txt"], "00001.png and ./00001.png have the same file name"),
+        (["--data-list", "aliases.txt"], "'./00001.png' is the image of line 1 too"),
         (["--data-list", "long.txt"], ".png: image cannot be opened (File name too long)"),
         (["--data-list", "zero.txt"], "images/0\\x00.png: image not found"),
         (["--data-list", "folder.txt"], "images: image is a folder"),
