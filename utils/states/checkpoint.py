@@ -17,15 +17,18 @@ from typing import IO, Any, cast
 import utils.system.machine  # noqa: F401 - before torch
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from utils.states.foreign import identify, is_safetensors, resave_line, weight_files
 from utils.system.errors import UserError, fault
 from utils.system.files import temporary_name, write_atomically
 
 FORMAT = "bafft"
 _NOT_CONTENT = ("format", "version", "options")  # what a digest leaves out: the same run may go to another folder
 State = dict[str, Any]
+_kept: dict[tuple[Any, ...], Any] = {}  # at most one file's content, see `read`
 
 
 class _Noting:
@@ -59,29 +62,73 @@ def save(path: Path, state: State) -> None:
     write_atomically(path, write, size=sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor)))
 
 
-def read(path: str | Path) -> Any:
-    """Content of a file of `torch.save`, on the CPU. Raises UserError for anything that is not one, naming the file.
+def read(path: str | Path, *, keep: bool = False) -> Any:
+    """Content of a file of `torch.save` or safetensors, on the CPU, without running code from it: tensors, plain values
+    and NumPy's numbers. Raises UserError for anything else, naming the file and what it is.
 
-    Such a file is a zip archive with a CRC-32 of every part, which torch writes but does not check: it is checked here,
-    so that no other file can get lost or out of step, and files of others are covered as well. Where the file is
-    damaged, the message offers the newest sound checkpoint beside it.
+    A file of `torch.save` is a zip archive with a CRC-32 of every part, which torch writes but does not check: it is
+    checked here, so that no other file can get lost or out of step, and files of others are covered as well. Where the
+    file is damaged, the message offers the newest sound checkpoint beside it.
+
+    keep: hold the content until the next call, which gets it without reading where the file is still the same.
     """
     path = Path(path)
     found = fault(path)
     if found:
-        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save")
+        inside = weight_files(os.listdir(path)) if path.is_dir() else ""
+        todo = f"; it holds {inside}: give that file" if inside else ""
+        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save{todo}")
+    stat = path.stat()
+    key = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    kept = [_kept.pop(key)] if key in _kept else []
+    _kept.clear()
+    content = kept[0] if kept else _read(path)
+    if keep:
+        _kept[key] = content
+    return content
+
+
+def _read(path: Path) -> Any:
+    foreign = identify(path)
+    if foreign:
+        raise UserError(f"{path}: cannot be read as weights (it is {foreign.what}); {foreign.todo}")
     damage = _damage(path)
     if damage:
         raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on a strange file, beside the error that follows
+            if is_safetensors(path) or path.suffix == ".safetensors":
+                return safetensors.torch.load_file(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file provokes, it is the file that is wrong
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
-        if "eights only load failed" in reason:
+        todo = _instead_of(path)
+        strange = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
+        if strange:
+            reason = f"it holds {strange[1] or strange[2]}, which is not read for safety"
+            todo = f"if you trust it, save its tensors with: {resave_line(path)}"
+        elif "eights only load failed" in reason:
             reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
-        raise UserError(f"{path}: cannot be read as weights ({reason}); {_instead_of(path)}") from error
+        raise UserError(f"{path}: cannot be read as weights ({reason}); {todo}") from error
+
+
+def _numpy_types() -> Iterator[Any]:
+    """What pickles of NumPy's numbers and arrays of numbers name, by NumPy's names of before and since version 2."""
+    yield from (np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"})
+    for value in (np.float64(0), np.zeros(0)):
+        rebuild = cast(Any, value.__reduce__())[0]
+        yield rebuild
+
+        def under_its_old_name(*arguments: Any, _rebuild: Any = rebuild) -> Any:
+            return _rebuild(*arguments)
+
+        under_its_old_name.__module__ = "numpy.core.multiarray"
+        under_its_old_name.__name__ = under_its_old_name.__qualname__ = rebuild.__name__
+        yield under_its_old_name
+
+
+torch.serialization.add_safe_globals(list(_numpy_types()))
 
 
 def _instead_of(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 Three kinds are known: this project's own checkpoints (`bafft`), torchvision's ImageNet networks
 (`torchvision`), and the DeepLab checkpoints and the caffe/COCO initialisation of this field (`caffe`).
-Files are read without running code from them (`weights_only`), and a model changes only once everything has
-been checked.
+Own checkpoints are taken as they are; in the files of others the network is looked for (`unwrapping`). A model changes
+only once everything has been checked.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from dataset.tables import parse_classes
 from model.networks.deeplab import BACKBONES, DeepLab
 from model.networks.norm import FusedNorm
 from utils.states import checkpoint
+from utils.states.unwrapping import CLASSIFIER, START_WEIGHTS, Network, counts, find_network, with_classifier
 from utils.system.errors import UserError
 from utils.system.logs import logger
 
 __all__ = ["FileInfo", "Report", "describe_file", "load_weights"]
 
-_PREFIXES = ("module.", "Scale.")
-_WRAPPERS = ("state_dict", "model")
 # Heads without a use here: the other head of a two-head DeepLab (or the caffe file's own classifier), the
 # ImageNet classifiers of torchvision, and MobileNetV2's last 1x1 convolution, which belongs to its
 # classifier.
 _UNUSED = ("layer5.", "fc.", "classifier.", "features.18.")
-_CLASSIFIER = "layer6."
 _BOTTLENECKS = ("resnet50", "resnet101")  # the stride style makes a difference to these alone
 _SHOWN = 4  # names listed of each group
 
@@ -59,7 +57,8 @@ class Report:
 
     matched, missing, mismatched (another shape) and skipped (left out on request) are names of the model's
     tensors and add up to all of them. unexpected are the file's names without a place in the model, and
-    unused those of them that are known to be heads without a use here.
+    unused those of them that are known to be heads without a use here. place: what was unwrapped and taken off the
+    names, in words.
     """
 
     path: str
@@ -71,6 +70,7 @@ class Report:
     skipped: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    place: str = ""
 
     def __str__(self) -> str:
         unused = f", of which {len(self.unused)} unused ({_heads(self.unused)})" if self.unused else ""
@@ -83,7 +83,9 @@ class Report:
         ]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped")
-        return f"weights {self.path} ({self.kind}): " + "; ".join((", ".join(parts), *self.notes))
+        return f"weights {self.path} ({self.kind}): " + "; ".join(
+            (", ".join(parts), *filter(None, [self.place]), *self.notes)
+        )
 
 
 def describe_file(path: str | Path) -> FileInfo:
@@ -92,7 +94,8 @@ def describe_file(path: str | Path) -> FileInfo:
     Raises:
         UserError: the file cannot be read or holds no weights.
     """
-    return _read(path)[0]
+    architecture, table, network = _read(path, keep=True)
+    return _classify(network, architecture)._replace(classes=table)
 
 
 def load_weights(
@@ -100,13 +103,14 @@ def load_weights(
 ) -> Report:
     """Copy the weights of a file into `model`, and log a report of what matched.
 
-    Accepted are plain, `module.` and `Scale.` names, also inside `{"state_dict": ...}` or `{"model": ...}`,
-    torchvision networks and this project's checkpoints; half precision is widened. A file without `layer6`
-    leaves the classifier as it is, unless that is needed. When an error is raised, nothing has been copied.
+    Accepted are this project's checkpoints, torchvision's networks and those of this field, in whatever wrappers and
+    below whatever prefixes (`find_network`), with their classifier under whatever name (`with_classifier`); half
+    precision is widened. A file without a classifier leaves the model's as it is, unless one is needed. When an error
+    is raised, nothing has been copied.
 
     Args:
         model: takes the weights; its parameters keep their type and device.
-        path: file written by `torch.save`.
+        path: file written by `torch.save`, or a safetensors file.
         not_restore_last: leave the classifier as it is, whatever the file holds for it.
         needs_classifier: the caller predicts with it, so that the file must have one.
 
@@ -114,9 +118,14 @@ def load_weights(
         UserError: an unreadable file, a backbone that the file does not cover completely, and, without
             `not_restore_last`, a classifier of another class count, an incomplete one, or none where it is needed.
     """
-    info, found = _read(path)
-    targets = {name: tensor for name, tensor in model.state_dict().items() if _counts(name)}
-    report = _compare(model, targets, str(path), info, found, not_restore_last)
+    targets = {name: tensor for name, tensor in model.state_dict().items() if counts(name)}
+    architecture, _, network = _read(path, {name: tensor.shape for name, tensor in targets.items()})
+    info = _classify(network, architecture)
+    if architecture is None:
+        classes = int(model.architecture["num_classes"])
+        network = with_classifier(network, model.feature_dim, classes, needed=needs_classifier)
+    found = network.tensors
+    report = _compare(model, targets, str(path), info, network, not_restore_last)
     logger.info("%s", report)
     _check_backbone(model, info, found, report)
     if not not_restore_last:
@@ -132,9 +141,10 @@ def _compare(
     targets: Mapping[str, Tensor],
     path: str,
     info: FileInfo,
-    found: Mapping[str, Tensor],
+    network: Network,
     not_restore_last: bool,
 ) -> Report:
+    found = network.tensors
     fates: dict[str, list[str]] = {"matched": [], "missing": [], "mismatched": [], "skipped": []}
     for name, target in targets.items():
         if name not in found:
@@ -142,15 +152,16 @@ def _compare(
         elif not _fits(found[name], target):
             fate = "mismatched"
         else:
-            fate = "skipped" if not_restore_last and name.startswith(_CLASSIFIER) else "matched"
+            fate = "skipped" if not_restore_last and name.startswith(CLASSIFIER) else "matched"
         fates[fate].append(name)
-    unexpected = sorted(found.keys() - targets.keys())
+    unexpected = sorted((found.keys() - targets.keys()) | set(network.beside))
     return Report(
         path=path,
         kind=info.kind,
         unexpected=tuple(unexpected),
         unused=tuple(name for name in unexpected if name.startswith(_UNUSED)),
-        notes=tuple(_notes(model, info, found, not_restore_last)),
+        notes=(*network.notes, *_notes(model, info, found, not_restore_last)),
+        place=network.place,
         **{fate: tuple(names) for fate, names in fates.items()},
     )
 
@@ -158,38 +169,18 @@ def _compare(
 # ---------------------------------------------------------------- reading
 
 
-def _read(path: str | Path) -> tuple[FileInfo, dict[str, Tensor]]:
-    """The kind of a file, and its tensors by their names without prefixes."""
-    content = checkpoint.read(path)
-    architecture = classes = None
-    if isinstance(content, Mapping) and content.get("format") == "bafft":
-        architecture, table, content = (content.get(key) for key in ("architecture", "classes", "segmenter"))
-        if not isinstance(architecture, dict) or not isinstance(content, Mapping):
-            raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
-        classes = parse_classes(table, f"{path}, class table") if table is not None else None
-    elif isinstance(content, Mapping):
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    tensors: dict[str, Tensor] = {}
-    names = _tensor_names(content)
-    for name in names:
-        plain = re.sub(rf"^({'|'.join(map(re.escape, _PREFIXES))})+", "", name)
-        if plain in tensors:
-            raise UserError(f"{path}: holds {plain} twice, under two prefixes; give a file with one network")
-        if _counts(plain):
-            tensors[plain] = content[name]
-    if not tensors:
-        raise UserError(f"{path}: holds no weights; expected a state dict saved by torch.save")
-    return _classify(names, tensors.keys(), architecture)._replace(classes=classes), tensors
-
-
-def _tensor_names(content: Any) -> list[str]:
-    if not isinstance(content, Mapping):
-        return []
-    return [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)]
-
-
-def _counts(name: str) -> bool:
-    return not name.endswith("num_batches_tracked")
+def _read(
+    path: str | Path, shapes: Mapping[str, torch.Size] | None = None, *, keep: bool = False
+) -> tuple[dict[str, Any] | None, ClassTable | None, Network]:
+    """Architecture and class table of an own checkpoint, and the network in any file. keep: for the next reading."""
+    content = checkpoint.read(path, keep=keep)
+    if not isinstance(content, Mapping) or content.get("format") != checkpoint.FORMAT:
+        return None, None, find_network(content, path, shapes)
+    architecture, table, state = (content.get(key) for key in ("architecture", "classes", "segmenter"))
+    if not isinstance(architecture, dict) or not isinstance(state, Mapping):
+        raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and counts(name)}
+    return architecture, None if table is None else parse_classes(table, f"{path}, class table"), Network(tensors)
 
 
 def _fits(value: Tensor, target: Tensor) -> bool:
@@ -199,17 +190,18 @@ def _fits(value: Tensor, target: Tensor) -> bool:
 # ---------------------------------------------------------------- origin
 
 
-def _classify(names: Iterable[str], plain: Iterable[str], architecture: dict[str, Any] | None) -> FileInfo:
-    plain = set(plain)
+def _classify(network: Network, architecture: dict[str, Any] | None) -> FileInfo:
     if architecture is not None:
         normalization = str(architecture.get("normalization", "caffe"))
         return FileInfo("bafft", normalization, str(architecture.get("stride_style", "caffe")), architecture)
-    scaled = any(re.match(r"(module\.)*Scale\.", name) for name in names)
-    deeplab = any(name.startswith((_CLASSIFIER, "layer5.")) for name in plain)
+    names = network.tensors
+    deeplab = bool(network.heads) or any(name.startswith((CLASSIFIER, "layer5.")) for name in names)
     # MobileNetV2 has no caffe ancestor in this field: its features want ImageNet's normalisation, any head.
-    mobilenet = any(re.match(r"features\.\d+\.conv\.", name) for name in plain)
-    imagenet = any(name.startswith(("fc.", "classifier.", "features.")) for name in plain)
-    if mobilenet or (imagenet and not scaled and not deeplab):
+    mobilenet = any(re.match(r"features\.\d+\.conv\.", name) for name in names)
+    # So do the networks of newer libraries, whose backbone stands beside heads of other kinds.
+    imagenet = any(name.startswith(("fc.", "classifier.", "features.")) for name in names)
+    imagenet = imagenet or any(name.endswith(".weight") for name in network.beside)
+    if mobilenet or (imagenet and START_WEIGHTS not in network.prefix and not deeplab):
         return FileInfo("torchvision", "imagenet", "torchvision", None)
     return FileInfo("caffe", "caffe", "caffe", None)
 
@@ -232,7 +224,7 @@ def _guess_backbone(names: Iterable[str]) -> str:
 
 
 def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_restore_last: bool) -> Iterable[str]:
-    has_classifier = any(name.startswith(_CLASSIFIER) for name in found)
+    has_classifier = any(name.startswith(CLASSIFIER) for name in found)
     if not has_classifier:
         yield "no classifier layer6 in the file, it stays as initialised"
     elif not_restore_last:
@@ -282,11 +274,13 @@ def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], re
 def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, needed: bool) -> None:
     own, there = str(model.architecture["num_classes"]), _class_counts(found)
     anew = "" if needed else ", or --not-restore-last to start the classifier anew"
-    if not any(name.startswith(_CLASSIFIER) for name in found):
+    if not any(name.startswith(CLASSIFIER) for name in found):
         if needed:
+            heads = sorted({name.split(".")[0] for name in report.unexpected if name.endswith(".weight")})
+            beside = f"; its {', '.join(heads[:_SHOWN])} is none of this network" if heads else ""
             raise UserError(
                 f"{report.path}: no classifier in it (layer6), expected one of {own} classes; give the weights of a "
-                f"trained segmenter, such as last.pth of stage 1"
+                f"trained segmenter, such as last.pth of stage 1{beside}"
             )
         return
     if there != own:
@@ -295,21 +289,21 @@ def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, 
             f"{report.path}: its classifier has {there} classes, the model {own}; give a file of {own} classes{fitting}"
         )
     branches = range(model.layer6.branches)
-    used = tuple(f"{_CLASSIFIER}conv2d_list.{branch}." for branch in branches)
+    used = tuple(f"{CLASSIFIER}conv2d_list.{branch}." for branch in branches)
     lacking = [name for name in report.missing if name.startswith(used)]
-    lacking += [name for name in report.mismatched if name.startswith(_CLASSIFIER)]
+    lacking += [name for name in report.mismatched if name.startswith(CLASSIFIER)]
     if lacking:
         raise UserError(f"{report.path}: its classifier does not fit{_named(lacking)}; give a complete file{anew}")
 
 
 def _class_counts(found: Mapping[str, Tensor]) -> str:
     """Class count of a file's classifier, in words if its tensors disagree."""
-    tensors = [value for name, value in found.items() if name.startswith(_CLASSIFIER)]
+    tensors = [value for name, value in found.items() if name.startswith(CLASSIFIER)]
     return " or ".join(str(count) for count in sorted({len(value) for value in tensors if value.dim()}))
 
 
 def _backbone(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.startswith(_CLASSIFIER)]
+    return [name for name in names if not name.startswith(CLASSIFIER)]
 
 
 # ---------------------------------------------------------------- words

@@ -218,3 +218,27 @@ def test_random_generators_go_on_as_if_never_stopped(tmp_path):
     draw()
     checkpoint.set_rng_state(checkpoint.read(tmp_path / "rng.pth"))
     assert draw() == expected
+
+
+def test_a_kept_content_is_handed_on_once_and_only_while_the_file_is_the_same(saved, monkeypatch):
+    reads = []
+    real = torch.load
+
+    def load(path, **how):
+        reads.append(path)
+        return real(path, **how)
+
+    monkeypatch.setattr(torch, "load", load)
+    first = checkpoint.read(saved, keep=True)
+    assert checkpoint.read(saved, keep=True) is first
+    assert checkpoint.read(saved) is first and len(reads) == 1
+    assert checkpoint.read(saved) is not first and len(reads) == 2  # nothing is held any more
+    checkpoint.read(saved, keep=True)
+    checkpoint.save(saved, {"step": 9})
+    assert checkpoint.read(saved)["step"] == 9
+    checkpoint.read(saved, keep=True)
+    checkpoint.save(saved.parent / "other.pth", {"step": 1})
+    checkpoint.read(saved.parent / "other.pth")
+    assert len(reads) == 6
+    checkpoint.read(saved)
+    assert len(reads) == 7  # another file took its place
