@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -171,6 +170,8 @@ def run_arms(runner: Runner) -> None:
 
 def peak_rss_mb() -> int:
     """Upper bound on the memory of all processes together, in MiB."""
+    import resource  # not on Windows
+
     own, largest_child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return round((own + WORKERS * largest_child) / 1024)
 

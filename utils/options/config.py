@@ -29,7 +29,7 @@ from model.terms.isia import ISIA_FORMS
 from utils.options import contradictions
 from utils.options.flags import flag
 from utils.options.presets import METHODS, PRESETS, STAGES
-from utils.system import distributed
+from utils.system import distributed, machine
 from utils.system.errors import UserError, one_line, resource_fault
 from utils.system.files import write_json
 from utils.system.interrupt import Interrupted, raised
@@ -495,6 +495,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    note = machine.system_note()
+    if note and distributed.is_main():
+        print(note, file=sys.stderr)
     try:
         with distributed.session(), raised():
             main()

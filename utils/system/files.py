@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -11,15 +10,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from utils.system.errors import UserError
 
 _SCRATCH = ".partial-"
+_LOCK = ".lock"
 _JUST_MADE = 60.0  # seconds
 
 
@@ -72,7 +73,7 @@ def staged(folder: Path) -> Iterator[Path]:
         _remove_abandoned(folder)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch, _holding(Path(scratch)):
             yield Path(scratch)
-            for path in sorted(Path(scratch).iterdir()):
+            for path in sorted(path for path in Path(scratch).iterdir() if path.name != _LOCK):
                 os.replace(path, folder / path.name)
             _sync_folder(folder)
     except BaseException as error:
@@ -87,24 +88,27 @@ def staged(folder: Path) -> Iterator[Path]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove the scratch folders of killed processes: nobody holds them, and they are not just being made."""
     for path in folder.glob(f"{_SCRATCH}*"):
-        with suppress(OSError), _holding(path) as alone:
-            if alone and time.time() - path.stat().st_mtime > _JUST_MADE:
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime > _JUST_MADE
+            with _holding(path) if old else nullcontext(False) as alone:
+                abandoned = alone
+            if abandoned:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[bool]:
-    """Lock a folder, where the file system can: does this process alone hold it?"""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Lock a folder, if the file system can: does only this process hold it?"""
+    lock = FileLock(folder / _LOCK, timeout=0, fallback_to_soft=False)
     try:
+        lock.acquire()
+    except (Timeout, OSError):
+        yield False
+    else:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
             yield True
-    finally:
-        os.close(descriptor)
+        finally:
+            lock.release()
 
 
 def temporary_name(path: Path) -> Path:
@@ -147,7 +151,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlive a power cut."""
+    """Make renames in a folder outlive a power cut, on systems where a folder can be opened."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

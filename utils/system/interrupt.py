@@ -48,6 +48,8 @@ def shielded(loader: DataLoader[Any]) -> Iterator[Any]:
     """Iterate over a loader whose processes do not see the signals, which go to a terminal's or job's processes all at
     once: this one decides. They still end when it tells them to, or is gone."""
     loader.worker_init_fn = _end_with_parent
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return iter(loader)
@@ -56,9 +58,16 @@ def shielded(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _end_with_parent(_: int) -> None:
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return
+
     def listen() -> None:
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-            pass
+        if hasattr(signal, "sigwaitinfo"):
+            while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+                pass
+        else:  # macOS does not tell who sent it
+            signal.sigwait([signal.SIGTERM])
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()

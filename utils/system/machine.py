@@ -7,7 +7,9 @@ Every script imports this module before all others that could start torch, and a
 from __future__ import annotations
 
 import os
+import platform
 import random
+import sys
 from typing import Protocol
 
 # Read when torch starts. Idle threads that spin make every process beside them many times slower.
@@ -15,6 +17,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+
+SYSTEMS = ("linux", "darwin")
+"""Values of `sys.platform` on which the project is meant to run; it is tested on Linux."""
+
+
+def system_note(name: str = sys.platform) -> str | None:
+    """A line to print at the start on a system that is not supported; None on the others."""
+    if name in SYSTEMS:
+        return None
+    return (
+        f"note: {platform.system()} is not supported, expected Linux (tested) or macOS (not tested); what follows may "
+        "fail: on Windows, use WSL 2"
+    )
 
 
 class Settings(Protocol):
