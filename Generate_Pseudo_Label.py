@@ -28,6 +28,7 @@ from utils.options import config
 from utils.options.config import Options
 from utils.prediction.evaluation import predict
 from utils.prediction.pseudo_labels import Prediction, confidence, fingerprint, write_pseudo_labels
+from utils.reporting import notes
 from utils.setup import build
 from utils.system import distributed, logs
 from utils.system.logs import logger
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("%-14s threshold %.4f  kept %5.1f %% of %d pixels", name, threshold, 100 * n_kept / max(n, 1), n)
     if distributed.is_main():
         skipped.list_in(folder)
+        notes.write_pseudo_label_note(folder, result, classes)  # for the report of stage 2
     logger.info("%d pseudo-labels in %s", result.masks, folder)
 
 

@@ -1,0 +1,1 @@
+"""`python -m utils.report RUN...`: the report of a run, or a comparison of several."""

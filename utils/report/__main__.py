@@ -1,0 +1,45 @@
+"""The report of a run as one HTML page, or several runs side by side; without a network, and readable from a file.
+
+Examples:
+  python -m utils.report snapshots/builtin/step1                       # writes report.html into that folder
+  python -m utils.report snapshots/builtin/* --out comparison.html     # compares all stages
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.options import config
+from utils.reporting.page import compare, render
+from utils.reporting.report import REPORT
+from utils.reporting.run import read_run
+from utils.system.files import check_can_write, write_bytes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = config.Parser(
+        prog="python -m utils.report",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run (its --snapshot-dir)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="page to write [RUN/report.html; of several runs comparison.html]"
+    )
+    arguments = parser.parse_args(argv)
+    runs: list[Path] = arguments.runs
+    out = arguments.out or (runs[0] / REPORT if len(runs) == 1 else Path("comparison.html"))
+    check_can_write("--out", out)
+    if len(runs) == 1:
+        page = render(read_run(runs[0]))
+    else:
+        page = compare([read_run(run, beside=False) for run in runs])
+    write_bytes(out, page.encode())
+    print(out)
+
+
+if __name__ == "__main__":
+    config.run(main)

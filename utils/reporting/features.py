@@ -1,0 +1,151 @@
+"""Class centroids and instances of both domains in feature space, and a map of them in two dimensions."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dataset.base import SegmentationDataset
+from model.networks.deeplab import DeepLab
+from model.terms.memory import correct_labels
+from model.terms.regions import ClassSplit, LabelMaps, Regions, pool_regions
+from utils.prediction.evaluation import in_order
+from utils.system.files import write_bytes
+from utils.system.precision import AMP_DTYPES
+from utils.system.transfer import to_host
+
+IMAGES = 24  # of each domain
+MOST = 200  # centroids of each domain, and instances
+BEFORE, AFTER = "features_before.npz", "features_after.npz"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Mean features of regions. vectors: [N, D] float32; classes: [N] train ids; target: [N] bool, of the target
+    domain; instance: [N] bool, of an instance of a thing class (else the centroid of a class in an image);
+    layout: [N, 2] float32, places on a map (`layout`), if they were computed."""
+
+    vectors: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.uint8]
+    target: npt.NDArray[np.bool_]
+    instance: npt.NDArray[np.bool_]
+    layout: npt.NDArray[np.float32] | None = None
+
+
+@torch.inference_mode()
+def points(
+    segmenter: DeepLab,
+    source: SegmentationDataset,
+    target: SegmentationDataset,
+    split: ClassSplit,
+    *,
+    amp: str = "off",
+    images: int = IMAGES,
+) -> Points:
+    """Centroids and instances of the classes in `images` images of each domain, spread evenly over it.
+
+    As in the source memory, source regions hold the pixels that are predicted right; target regions are those of the
+    predictions, so that no target label is used. At most `MOST` centroids and `MOST` instances per domain.
+    """
+    found = [
+        _of_domain(segmenter, data, split, amp, images, number == 1) for number, data in enumerate((source, target))
+    ]
+    vectors, classes, instance = (np.concatenate(parts) for parts in zip(*found))
+    is_target = np.repeat([False, True], [len(part[1]) for part in found])
+    return Points(vectors, classes, is_target, instance)
+
+
+_Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
+
+
+def _of_domain(
+    segmenter: DeepLab, dataset: SegmentationDataset, split: ClassSplit, amp: str, images: int, predicted: bool
+) -> _Found:
+    device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
+    chosen = list(islice(range(0, len(dataset), max(1, len(dataset) // images)), images))
+    training, parts = segmenter.training, []
+    segmenter.eval()
+    try:
+        for (sample,) in in_order(dataset, 0, False, 1, chosen):
+            if "skipped" in sample:
+                continue
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                features, logits = segmenter(sample["image"][None].to(device))
+            if predicted:
+                labels = logits.argmax(1)
+            else:
+                labels = correct_labels(logits, sample["label"][None].to(device))
+            parts.append(_flat(pool_regions(features, LabelMaps(labels), split)[0], split))
+    finally:
+        segmenter.train(training)
+    vectors, classes, instance = (np.concatenate(part) for part in zip(*parts))
+    groups = [np.flatnonzero(instance == kind) for kind in (False, True)]
+    kept = np.concatenate([group[:: max(1, -(-len(group) // MOST))] for group in groups])
+    return vectors[kept], classes[kept], instance[kept]
+
+
+def _flat(regions: Regions, split: ClassSplit) -> _Found:
+    """The present centroids, then the instances, of an image."""
+    present, is_instance = to_host(regions.present), to_host(regions.is_instance)
+    things = np.repeat(np.array(split.things, np.uint8)[:, None], is_instance.shape[1], 1)
+    vectors = [to_host(regions.centroids)[present], to_host(regions.instances)[is_instance]]
+    classes = [np.flatnonzero(present).astype(np.uint8), things[is_instance]]
+    instance = np.repeat([False, True], [len(part) for part in classes])
+    return np.concatenate(vectors).astype(np.float32), np.concatenate(classes), instance
+
+
+def has_layout() -> bool:
+    """Is scikit-learn there, which computes the layout?"""
+    try:
+        import sklearn.manifold  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def layout(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Places [N, 2] of vectors [N, D] by t-SNE (van der Maaten and Hinton 2008) on L1 distances, as in matching; the
+    same for the same vectors. Needs scikit-learn."""
+    from sklearn.manifold import TSNE
+
+    if len(vectors) < 4:
+        return vectors[:, :2].astype(np.float32)
+    tsne = TSNE(perplexity=min(30.0, (len(vectors) - 1) / 3), metric="manhattan", init="pca", random_state=0)
+    return np.asarray(tsne.fit_transform(vectors), np.float32)
+
+
+def save(path: Path, found: Points) -> None:
+    """Write the points, with their layout if scikit-learn is there."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "vectors": found.vectors.astype(np.float16),
+        "classes": found.classes,
+        "target": found.target,
+        "instance": found.instance,
+    }
+    if has_layout():
+        arrays["layout"] = layout(found.vectors)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # the stubs take them for allow_pickle
+    write_bytes(path, content.getvalue())
+
+
+def load(path: Path) -> Points | None:
+    """The points of a file of `save`, with their layout if it is there or can be computed; None if there is no such
+    file."""
+    try:
+        with np.load(path) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        vectors = found.pop("vectors").astype(np.float32)
+        if "layout" not in found and has_layout():
+            found["layout"] = layout(vectors)
+        return Points(vectors, **found)
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError):
+        return None

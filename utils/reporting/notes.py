@@ -1,0 +1,196 @@
+"""Small JSON files that a run keeps in its folder for the report, beside config.json and log.jsonl.
+
+run.json            what was run: command, machine, data, classes, time, memory    `begin`, `progress`
+scores.json         the newest scores on labelled target images                    `write_scores`
+pseudo_labels.json  thresholds and coverage of the pseudo-labels per class         `write_pseudo_label_note`
+memory.json         how full the source memory is per class                        `write_memory`
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataset.classes import ClassTable
+from model.terms.memory import RingBuffers, SourceMemory
+from utils.options import config
+from utils.options.config import Options
+from utils.options.flags import flag
+from utils.prediction.metrics import ConfusionMatrix
+from utils.prediction.pseudo_labels import Result
+from utils.system.files import write_json
+from utils.system.logs import revision
+from utils.system.transfer import to_host
+
+RUN, SCORES, PSEUDO_LABELS, MEMORY = "run.json", "scores.json", "pseudo_labels.json", "memory.json"
+
+_OF_FILES = ("preset", "snapshot_dir", "log_dir", "overwrite", "continue_train")
+Json = dict[str, Any]
+
+
+def read(path: Path) -> Json:
+    """The content of a note; empty if the file is missing or not a JSON object."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def differing_options(options: Options, stage: str) -> Json:
+    """The options of a stage ("step1", "step2") that differ from those of its preset, by flag; without those that only
+    say where a run's files are, and those that the preset leaves to the weights ("auto")."""
+    default = config.resolve(stage, {"preset": options.preset}).as_dict()
+    mine = options.as_dict()
+    taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in _OF_FILES]
+    differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}
+    if differing.get("num_steps_stop") == mine["num_steps"]:
+        del differing["num_steps_stop"]
+    return {flag(name): value for name, value in differing.items()}
+
+
+def begin(
+    folder: Path,
+    options: Options,
+    stage: str,
+    table: ClassTable,
+    images: Mapping[str, int],
+    device: torch.device,
+    *,
+    step: int = 0,
+    processes: int = 1,
+) -> None:
+    """Note in run.json what starts. A run that goes on from a `step` after 0 is added to what is noted already. Stage 2
+    takes over the note of its pseudo-labels, if any.
+
+    images: how many there are, by role ("source", "target", "test"); processes: of torchrun.
+    """
+    before = read(folder / RUN).get("sessions", []) if step else []
+    session = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "began": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "from_step": step,
+        "step": step,
+        "seconds": 0.0,
+        "revision": revision(),
+        "machine": machine(device),
+        "processes": processes,
+    }
+    roots = {
+        "source": f"{options.source}:{options.data_dir}",
+        "target": f"{options.target}:{options.data_dir_target}",
+        "test": f"{options.target}:{options.data_dir_target}, split {options.set}",
+    }
+    write_json(
+        folder / RUN,
+        {
+            "stage": stage,
+            "title": "source_only" if options.source_only else stage,
+            "preset": options.preset,
+            "steps": options.num_steps_stop,
+            "seed": options.random_seed,
+            "batch": options.batch_size * options.iter_size * processes,
+            "differs": differing_options(options, stage),
+            "data": {role: {"from": roots[role], "images": count} for role, count in images.items()},
+            "classes": class_note(table),
+            "sessions": [*before, session],
+        },
+    )
+    labels = read(Path(options.ssl_target_dir) / PSEUDO_LABELS) if stage == "step2" else {}
+    if labels:
+        write_json(folder / PSEUDO_LABELS, labels)
+    elif not step:
+        (folder / PSEUDO_LABELS).unlink(missing_ok=True)
+
+
+def class_note(table: ClassTable) -> Json:
+    return {
+        "table": table.name,
+        "names": list(table.names),
+        "palette": [list(colour) for colour in table.palette],
+        "stuff": list(table.stuff),
+        "things": list(table.things),
+    }
+
+
+def progress(folder: Path, step: int, device: torch.device) -> None:
+    """Note how far the run that `begin` noted has come, how long it took, and its peak memory."""
+    content = read(folder / RUN)
+    if not content.get("sessions"):
+        return
+    session = content["sessions"][-1]
+    began = datetime.fromisoformat(session["began"]).timestamp()
+    session |= {"step": step, "seconds": round(time.time() - began, 1), **peak_memory(device)}
+    write_json(folder / RUN, content)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak memory so far, in MiB: of this process, and what torch has allocated on its GPU, if it uses one."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = {"memory_mb": round(own)}
+    if device.type == "cuda":
+        found["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
+
+
+def machine(device: torch.device) -> str:
+    """Device, Python and torch, in a line."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{name}; {system}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def score_record(step: int, scores: ConfusionMatrix, table: ClassTable, main: str) -> Json:
+    """The record of a score: "miou" over the subset `main`, "classes" its name, "miou_NAME" of the other subsets, and
+    "iou" by class; 0 to 1, None where a class is absent."""
+    content = scores.as_dict(table)
+    others = {f"miou_{name}": value for name, value in content["means"].items() if name != main}
+    return {"step": step, "miou": content["means"][main], "classes": main, **others, "iou": content["iou"]}
+
+
+def write_scores(folder: Path, step: int, scores: ConfusionMatrix, table: ClassTable) -> None:
+    """Write scores.json: the step, and what `ConfusionMatrix.as_dict` holds."""
+    write_json(folder / SCORES, {"step": step, "images": scores.images, **scores.as_dict(table)})
+
+
+def write_pseudo_label_note(folder: Path, result: Result, table: ClassTable) -> None:
+    """Write pseudo_labels.json: by class, the threshold, and how many pixels were predicted and kept."""
+    rows = zip(table.names, result.thresholds, result.kept, result.predicted, strict=True)
+    by_class = {
+        name: {"threshold": float(threshold), "kept": int(kept), "predicted": int(predicted)}
+        for name, threshold, kept, predicted in rows
+    }
+    write_json(folder / PSEUDO_LABELS, {"masks": result.masks, "classes": by_class})
+
+
+def thresholds(folder: Path, names: Sequence[str]) -> np.ndarray | None:
+    """The thresholds [C] noted in pseudo_labels.json; None if there is no such note for these classes."""
+    by_class = read(folder / PSEUDO_LABELS).get("classes", {})
+    if list(by_class) != list(names):
+        return None
+    return np.array([by_class[name]["threshold"] for name in names])
+
+
+def write_memory(folder: Path, step: int, memory: SourceMemory, table: ClassTable) -> None:
+    """Write memory.json: by class, how many vectors were written and how many slots there are."""
+    by_class: Json = {}
+    for ids, buffers in ((memory.split.stuff, memory.stuff), (memory.split.things, memory.things)):
+        by_class |= {table.names[i]: fill for i, fill in zip(ids, _fill(buffers), strict=True)}
+    write_json(folder / MEMORY, {"step": step, "classes": {n: by_class[n] for n in table.names if n in by_class}})
+
+
+def _fill(buffers: RingBuffers) -> list[dict[str, int]]:
+    return [{"written": int(count), "slots": buffers.size} for count in to_host(buffers.count)]

@@ -1,0 +1,172 @@
+"""What a run has left in its folder, read for the report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from utils.reporting import features, notes
+from utils.reporting.charts import Series, Value
+from utils.reporting.features import Points
+from utils.reporting.names import describe
+from utils.reporting.sinks import PICTURES, read_records
+from utils.system.errors import UserError
+
+LOG = "log.jsonl"
+MOST_BESIDE = 5  # runs that are shown beside one
+ORDER = ("source_only", "step1", "step2")
+_TITLES = {"source_only": "source only", "step1": "stage 1", "step2": "stage 2"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a group, all of which show the same pixels. content: an encoded PNG or JPEG file."""
+
+    group: str
+    name: str
+    step: int | None
+    size: tuple[int, int]
+    content: bytes
+    kind: str  # "png" or "jpeg"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as the report shows it. Everything but `name` and `records` may be empty.
+
+    name: of its folder; records: of log.jsonl; note, scores, pseudo_labels, memory: the notes of
+    `utils.reporting.notes`; options: of config.json; before, after: features at its start and at its last save; beside:
+    runs in folders beside it, without pictures and features.
+    """
+
+    name: str
+    records: Sequence[dict[str, Any]]
+    note: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    pseudo_labels: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    before: Points | None = None
+    after: Points | None = None
+    beside: Sequence[RunData] = ()
+
+    @property
+    def title(self) -> str:
+        """A name for people."""
+        return _TITLES.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def step(self) -> int:
+        return max((record["step"] for record in self.records), default=0)
+
+    @property
+    def classes(self) -> dict[str, tuple[int, int, int]]:
+        """The colour of each class, by its name, in the order of the class table."""
+        table = self.note.get("classes", {})
+        return {name: tuple(colour) for name, colour in zip(table.get("names", ()), table.get("palette", ()))}
+
+    def series(self, key: str, colour: str = "var(--run0)") -> Series:
+        """The values of a key over the steps; "iou/road" is a value of a table by class."""
+        outer, _, inner = key.partition("/")
+        held = [record for record in self.records if outer in record]
+        values = [record[outer].get(inner) if inner else record[outer] for record in held]
+        return Series(self.title, [record["step"] for record in held], values, colour)
+
+    def last_table(self, key: str) -> dict[str, Value]:
+        """The last table by class of a key; empty if there is none."""
+        tables = [record[key] for record in self.records if isinstance(record.get(key), dict)]
+        return tables[-1] if tables else {}
+
+    def last(self, key: str) -> Value:
+        """The last value of a key; None if there is none."""
+        values = self.series(key).y
+        return values[-1] if values else None
+
+    def keys(self, group: str) -> list[str]:
+        """The keys of a group (`utils.reporting.names`) that have a number in some record, in their order there."""
+        found = dict.fromkeys(
+            key
+            for record in self.records
+            for key, value in record.items()
+            if key != "step" and isinstance(value, (int, float)) and describe(key).group == group
+        )
+        return list(found)
+
+
+def read_run(folder: Path, *, beside: bool = True, pictures: bool = True) -> RunData:
+    """Read what a run left in `folder`; with the runs beside it, and with pictures and features, unless told otherwise.
+
+    Raises UserError if the folder has no log.jsonl. Missing or broken notes are left out.
+    """
+    if not (folder / LOG).is_file():
+        raise UserError(f"{folder}: no {LOG} in it; expected the folder of a run (its --snapshot-dir)")
+    return RunData(
+        name=folder.resolve().name,
+        records=list(read_records(folder / LOG)),
+        note=notes.read(folder / notes.RUN),
+        options=notes.read(folder / "config.json"),
+        scores=notes.read(folder / notes.SCORES),
+        pseudo_labels=notes.read(folder / notes.PSEUDO_LABELS),
+        memory=notes.read(folder / notes.MEMORY),
+        pictures=_pictures(folder / PICTURES) if pictures else (),
+        before=features.load(folder / features.BEFORE) if pictures else None,
+        after=features.load(folder / features.AFTER) if pictures else None,
+        beside=[read_run(other, beside=False, pictures=False) for other in _beside(folder)] if beside else (),
+    )
+
+
+def _beside(folder: Path) -> list[Path]:
+    """The folders of other runs beside a run's: the stages in their order first, then others by name."""
+    own = folder.resolve()
+    others = [path.parent for path in own.parent.glob(f"*/{LOG}") if path.parent != own]
+    known = [path for name in ORDER for path in others if path.name == name]
+    return [*known, *sorted(path for path in others if path not in known)][:MOST_BESIDE]
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    found = []
+    for path in sorted(folder.rglob("*.png"), key=_place):
+        try:
+            with Image.open(path) as image:
+                step = image.info.get("step", "")
+                content, kind = _small(image.convert("RGB"))
+                group = path.relative_to(folder).parent.as_posix()
+                name = path.stem
+                found.append(
+                    Picture(
+                        name if group == "." else group,
+                        name,
+                        int(step) if str(step).isdecimal() else None,
+                        image.size,
+                        content,
+                        kind,
+                    )
+                )
+        except OSError:  # a file that someone else put there, or damaged: the report does without
+            continue
+    return found
+
+
+_PICTURES_FIRST = ("source", "target", "image", "truth", "prediction", "overlay", "pseudo-label", "confidence")
+
+
+def _place(path: Path) -> tuple[str, int, str]:
+    """Pictures by group, then from what is given to what is found."""
+    first = _PICTURES_FIRST.index(path.stem) if path.stem in _PICTURES_FIRST else len(_PICTURES_FIRST)
+    return str(path.parent), first, path.stem
+
+
+def _small(image: Image.Image) -> tuple[bytes, str]:
+    """The smaller one of a PNG and a JPEG: the one suits label maps, the other photographs."""
+    found = []
+    for kind, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
+        encoded = io.BytesIO()
+        image.save(encoded, kind, **settings)
+        found.append((encoded.getvalue(), kind))
+    return min(found, key=lambda one: len(one[0]))
