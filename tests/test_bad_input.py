@@ -371,7 +371,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(run_folder, 
 
 
 def break_pseudo_label(_: Path) -> None:
-    for path in PSEUDO.iterdir():
+    for path in PSEUDO.glob("*.png"):
         Image.fromarray(np.full(TINY_SIZE[::-1], 77, np.uint8)).save(path)
 
 
@@ -379,7 +379,7 @@ def break_pseudo_label(_: Path) -> None:
     ("spoil", "arguments", "said"),
     [
         (lambda _: None, ["--ssl-target-dir", "nowhere"], "nowhere: no such folder of pseudo-labels"),
-        (lambda _: next(PSEUDO.iterdir()).unlink(), [], "leftImg8bit.png: pseudo-label not found (1 of 4 missing)"),
+        (lambda _: next(PSEUDO.glob("*.png")).unlink(), [], "leftImg8bit.png: pseudo-label not found (1 of 4 missing)"),
         (break_pseudo_label, [], "leftImg8bit.png: pseudo-label with id 77"),
         (lambda _: shutil.rmtree(STEP1), [], "--restore-from: snapshots/builtin/step1/last.pth does not exist"),
         (lambda _: None, ["--lambda-pseudo", "-1"], "--lambda-pseudo: found -1.0"),

@@ -74,10 +74,12 @@ def test_points_are_kept_with_their_layout(tmp_path):
     path, made = tmp_path / "points.npz", points(30)
     features.save(path, made)
     read = features.load(path)
+    assert read is not None and read.layout is not None
     assert np.array_equal(read.classes, made.classes) and np.array_equal(read.target, made.target)
     np.testing.assert_allclose(read.vectors, made.vectors, rtol=1e-3, atol=1e-3)
-    centres = np.stack([read.layout[made.classes == c].mean(0) for c in range(3)])
-    apart = np.linalg.norm(read.layout[:, None] - centres[None], axis=2)
+    places = read.layout
+    centres = np.stack([places[made.classes == c].mean(0) for c in range(3)])
+    apart = np.linalg.norm(places[:, None] - centres[None], axis=2)
     assert (apart.argmin(1) == made.classes).all()
     assert np.array_equal(features.layout(made.vectors), features.layout(made.vectors))
 
@@ -85,7 +87,8 @@ def test_points_are_kept_with_their_layout(tmp_path):
 def test_points_are_kept_without_a_layout_where_scikit_learn_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "has_layout", lambda: False)
     features.save(tmp_path / "points.npz", points(5))
-    assert features.load(tmp_path / "points.npz").layout is None
+    read = features.load(tmp_path / "points.npz")
+    assert read is not None and read.layout is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 damaged"])

@@ -97,7 +97,7 @@ def test_the_main_mean_leads(tmp_path):
 def test_pseudo_labels_are_noted_and_taken_over_by_stage_2(tmp_path):
     result = Result(np.array([0.5, 0.0]), np.array([3, 0]), np.array([4, 0]), masks=2)
     notes.write_pseudo_label_note(tmp_path / "labels", result, AERIAL)
-    assert notes.thresholds(tmp_path / "labels", AERIAL.names).tolist() == [0.5, 0.0]
+    assert np.asarray(notes.thresholds(tmp_path / "labels", AERIAL.names)).tolist() == [0.5, 0.0]
     assert notes.thresholds(tmp_path / "labels", ["other", "classes"]) is None
     assert notes.thresholds(tmp_path, AERIAL.names) is None
     run = tmp_path / "run"

@@ -79,7 +79,7 @@ def test_the_confusion_matrix_is_of_rows():
     body = sections.confusion(full()).body
     assert "road → sidewalk: 10 %" in body and "<li>10.0 % of road is taken for sidewalk</li>" in body
     assert sections.row_shares([[1, 2], [0, 0]], [1, 0]) == [[0.25, 0.5], [None, None]]
-    shares = [[0.5, 0.04, 0.46], [None, None, None], [0.05, 0.2, 0.75]]
+    shares: list[list[float | None]] = [[0.5, 0.04, 0.46], [None, None, None], [0.05, 0.2, 0.75]]
     expected = [("a", "c", 0.46), ("c", "b", 0.2), ("c", "a", 0.05)]
     assert sections.largest_confusions(shares, ["a", "b", "c"]) == expected
     assert sections.largest_confusions(shares, ["a", "b", "c"], most=1) == expected[:1]
