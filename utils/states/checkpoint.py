@@ -108,6 +108,8 @@ def _read(path: Path) -> Any:
         if strange:
             reason = f"it holds {strange[1] or strange[2]}, which is not read for safety"
             todo = f"if you trust it, save its tensors with: {resave_line(path)}"
+            if "is blocked" in str(error):
+                todo = "it is there to run commands on your machine: do not use the file"
         elif "eights only load failed" in reason:
             reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
         raise UserError(f"{path}: cannot be read as weights ({reason}); {todo}") from error
@@ -142,7 +144,7 @@ def _damage(path: Path) -> str | None:
     try:
         with open(path, "rb") as file:
             if file.read(4) != b"PK\x03\x04":
-                return "cut short or overwritten" if not path.stat().st_size else None
+                return None if path.stat().st_size else "an empty file, of 0 bytes"
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
             return f"wrong checksum of {part}" if part else None

@@ -169,6 +169,8 @@ def _sum(heads: list[Head]) -> dict[str, Tensor]:
 
 
 def _flatten(content: Any, above: str = "", level: int = 0) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, (list, tuple)):  # of such mappings; tensors in it have no names
+        content = {str(number): part for number, part in enumerate(content) if isinstance(part, Mapping)}
     if not isinstance(content, Mapping) or level > _LEVELS:
         return
     for key, value in content.items():

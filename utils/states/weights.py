@@ -33,6 +33,8 @@ __all__ = ["FileInfo", "Report", "describe_file", "load_weights"]
 # classifier.
 _UNUSED = ("layer5.", "fc.", "classifier.", "features.18.")
 _BOTTLENECKS = ("resnet50", "resnet101")  # the stride style makes a difference to these alone
+_FILTERS = 16  # at least, for a median that tells something
+_SMALL_VALUES = 60.0  # between 1.7 and 1.7 * 60^2, see `_saw_small_values`
 _SHOWN = 4  # names listed of each group
 
 
@@ -195,15 +197,34 @@ def _classify(network: Network, architecture: dict[str, Any] | None) -> FileInfo
         normalization = str(architecture.get("normalization", "caffe"))
         return FileInfo("bafft", normalization, str(architecture.get("stride_style", "caffe")), architecture)
     names = network.tensors
-    deeplab = bool(network.heads) or any(name.startswith((CLASSIFIER, "layer5.")) for name in names)
+    known = [*names, *(f"{head.name}." for head in network.heads)]
+    deeplab = START_WEIGHTS in network.prefix or any(re.search(r"(^|[./])layer[56]\.", name) for name in known)
     # MobileNetV2 has no caffe ancestor in this field: its features want ImageNet's normalisation, any head.
     mobilenet = any(re.match(r"features\.\d+\.conv\.", name) for name in names)
     # So do the networks of newer libraries, whose backbone stands beside heads of other kinds.
     imagenet = any(name.startswith(("fc.", "classifier.", "features.")) for name in names)
     imagenet = imagenet or any(name.endswith(".weight") for name in network.beside)
-    if mobilenet or (imagenet and START_WEIGHTS not in network.prefix and not deeplab):
+    if network.heads and not deeplab:  # DeepLab in the code of others, which has both ancestors
+        imagenet = _saw_small_values(names)
+    if mobilenet or (imagenet and not deeplab):
         return FileInfo("torchvision", "imagenet", "torchvision", None)
     return FileInfo("caffe", "caffe", "caffe", None)
+
+
+def _saw_small_values(tensors: Mapping[str, Tensor]) -> bool:
+    """Was a ResNet trained on images of standard deviation 1, as ImageNet's normalisation gives, and not of 60?
+
+    The variance that the first BatchNorm has seen, over the squared weights before it, is the images' variance up to a
+    factor that depends on the filters. Its median is 1.7 in torchvision's MobileNetV2; 60^2 times that is the other
+    case. (Our choice.)
+    """
+    weight, variance = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
+    if weight is None or variance is None or weight.dim() != 4 or variance.shape != weight.shape[:1]:
+        return False
+    if len(variance) < _FILTERS or bool((variance <= 0).any()) or bool((variance == 1).all()):  # or none seen yet
+        return False
+    squares = weight.float().square().sum((1, 2, 3))
+    return bool((variance.float() / squares).median() < _SMALL_VALUES)
 
 
 def _guess_backbone(names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 import json
+import os
 import pickle
 import shlex
 import subprocess
@@ -198,6 +199,22 @@ def test_objects_inside_an_array_are_foreign_still(tmp_path):
     with pytest.raises(
         UserError, match=r"cannot be read as weights \(it holds numpy\S+ObjectDType,.*; if you trust it"
     ):
+        checkpoint.read(tmp_path / "x.pth")
+
+
+def test_a_file_made_to_run_commands_is_not_offered_to_be_read_anyway(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    torch.save({"state_dict": {"a": torch.ones(1)}, "x": Evil()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"holds \S+\.system,.*: do not use the file$"):
+        checkpoint.read(tmp_path / "x.pth")
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "x.pth").touch()
+    with pytest.raises(UserError, match=r"an empty file, of 0 bytes"):
         checkpoint.read(tmp_path / "x.pth")
 
 

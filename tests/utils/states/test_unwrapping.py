@@ -58,6 +58,8 @@ FILES: dict[str, tuple[Callable[[State], Any], str]] = {  # content, what the re
     "model.backbone": (lambda s: under("model.backbone.", s), "prefix model.backbone. stripped"),
     "data parallel twice": (lambda s: under("module.module.", s), "prefix module.module. stripped"),
     "compiled": (lambda s: {"model": under("_orig_mod.module.", s)}, "unwrapped model, prefix _orig_mod.module."),
+    "first of a tuple": (lambda s: (s, 5), "unwrapped 0"),
+    "a list of networks": (lambda s: {"models": [{"conv1.weight": torch.zeros(2)}, s]}, "unwrapped models/1"),
     "discriminators beside": (
         lambda s: {"D1": critic(), "model": under("module.", s), "D2": critic()},
         "unwrapped model, prefix module. stripped",
@@ -307,6 +309,25 @@ def test_a_head_of_another_kind_is_named_and_its_backbone_can_start_a_run(kind, 
     assert holds(model, state, body_only=True)
     assert set(report.unexpected) == set(strange)
     assert describe_file(path).kind == ("torchvision" if prefix else "caffe")
+
+
+@pytest.mark.parametrize("normalization", ["caffe", "imagenet"])
+@torch.no_grad()
+def test_what_input_a_network_of_other_code_wants_is_seen_in_its_statistics(normalization, tmp_path):
+    model = small("resnet50", normalization=normalization, width=1 / 4).train()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 0.5
+    coarse = torch.randint(0, 256, (2, 3, 5, 5)).float()
+    model(torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear").to(torch.uint8))
+    state = dict(model.state_dict())
+    content = {"feature_extractor": under("backbone.", body(state)), "classifier": head_as("conv2d_list.{}.", state)}
+    info = describe_file(saved(content, tmp_path))
+    assert (info.normalization, info.kind) == (
+        (normalization, "torchvision") if normalization == "imagenet" else ("caffe", "caffe")
+    )
+    # The names of this field's own DeepLab say it without that.
+    assert describe_file(saved({"net": state}, tmp_path)).kind == "caffe"
 
 
 def test_an_own_checkpoint_is_taken_as_it_is(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.networks.deeplab import DeepLab, build_segmenter
+from utils.states import checkpoint
 from utils.states.weights import FileInfo, describe_file, load_weights
 from utils.system.errors import UserError
 
@@ -226,6 +227,29 @@ def test_branches_out_of_use_may_be_missing(tmp_path: Path) -> None:
     assert len(load_weights(model, path).missing) == 4
     with pytest.raises(UserError, match=r"classifier does not fit \(layer6.conv2d_list.2.weight"):
         load_weights(small(aspp_branches=4), path)
+
+
+def test_describing_and_loading_read_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    state = state_of(model)
+    path = tmp_path / "last.pth"
+    own = {"stage": "step1", "architecture": model.architecture, "segmenter": state, "optimizer": {}}
+    checkpoint.save(path, own)
+    reads: list[Any] = []
+    real = torch.load
+
+    def load(file: Any, **how: Any) -> Any:
+        reads.append(file)
+        return real(file, **how)
+
+    monkeypatch.setattr(torch, "load", load)
+    for last in (lambda: load_weights(model, path), lambda: checkpoint.load(path, "step1", model.architecture)):
+        reads.clear()
+        describe_file(path)
+        describe_file(path)
+        last()
+        assert len(reads) == 1
+    assert holds(model, state)
 
 
 # ---------------------------------------------------------------- another class count
