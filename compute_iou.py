@@ -1,9 +1,9 @@
 """IoU of saved masks with ground truth, per class and over the class sets of the task.
 
 A mask is KEY.png in the folder, as evaluate_cityscapes.py writes it, or lies somewhere below it, such as in CITY/. For
-Cityscapes it may have any name of the official evaluation, such as CITY_000000_000019_pred.png. It holds train ids, or
-label ids (--pred-ids label). The confusion matrix is that of the official Cityscapes evaluation, pixel for pixel: a
-pixel predicted as no class counts as missed.
+Cityscapes it may have any name of the official evaluation, such as CITY_000000_000019_pred.png. It holds train ids,
+label ids (--pred-ids label), or the colours of the classes. The confusion matrix is that of the official Cityscapes
+evaluation, pixel for pixel: a pixel predicted as no class counts as missed.
 
 Examples:
   python compute_iou.py data/Cityscapes/gtFine/val result/cityscapes --workers 4
@@ -23,15 +23,20 @@ from pathlib import Path
 
 import utils.system.machine  # noqa: F401 - before torch
 
+import numpy as np
 from tqdm import tqdm
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
+from dataset.check.examine import train_ids_instead
+from dataset.classes import ClassTable
+from dataset.labels import binary_masks
+from dataset.reading import contents
 from utils.options import config
 from utils.options.config import Options
 from utils.prediction import saved_masks
 from utils.prediction.metrics import ConfusionMatrix
-from utils.prediction.saved_masks import count_pairs
+from utils.prediction.saved_masks import Seen, count_pairs
 from utils.setup import build
 from utils.system import logs
 from utils.system.errors import UserError
@@ -68,12 +73,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     pairs = [(path, masks[key]) for key, path in truth.items()]
     scores = ConfusionMatrix(classes.num_classes, options.ignore_label)
-    for counts in tqdm(count_pairs(counter, pairs, options.workers), total=len(pairs), disable=None, leave=False):
-        scores.add(counts)
+    seen: Seen | None = None
+    for found in tqdm(count_pairs(counter.seen, pairs, options.workers), total=len(pairs), disable=None, leave=False):
+        seen = found if seen is None else seen + found
+    assert seen is not None, "a folder without labels is refused above"
+    scores.add(seen.by_class)
+    saved_masks.refuse_other_ids(counter, seen, Path(folders.pred_dir), options.pred_ids)
+    if truth_ids == "label":
+        announce(reader, classes, seen, folders.gt_dir)
     print(f"IoU in percent over {len(truth)} images of {folders.gt_dir}")
     print(scores.table(classes))
     if options.json:
         write_json(Path(options.json), {"images": len(truth), **scores.as_dict(classes)})
+
+
+def announce(reader: type[SegmentationDataset], classes: ClassTable, seen: Seen, folder: str) -> None:
+    """Log what makes the ids of the ground truth look wrong, if anything does."""
+    found = [
+        binary_masks(reader, classes, np.flatnonzero(seen.truth).tolist()),
+        train_ids_instead(reader.label_ids(classes), seen.truth),
+    ]
+    for line in found:
+        if line:
+            logger.info("attention: %s: %s", folder, line)
 
 
 def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
@@ -132,7 +154,8 @@ def predictions(
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(truth)} predictions missing, first {missing[0]}.png; "
-            f"expected one for every label of {names or labels}"
+            f"expected a PNG, TIFF or BMP of ids or of the classes' colours for every label of {names or labels}; the "
+            f"folder holds {contents(folder)}"
         )
     for key, path in truth.items():
         if os.path.realpath(path) == os.path.realpath(masks[key]):

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = build.evaluation_data(options, classes)
     folder = None if options.save in (None, "none") else Path(str(options.save))
     if folder is not None:
-        build.check_output("save", folder, images)
+        build.check_output("save", folder, images, coloured=options.save_ids == "train")
     ids = build.saved_ids(options, classes)
     skipped = Skipped()
     build.check_files(options, skipped, images)

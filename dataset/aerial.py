@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
 from pathlib import Path
-
-import numpy as np
 
 from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
+from dataset.labels import ColourIds
 from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
 
 IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
-_SAMPLE = 32
 
 
 class Aerial(SegmentationDataset):
@@ -28,6 +25,11 @@ class Aerial(SegmentationDataset):
     image_folders = (IMAGES,)
     label_folders = (LABELS,)
     layout = f"{IMAGES}/NAME.png (or .jpg), {LABELS}/NAME.png and the list SPLIT.txt, see prepare_aerial.py"
+
+    binary_remedy = (
+        "0 (background), 1 (foreground) and 255 (ignored): run prepare_aerial.py over this folder, or give "
+        "--classes FILE with id: 255"
+    )
 
     def find_names(self, split: str) -> list[str]:
         path = self.root / f"{split}.txt"
@@ -43,12 +45,12 @@ class Aerial(SegmentationDataset):
         return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
     def label_path(self, name: str) -> Path:
-        return self.below(self.label_root, LABELS) / f"{self.key(name)}.png"
+        return self.label_in(self.below(self.label_root, LABELS), self.key(name))
 
     @staticmethod
-    def read_label(path: Path) -> LabelMap:
+    def read_label(path: Path, colours: ColourIds | None = None) -> LabelMap:
         """Ids [H, W], each 0, 1 or 255. Raises UserError when the file is corrupt or holds another id."""
-        label = SegmentationDataset.read_label(path)
+        label = SegmentationDataset.read_label(path, colours)
         other = label[(label > 1) & (label < 255)]
         if other.size:
             raise UserError(
@@ -57,21 +59,11 @@ class Aerial(SegmentationDataset):
             )
         return label
 
+    @property
+    def vouched(self) -> bool:
+        """Prepared tiles hold 255 where an image is blank, and may show no foreground."""
+        return (self.label_root / MANIFEST).is_file()
+
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
-        return None if path.parent.name == IMAGES else path.stem
-
-    def _check_files(self) -> None:
-        """Also refuses masks of {0, 255}, in which 255 means foreground: here it would be ignored without a word."""
-        super()._check_files()
-        if not self.labels or self.pseudo_label_dir is not None or (self.label_root / MANIFEST).is_file():
-            return
-        ids: set[int] = set()
-        for name in self.names[:_SAMPLE]:
-            with suppress(UserError) if self.skip_bad else nullcontext():
-                ids.update(np.unique(self.read_label(self.label_path(name))).tolist())
-        if ids == {0, 255}:
-            raise UserError(
-                f"{self.label_root}: masks of 0 and 255 without a 1; expected 0 (background), 1 (foreground) and 255 "
-                "(ignored): run prepare_aerial.py over this folder"
-            )
+        return None if path.parent.name == IMAGES else super().label_key(path, folder)

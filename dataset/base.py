@@ -23,7 +23,18 @@ from torch.utils.data import Dataset
 
 from dataset.augment import PAD_COLOUR, Augment, Draw, Size, resized
 from dataset.cache import Cache, Pixels, Stored, Wanted
-from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, train_id_lookup
+from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, to_train_ids
+from dataset.labels import (
+    LABEL_ENDS,
+    LABEL_SUFFIXES,
+    ColourIds,
+    Encoding,
+    LabelDecoder,
+    binary_masks,
+    label_file,
+    label_stem,
+    train_id_encoding,
+)
 from dataset.reading import (
     IMAGE_SUFFIXES,
     Line,
@@ -41,6 +52,9 @@ from utils.system.errors import UserError, fault, one_line
 log = logging.getLogger("bafft")
 
 ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
+
+BINARY_SAMPLE = 64
+"""Labels that are looked at before they are taken for masks of 0 and 255."""
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -90,12 +104,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Label ids of classes that no image of the data set shows."""
     layout: str
     """The tree below the root in words, for messages."""
+    label_ends: tuple[str, ...] = LABEL_ENDS
+    """What may follow an image's name in that of its label, in order: the first that is there counts."""
     largest_id: int = IGNORE
     """The largest label id that a label file may hold."""
     image_folders: tuple[str, ...] = ("images",)
     """Folders of images in the layout, the usual one first; other projects put them before the names of their lists."""
     label_folders: tuple[str, ...] = ("labels",)
     """As `image_folders`, of labels."""
+    binary_remedy = (
+        "ids of the class table: give the class id: 255 there (--classes FILE), or list 255 under ignore if such "
+        "pixels are of no class"
+    )
+    """What to do about masks of 0 and 255."""
     tree_lists: Mapping[str, Callable[[Path], list[str]]] = {}
     """Lists that need no file: what they hold below a root."""
     misfits: Collection[str] = ()
@@ -143,7 +164,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.skip_bad = skip_bad
         self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
-        self._lookup = self._train_id_lookup(self.table, ignore_label)
+        self._lookup = to_train_ids(self.label_ids(self.table), self.table.num_classes, ignore_label)
+        self.decode = self.decoder(self.table)
+        """Reads a label file as label ids [H, W]."""
         self.cache = cache
         # What a read comes to before anything random is done to it, and all that it depends on beside the file.
         self._image_size = None if self.augment.scale or self.augment.jitter else size
@@ -151,7 +174,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self._image_kind = f"image size {self._image_size} bicubic, Pillow {PIL.__version__}"
         self._label_kind = (
             f"label size {self._label_size} nearest, Pillow {PIL.__version__}, {type(self).__qualname__}, "
-            f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}"
+            f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}, "
+            f"colours {self.table.label_colours}"
         )
         self.left_out: list[str] = []
         self._unfound: list[str] = []
@@ -191,15 +215,25 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         raise NotImplementedError
 
     @staticmethod
-    def read_label(path: Path) -> LabelMap:
-        """The label ids [H, W] of a file, before the id map."""
-        return read_ids(path)
+    def read_label(path: Path, colours: ColourIds | None = None) -> LabelMap:
+        """The ids [H, W] that a label file holds, before the id map; colours: the ids of colours, if any."""
+        return read_ids(path, colours=colours)
+
+    @classmethod
+    def encoding(cls, path: Path, table: ClassTable) -> Encoding | None:
+        """Which ids a label file holds if they are not the label ids of the data set; None if they are."""
+        return train_id_encoding(path, cls.label_ids(table))
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
         """The key of the image to which a label file belongs, `folder` being that of all labels; None where
-        the file is no label, as the NAME_labelTrainIds.png that other projects put beside them."""
-        return None if path.stem.endswith("_labelTrainIds") else path.stem
+        the file is no label."""
+        found = label_stem(path, cls.label_ends)
+        return None if found is None else found[0]
+
+    def label_in(self, folder: Path, stem: str) -> Path:
+        """The label file in a folder of the image with this stem; a PNG that is not there if there is none."""
+        return label_file(folder, stem, self.label_ends)
 
     @classmethod
     def train_id_key(cls, path: Path, folder: Path) -> str | None:
@@ -309,25 +343,33 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{folder}: folder of labels not found; expected {cls.layout}")
         key_of = cls.train_id_key if train_ids else cls.label_key
         found: dict[str, Path] = {}
-        for path in (folder / name for name in image_names(folder)):
-            key = key_of(path, folder) if path.suffix == ".png" else None
+        for path in (folder / name for name in image_names(folder, LABEL_SUFFIXES)):
+            key = key_of(path, folder)
             if key is None:
                 continue
-            if key in found:
+            if key in found and path.parent != found[key].parent:
                 raise UserError(f"{path}: {found[key]} is a label of {key} too; give a folder without it")
-            found[key] = path
+            found[key] = min(path, found.get(key, path), key=cls._order)
         if not found:
             raise UserError(f"{folder}: no label files found; expected {cls.layout}")
         return found
 
     @classmethod
-    def load_label(cls, path: str | Path, ignore_label: int = IGNORE, table: ClassTable | None = None) -> LabelMap:
-        """The train ids uint8 [H, W] of a label file. Raises UserError when it cannot be read."""
-        return cls._train_id_lookup(table or cls.table, ignore_label)[cls.read_label(Path(path))]
+    def _order(cls, path: Path) -> int:
+        """How far down the order of names a label file is."""
+        found = label_stem(path, cls.label_ends)
+        return 0 if found is None else found[1]
 
     @classmethod
-    def _train_id_lookup(cls, table: ClassTable, ignore_label: int) -> LabelMap:
-        return train_id_lookup(cls.label_ids(table), table.num_classes, ignore_label)
+    def decoder(cls, table: ClassTable) -> LabelDecoder:
+        """Reads a label file as label ids [H, W] under a class table, in whatever form people save them."""
+        return LabelDecoder(cls, table)
+
+    @classmethod
+    def trained_ids(cls, table: ClassTable) -> list[int]:
+        """The train ids of the classes that the labels of the data set show."""
+        shown = np.delete(cls.label_ids(table), list(cls.absent_ids))
+        return np.unique(shown[shown < table.num_classes]).tolist()
 
     @classmethod
     def label_ids(cls, table: ClassTable) -> LabelMap:
@@ -398,7 +440,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                     f"{self.table.num_classes} or {self.ignore_label}: generate the pseudo-labels anew"
                 )
         else:
-            label = self.read_label(path)
+            label = self.decode(path)
         small = resized(label, self._label_size, Image.Resampling.NEAREST)
         return (small if self.pseudo_label_dir else np.take(self._lookup, small)), label.shape[::-1]
 
@@ -527,6 +569,28 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             log.info("%s: left out %s, known for labels of another size", self.root, ", ".join(self.left_out))
         return [name for name in names if name not in self.left_out]
 
+    @property
+    def vouched(self) -> bool:
+        """Whether the labels are known to hold the ids that the reader expects."""
+        return False
+
+    def binary_masks(self) -> str | None:
+        """What is wrong with the labels if they are masks of 0 and 255, see `dataset.labels.binary_masks`."""
+        if self.vouched or self.pseudo_label_dir is not None or self.table.num_classes > 2:
+            return None
+        ids: set[int] = set()
+        for path in self.some_labels(BINARY_SAMPLE):
+            with suppress(UserError):  # the reader says so
+                ids.update(np.unique(self.decode(path)).tolist())
+            if ids - {0, IGNORE}:
+                return None
+        return binary_masks(type(self), self.table, ids)
+
+    def some_labels(self, number: int) -> list[Path]:
+        """Up to that many of the label files that are there, spread over the names."""
+        paths = [path for name in self.names if os.path.isfile(path := self.label_path(name))]
+        return paths[:: max(1, -(-len(paths) // number))]
+
     def _differ(self, name: str, same: Callable[[Size, Size], bool]) -> bool:
         if self._has_label(name):
             with suppress(UserError):  # a file that is missing or no image is another fault
@@ -541,6 +605,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             self._refuse_missing("pseudo-label", (self.label_file(name) for name in self.names), remedy)
         elif self.labels:
             self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)
+            found = self.binary_masks()
+            if found:
+                raise UserError(f"{self.label_root}: {found}")
 
     def _refuse_missing(self, kind: str, paths: Iterable[Path], remedy: str) -> None:
         missing = [path for path in paths if not os.path.isfile(path)]

@@ -59,4 +59,4 @@ class CamVid(SegmentationDataset):
         parts = PurePosixPath(name).parts
         if len(parts) != 2:
             raise UserError(f"{self.root}: name {name!r} in the list; expected SPLIT/NAME, no extension")
-        return self.label_root / f"{parts[0]}annot" / f"{parts[1]}.png"
+        return self.label_in(self.label_root / f"{parts[0]}annot", parts[1])

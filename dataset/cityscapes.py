@@ -9,18 +9,19 @@ from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
+from dataset.labels import TRAIN_ID_END
 from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
 
 _IMAGE_END = "_leftImg8bit"
-_LABEL_END = "_gtFine_labelIds.png"
-_TRAIN_ID_END = "_gtFine_labelTrainIds.png"
+_LABEL_ENDS = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_gtFine_color")
 _FRAME = re.compile(r"(.+?)_\d+_\d+(?!\d)")
 """CITY_SEQUENCE_FRAME, with which every file name begins; the group is CITY."""
 
 
 class Cityscapes(SegmentationDataset):
-    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`.
+    """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`,
+    or, where there is none, with `NAME_gtFine_labelTrainIds.png` or `NAME_gtFine_color.png`.
 
     Names are `CITY/NAME_leftImg8bit.png`, for example `aachen/aachen_000000_000019_leftImg8bit.png`. Images may also be
     JPEG or TIFF, and the folders of cities may be missing, for images and labels alike. NAME is
@@ -30,8 +31,9 @@ class Cityscapes(SegmentationDataset):
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
     void_ids = CITYSCAPES_VOID
-    layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END}.png and gtFine/SPLIT/CITY/NAME{_LABEL_END}"
+    layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END}.png and gtFine/SPLIT/CITY/NAME{_LABEL_ENDS[0]}.png"
     largest_id = 33
+    label_ends = _LABEL_ENDS
     image_folders: tuple[str, ...] = ("leftImg8bit",)
     label_folders = ("gtFine",)
 
@@ -63,13 +65,13 @@ class Cityscapes(SegmentationDataset):
         frame = _frame(name)
         if frame is None:
             raise UserError(f"{self.root}: name {name!r} in the list; expected CITY/NAME{_IMAGE_END}.png")
-        return self.label_of(name, frame)
+        return self.label_of_frame(name, frame)
 
-    def label_of(self, name: str, frame: str) -> Path:
+    def label_of_frame(self, name: str, frame: str) -> Path:
         """The label of a frame: in the same folder as the image, else in that of the city, else without one."""
         folder = self.label_root / "gtFine" / self.split
         parents = (PurePosixPath(name).parent, frame.partition("_")[0], ".")
-        paths = [folder / parent / f"{frame}{_LABEL_END}" for parent in parents]
+        paths = [self.label_in(folder / parent, frame) for parent in parents]
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     @staticmethod
@@ -79,12 +81,13 @@ class Cityscapes(SegmentationDataset):
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
-        return _key(path, _LABEL_END)
+        stem = super().label_key(path, folder)
+        return None if stem is None else stem + _IMAGE_END
 
     @classmethod
     def train_id_key(cls, path: Path, folder: Path) -> str | None:
         """Of `NAME_gtFine_labelTrainIds.png`, as the official scripts write them."""
-        return _key(path, _TRAIN_ID_END)
+        return cls.label_key(path, folder) if path.stem.endswith(TRAIN_ID_END) else None
 
     @classmethod
     def prediction_key(cls, path: Path, folder: Path) -> str | None:
@@ -102,8 +105,3 @@ def _frame(name: str) -> str | None:
         return None
     stem = path.stem.removesuffix(_IMAGE_END)
     return stem if stem != path.stem or _FRAME.fullmatch(stem) else None
-
-
-def _key(path: Path, end: str) -> str | None:
-    stem = path.name.removesuffix(end)
-    return None if stem == path.name else stem + _IMAGE_END

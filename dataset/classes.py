@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,10 @@ IGNORE = 255
 """Train id of pixels that take no part in a loss or a score."""
 
 LabelMap = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+SHARED = -1
+"""In place of the train id of a colour that several classes have."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,20 @@ class ClassTable:
     instance matching want it. `subsets` names the sets of train ids over which a mean is reported; the first
     is the main one (but see `main_subset`). Of the classes in `f1` the F1 score is reported too. `label_ids` maps the
     ids in label files to train ids, and those that are left out on purpose to IGNORE; None where every data set has
-    ids of its own.
+    ids of its own. `label_colours` maps the RGB colours of coloured
+    label files to train ids, those that are left out on purpose to IGNORE, and the colour of several classes to SHARED;
+    None where the table does not say which colours its classes have in files (`palette` may then be made up).
     """
 
     name: str
     names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Colour, ...]
     stuff: tuple[int, ...]
     things: tuple[int, ...]
     subsets: dict[str, tuple[int, ...]]
     f1: tuple[int, ...] = ()
     label_ids: dict[int, int] | None = None
+    label_colours: dict[Colour, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -67,6 +74,9 @@ class ClassTable:
         label_ids = self.label_ids
         if label_ids is not None:
             label_ids = {label_id: i if i < n else IGNORE for label_id, i in label_ids.items()}
+        colours = self.label_colours
+        if colours is not None:
+            colours = {colour: i if i < n else IGNORE for colour, i in colours.items()}
         return ClassTable(
             name=self.name,
             names=self.names[:n],
@@ -76,7 +86,21 @@ class ClassTable:
             subsets=subsets,
             f1=tuple(i for i in self.f1 if i < n),
             label_ids=label_ids,
+            label_colours=colours,
         )
+
+    def led_by(self, trained: Collection[int]) -> ClassTable:
+        """The table with its main subset (see `main_subset`) as the first."""
+        main = self.main_subset(trained)
+        return replace(self, subsets={main: self.subsets[main], **self.subsets})
+
+
+def label_colours(palette: Sequence[Colour], void: Iterable[Colour] = ()) -> dict[Colour, int]:
+    """`ClassTable.label_colours` of a palette, by train id, and of colours of no class."""
+    found: dict[Colour, int] = {}
+    for train_id, colour in enumerate(palette):
+        found[colour] = SHARED if colour in found else train_id
+    return {**dict.fromkeys(void, IGNORE), **found}
 
 
 def _without(num_classes: int, left_out: tuple[int, ...]) -> tuple[int, ...]:
@@ -106,6 +130,23 @@ CITYSCAPES = ClassTable(
         "16": _without(19, (9, 14, 16)),
         "13": _without(19, (3, 4, 5, 9, 14, 16)),
     },
+    label_colours=label_colours(
+        [x.color for x in _OFFICIAL], [x.color for x in _cityscapes_labels if x.trainId in (-1, IGNORE)]
+    ),
+)
+
+_CAMVID_COLOURS = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
 )
 
 CAMVID = ClassTable(
@@ -123,22 +164,11 @@ CAMVID = ClassTable(
         "pedestrian",
         "bicyclist",
     ),
-    palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+    palette=_CAMVID_COLOURS,
     stuff=(0, 1, 3, 4, 5, 7),
     things=(2, 6, 8, 9, 10),
     subsets={"11": tuple(range(11))},
+    label_colours=label_colours(_CAMVID_COLOURS, [(0, 0, 0)]),
 )
 
 AERIAL = ClassTable(
@@ -149,6 +179,7 @@ AERIAL = ClassTable(
     things=(1,),
     subsets={"2": (0, 1)},
     f1=(1,),
+    label_colours={(0, 0, 0): 0, (255, 255, 255): 1},
 )
 
 CITYSCAPES_IDS = id_map_of({x.id: x.trainId for x in _OFFICIAL})
@@ -187,7 +218,7 @@ AERIAL_IDS = id_map_of({0: 0, 1: 1})
 """Of prepared tiles, whose blank areas are 255; the masks of the public downloads ({0, 255}) are no such tiles."""
 
 
-def train_id_lookup(id_map: LabelMap, num_classes: int, ignore_label: int = IGNORE) -> LabelMap:
+def to_train_ids(id_map: LabelMap, num_classes: int, ignore_label: int = IGNORE) -> LabelMap:
     """Lookup array [256] uint8 from label id to train id, `ignore_label` for every id outside `num_classes`.
 
     Raises UserError when `ignore_label` is no uint8 or is itself a train id.
@@ -197,17 +228,23 @@ def train_id_lookup(id_map: LabelMap, num_classes: int, ignore_label: int = IGNO
     return np.where(id_map < num_classes, id_map, ignore_label).astype(np.uint8)
 
 
-def label_id_lookup(id_map: LabelMap, table: ClassTable) -> LabelMap:
+def smallest_label_ids(id_map: LabelMap) -> dict[int, int]:
+    """The smallest label id of each train id that has one."""
+    classes, first = np.unique(id_map, return_index=True)
+    return {train_id: label_id for train_id, label_id in zip(classes.tolist(), first.tolist()) if train_id != IGNORE}
+
+
+def to_label_ids(id_map: LabelMap, table: ClassTable) -> LabelMap:
     """Lookup array [256] uint8 from train id to label id, the smallest of a class with several; other ids stay.
 
     Raises UserError when a class has no label id.
     """
     lookup = np.arange(256, dtype=np.uint8)
+    label_ids = smallest_label_ids(id_map)
     for train_id, name in enumerate(table.names):
-        label_ids = np.flatnonzero(id_map == train_id)
-        if not label_ids.size:
+        if train_id not in label_ids:
             raise UserError(f"{table.name}: class {name} has no label id; expected one: add it to the class table")
-        lookup[train_id] = label_ids[0]
+        lookup[train_id] = label_ids[train_id]
     return lookup
 
 
@@ -234,7 +271,7 @@ def load_info_json(path: str | Path) -> ClassTable:
 
     The file holds `classes` (a number), `label` (names), `label2train` (pairs label id, train id; an id
     outside 0..255 cannot stand in a label file and is skipped) and `palette` (RGB; default: that of
-    Cityscapes; entries after the last class, as for the ignore label, are left out). It does not say what is
+    Cityscapes; entries after the last class, as for the ignore label, are colours of no class). It does not say what is
     stuff: names which the built-in tables count as stuff are stuff, all others things (our choice). Where the
     ids are those of Cityscapes, its 16- and 13-class means are reported too.
     Raises UserError when the file is missing, no JSON, or does not fit together.
@@ -275,4 +312,5 @@ def load_info_json(path: str | Path) -> ClassTable:
         things=_without(count, stuff),
         subsets=CITYSCAPES.subsets if is_cityscapes and count == 19 else {str(count): tuple(range(count))},
         label_ids=label_ids,
+        label_colours=label_colours(palette[:count], palette[count:]) if "palette" in info else None,
     )

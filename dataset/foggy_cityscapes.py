@@ -50,7 +50,7 @@ class FoggyCityscapes(Cityscapes):
         return SegmentationDataset.spellings(name)
 
     def label_path(self, name: str) -> Path:
-        return self.label_of(name, _frame(name)) if _match(name) else super().label_path(name)
+        return self.label_of_frame(name, _frame(name)) if _match(name) else super().label_path(name)
 
     @staticmethod
     def key(name: str) -> str:

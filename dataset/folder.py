@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
-from dataset.classes import IGNORE, LabelMap
+from dataset.classes import IGNORE, ClassTable, LabelMap
 
 
 class Folder(SegmentationDataset):
-    """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png`, a grey or palette PNG of ids.
+    """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png` (or .tif, .bmp; NAME_mask.png and the
+    like): ids, or colours of the classes.
 
     A target needs no folder `images/`: its images may lie in the folder itself, or it may be a single image.
 
@@ -29,13 +29,13 @@ class Folder(SegmentationDataset):
         return self.resolved(names) if names.is_file() else super().find_names(split)
 
     def label_path(self, name: str) -> Path:
-        return (self.below(self.label_root, "labels") / name).with_suffix(".png")
+        path = self.below(self.label_root, "labels") / name
+        return self.label_in(path.parent, path.stem)
 
-    def known_ids(self) -> npt.NDArray[np.bool_]:
-        known = super().known_ids()
-        if self.table.label_ids is None:
-            known[self.table.num_classes : IGNORE] = False
-        return known
+    @classmethod
+    def label_ids(cls, table: ClassTable) -> LabelMap:
+        lookup = super().label_ids(table)
+        return np.where(lookup < table.num_classes, lookup, IGNORE).astype(np.uint8)
 
     @staticmethod
     def key(name: str) -> str:
@@ -44,8 +44,9 @@ class Folder(SegmentationDataset):
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
-        return cls.key(path.relative_to(folder).as_posix())
+        stem = super().label_key(path, folder)
+        return None if stem is None else cls.key((path.relative_to(folder).parent / f"{stem}.png").as_posix())
 
     @classmethod
     def prediction_key(cls, path: Path, folder: Path) -> str | None:
-        return cls.label_key(path, folder)
+        return cls.key(path.relative_to(folder).as_posix())

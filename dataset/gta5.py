@@ -9,7 +9,7 @@ from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 
 
 class GTA5(SegmentationDataset):
-    """`images/00001.png` with `labels/00001.png`, a grey or palette PNG of label ids; names `00001.png`."""
+    """`images/00001.png` with `labels/00001.png`, label ids; names `00001.png`."""
 
     table = CITYSCAPES
     id_map = CITYSCAPES_IDS
@@ -18,4 +18,5 @@ class GTA5(SegmentationDataset):
     misfits = ("15188", "17705")
 
     def label_path(self, name: str) -> Path:
-        return (self.below(self.label_root, "labels") / name).with_suffix(".png")
+        path = self.below(self.label_root, "labels") / name
+        return self.label_in(path.parent, path.stem)

@@ -22,12 +22,17 @@ from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.classes import LabelMap
+from dataset.labels import ColourIds, equal_channels
 from utils.system.errors import UserError, fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp")
 """Of images that are not read."""
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_LABEL_MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX")
+_LABELS = "a grey or palette PNG, TIFF or BMP with one id per pixel"
+_LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
+_PHOTOMETRIC = 262  # tag of TIFF
 _SHOWN = 4  # names in a message
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_KINDS = {"rgb": (2,), "mono": (0, 3)}  # colour types of the header
@@ -90,25 +95,69 @@ def check_image(path: Path) -> tuple[int, int]:
     return size
 
 
-def read_ids(path: Path, kind: str = "label") -> LabelMap:
+def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) -> LabelMap:
     """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits.
 
-    kind: what a message calls the file. Raises UserError when the file is corrupt, has colours, holds an id above 255,
-    or is a JPEG, which changes ids.
+    Three equal channels are one, and alpha that is the same everywhere says nothing. kind: what a message calls the
+    file; colours: the ids of other colours, if any. Raises UserError when the file is corrupt, has colours without an
+    id or a transparency that varies, holds an id above 255, or is of a lossy kind, such as JPEG, which changes ids.
     """
     fast = _png(path, "mono")
     if fast is not None:
         return fast
+    channels = _png(path, "rgb")
+    if channels is not None:
+        return _of_channels(channels, path, f"{kind} of mode RGB", colours)
     with opened(path, kind) as image:
-        found = "a JPEG" if image.format == "JPEG" else f"of mode {image.mode}"
-        if image.format == "JPEG" or not (image.mode in ("1", "L", "P") or image.mode.startswith("I;16")):
-            raise UserError(f"{path}: {kind} {found}; expected a grey or palette PNG with one id a pixel")
-        stored = str(image.tile)
-        ids = np.array(image)
-    if ids.max() > 255:
-        raise UserError(f"{path}: {kind} with id {ids.max()}; expected ids of 0 to 255")
+        _refuse_kind(image, path, kind)
+        stored, described = str(image.tile), f"{kind} of mode {image.mode}"
+        pixels = np.array(image)
+    if pixels.ndim == 3:
+        return _of_channels(_without_alpha(pixels, path, described), path, described, colours)
+    if pixels.max() > 255:
+        raise UserError(f"{path}: {kind} with id {pixels.max()}; expected ids of 0 to 255")
     stretch = next((factor for layout, factor in _STRETCH.items() if layout in stored), 1)
-    return (ids // stretch).astype(np.uint8) if stretch > 1 else ids.astype(np.uint8, copy=False)
+    return (pixels // stretch).astype(np.uint8) if stretch > 1 else pixels.astype(np.uint8, copy=False)
+
+
+def _refuse_kind(image: ImageFile.ImageFile, path: Path, kind: str) -> None:
+    """Raises UserError for what cannot hold ids, or holds something else than its pixels as they are read."""
+    compression = str(image.info.get("compression", ""))
+    tags = getattr(image, "tag_v2", {})
+    if image.format in _LOSSY or "jpeg" in compression or "webp" in compression:
+        found = f"a {image.format}" if image.format in _LOSSY else f"compressed by {compression}"
+        raise UserError(f"{path}: {kind} {found}; expected {_LABELS}: lossy files change ids, save the original anew")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise UserError(f"{path}: {kind} of {pages} pages; expected one: save each in a file of its own")
+    if tags.get(_PHOTOMETRIC) == 0 and image.mode != "1":
+        raise UserError(f"{path}: {kind} with grey values the other way round (0 is white); expected 0 is black")
+    single = image.mode.startswith("I;16")
+    if not (single or image.mode in _LABEL_MODES) or (_is_deep(image) and not single):
+        found = f"of mode {image.mode}{' and 16 bits' if _is_deep(image) else ''}"
+        raise UserError(f"{path}: {kind} {found}; expected {_LABELS}: convert it")
+
+
+def _without_alpha(pixels: npt.NDArray[np.uint8], path: Path, kind: str) -> npt.NDArray[np.uint8]:
+    """[H, W, 3] of pixels with 2 to 4 channels, of which a second or fourth one is alpha."""
+    channels = pixels.shape[2]
+    if channels in (2, 4):
+        alpha = pixels[:, :, -1]
+        if alpha.min() != alpha.max():
+            raise UserError(
+                f"{path}: {kind} with a transparency that varies ({alpha.min()} to {alpha.max()}); expected none, "
+                f"as it may mean something: save it without alpha"
+            )
+    return np.repeat(pixels[:, :, :1], 3, axis=2) if channels == 2 else pixels[:, :, :3]
+
+
+def _of_channels(pixels: npt.NDArray[np.uint8], path: Path, kind: str, colours: ColourIds | None) -> LabelMap:
+    if colours is not None:
+        return colours(pixels, path, kind)
+    grey = equal_channels(pixels)
+    if grey is None:
+        raise UserError(f"{path}: {kind}; expected {_LABELS}: convert it")
+    return grey
 
 
 def _png(path: Path, channels: str) -> npt.NDArray[np.uint8] | None:

@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 
 import yaml
 
-from dataset.classes import IGNORE, ClassTable, load_info_json
+from dataset.classes import IGNORE, ClassTable, Colour, label_colours, load_info_json
 from utils.system.errors import UserError, fault
-
-Colour = tuple[int, int, int]
 
 KINDS = ("stuff", "thing")
 REST = "rest"
+_OPTIONAL = ("name", "ignore", "means", "f1", "label_colors")
 _MAX_BYTES = 1_000_000
 
 
@@ -50,10 +49,11 @@ def parse_classes(content: Any, where: str, name: str = "classes") -> ClassTable
 
     `classes` lists the classes, each with `name`, `kind` (stuff or thing) and, as one likes, `id` (its label id in the
     files, or a list of them) and `color` (three numbers 0 to 255, or "#rrggbb"). Ids stand at all classes or at none:
-    then every data set has its own, and a plain folder has 0, 1, 2 and so on. `ignore` lists label ids that are left
-    out on purpose, or says "rest" for all others. `means` names sets of classes to be averaged, the main one first
-    (default: all); `f1` lists the classes of which the F1 score is wanted too. `name` names the table (default: the
-    argument `name`).
+    then every data set has its own, and a plain folder has 0, 1, 2 and so on. `ignore` lists label ids, and colours of
+    coloured labels, that are left out on purpose, or says "rest" for all others. `label_colors: false` says that the
+    colours are for pictures only, and not those of coloured labels. `means` names sets of classes to be
+    averaged, the main one first (default: all); `f1` lists the classes of which the F1 score is wanted too. `name`
+    names the table (default: the argument `name`).
 
     Raises UserError, beginning with `where` (the file), for anything that does not fit.
     """
@@ -67,7 +67,9 @@ def plain(table: ClassTable) -> dict[str, Any]:
         ids.setdefault(train_id, []).append(label_id)
     entries = []
     for i, (name, colour) in enumerate(zip(table.names, table.palette, strict=True)):
-        entry: dict[str, Any] = {"name": name, "kind": "stuff" if i in table.stuff else "thing", "color": list(colour)}
+        entry: dict[str, Any] = {"name": name, "kind": "stuff" if i in table.stuff else "thing"}
+        if table.label_colours is None or colour in table.label_colours:
+            entry["color"] = list(colour)
         if table.label_ids is not None:
             entry["id"] = ids.get(i, [])
         entries.append(entry)
@@ -78,8 +80,11 @@ def plain(table: ClassTable) -> dict[str, Any]:
     }
     if table.f1:
         content["f1"] = [table.names[i] for i in table.f1]
-    if IGNORE in ids:
-        content["ignore"] = ids[IGNORE]
+    left_out = [list(colour) for colour, i in (table.label_colours or {}).items() if i == IGNORE]
+    if IGNORE in ids or left_out:
+        content["ignore"] = [*ids.get(IGNORE, []), *left_out]
+    if table.label_colours is None:
+        content["label_colors"] = False
     return content
 
 
@@ -118,7 +123,7 @@ class _Parser:
         raise UserError(f"{self.where}{message}")
 
     def table(self, content: Any, default_name: str) -> ClassTable:
-        content = self.mapping(content, "", required=("classes",), optional=("name", "ignore", "means", "f1"))
+        content = self.mapping(content, "", required=("classes",), optional=_OPTIONAL)
         entries = content["classes"]
         if not isinstance(entries, list) or not 2 <= len(entries) < IGNORE:
             found = f"{len(entries)} entries" if isinstance(entries, list) else _shown(entries)
@@ -128,6 +133,7 @@ class _Parser:
         self.refuse_twice(names, "name")
         stuff = tuple(i for i, entry in enumerate(classes) if entry["kind"] == "stuff")
         spare = _colours(len(classes))
+        ignore, ignored_colours = self.ignored(content.get("ignore"))
         return ClassTable(
             name=self.text(content.get("name", default_name), "name"),
             names=names,
@@ -136,8 +142,32 @@ class _Parser:
             things=tuple(i for i in range(len(names)) if i not in stuff),
             subsets=self.means(content.get("means"), names),
             f1=self.members(content["f1"], names, "f1") if "f1" in content else (),
-            label_ids=self.label_ids(classes, content.get("ignore")),
+            label_ids=self.label_ids(classes, ignore),
+            label_colours=self.label_colours(classes, ignored_colours, content.get("label_colors", True)),
         )
+
+    def ignored(self, value: Any) -> tuple[Any, list[Colour]]:
+        """What `ignore` lists, apart: ids (or "rest", or nothing), and colours."""
+        items = value if isinstance(value, list) else [value]
+        colours = [item for item in items if isinstance(item, list) or (isinstance(item, str) and item[:1] == "#")]
+        ids = [item for item in items if item not in colours]
+        return value if not colours else ids or None, [self.colour(item, ", ignore") for item in colours]
+
+    def label_colours(
+        self, classes: list[dict[str, Any]], ignored: list[Colour], wanted: Any
+    ) -> dict[Colour, int] | None:
+        if not isinstance(wanted, bool):
+            self.fail(f", label_colors: found {_shown(wanted)}; expected true or false")
+        given = {i: entry["color"] for i, entry in enumerate(classes) if "color" in entry}
+        for colour in ignored:
+            name = next((classes[i]["name"] for i, other in given.items() if other == colour), None)
+            if name is not None:
+                self.fail(f", ignore: {list(colour)} is the color of {name}; remove one")
+        if not given or not wanted:
+            return None
+        numbers = list(given)
+        found = label_colours(list(given.values()), ignored)
+        return {colour: numbers[i] if 0 <= i < len(numbers) and i != IGNORE else i for colour, i in found.items()}
 
     def entry(self, entry: Any, number: int) -> dict[str, Any]:
         at = f", class {number}"

@@ -22,6 +22,7 @@ from dataset import READERS
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from tests.dataset.test_reading import png
+from tests.labels import train_ids
 from tests.scripts import MASKS, PSEUDO, STEP1, TINY_SIZE, TRUTH, call, exit_code, mask, records, state
 from tests.test_bad_input import BAD_SOURCE, BAD_TARGET, FIRST_VAL, START, refused
 from utils.options import config
@@ -40,7 +41,7 @@ def replaced(make: Damage) -> Damage:
 
 
 def rgb(path: Path) -> None:
-    Image.new("RGB", TINY_SIZE).save(path)
+    Image.new("RGB", TINY_SIZE, (1, 2, 3)).save(path)
 
 
 ANY = {
@@ -56,8 +57,8 @@ ANY = {
     "folder": (replaced(Path.mkdir), "is a folder"),
 }
 LABEL = {
-    "RGB": (rgb, "label of mode RGB; expected a grey or palette PNG"),
-    "RGBA": (lambda path: Image.new("RGBA", TINY_SIZE).save(path), "label of mode RGBA"),
+    "RGB": (rgb, "label of mode RGB"),
+    "RGBA": (lambda path: Image.new("RGBA", TINY_SIZE, (1, 2, 3, 255)).save(path), "label of mode RGBA"),
     "JPEG": (lambda path: Image.new("L", TINY_SIZE).save(path, "JPEG"), "label a JPEG"),
     "16 bits": (lambda path: cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 7001, np.uint16)), "label with id 7001"),
     "32 bits": (lambda path: Image.new("I", TINY_SIZE).save(path, "TIFF"), "label of mode I"),
@@ -133,7 +134,7 @@ def test_every_reader_names_a_bad_label(tmp_path, reader, kind):
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
     {**ANY, **LABEL}[kind][0](path)
     with pytest.raises(UserError) as error:
-        READERS[reader].load_label(path, table=getattr(READERS[reader], "table", CITYSCAPES))
+        train_ids(READERS[reader], path, table=getattr(READERS[reader], "table", CITYSCAPES))
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 

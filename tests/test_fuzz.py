@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset import READERS
-from dataset.classes import CITYSCAPES, IGNORE, ClassTable, train_id_lookup
+from dataset.classes import CITYSCAPES, IGNORE, ClassTable, to_train_ids
 from dataset.tables import load_classes, parse_classes, plain
+from tests.labels import train_ids
 from tests.scripts import differences
 from utils.states import checkpoint
 from utils.system.errors import UserError
@@ -37,9 +38,9 @@ IDS = st.integers(0, 255)
 def test_a_label_id_becomes_its_train_id_or_the_ignore_label(id_map, classes, ignore, ids):
     if ignore < classes:
         with pytest.raises(UserError, match=f"ignore label: {ignore} given"):
-            train_id_lookup(np.frombuffer(id_map, np.uint8), classes, ignore)
+            to_train_ids(np.frombuffer(id_map, np.uint8), classes, ignore)
         return
-    lookup = train_id_lookup(np.frombuffer(id_map, np.uint8), classes, ignore)
+    lookup = to_train_ids(np.frombuffer(id_map, np.uint8), classes, ignore)
     assert lookup[np.array(ids)].tolist() == [id_map[i] if id_map[i] < classes else ignore for i in ids]
 
 
@@ -49,7 +50,7 @@ def test_every_label_file_holds_classes_or_the_ignore_label(tmp_path_factory, da
     ids = np.array(data.draw(st.lists(IDS, min_size=6, max_size=6)), np.uint8).reshape(2, 3)
     Image.fromarray(ids).save(path)
     table = READERS[reader].table
-    label = READERS[reader].load_label(path)
+    label = train_ids(READERS[reader], path)
     known = {label_id: int(train_id) for label_id, train_id in enumerate(READERS[reader].id_map)}
     assert label.tolist() == [[known[i] for i in row] for row in ids.tolist()]
     assert set(np.unique(label)) <= {*range(table.num_classes), IGNORE}

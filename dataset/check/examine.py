@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,12 +18,14 @@ import numpy.typing as npt
 from dataset.augment import Size
 from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, LabelMap
+from dataset.labels import LABEL_SUFFIXES, TRAIN_ID_END
 from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
 from utils.system.errors import UserError
 
 _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
 
 ReadLabel = Callable[[Path], LabelMap]
+"""A file as label ids [H, W]."""
 Task = tuple[Path, ReadLabel | None]
 """A file, and for a label how it is read."""
 
@@ -61,18 +63,31 @@ def id_counts(label: LabelMap) -> npt.NDArray[np.int64]:
     return counts
 
 
-def train_ids_instead(data: SegmentationDataset, counts: npt.NDArray[np.int64]) -> str | None:
-    """What makes labels look as if they held train ids where the reader expects other ids: they hold no others, and
-    most classes are absent. counts: pixels of every id [256]."""
-    lookup = data.label_ids(data.table)
-    number = int(lookup[lookup != IGNORE].max()) + 1
-    absent = number - np.unique(lookup[(counts > 0) & (lookup != IGNORE)]).size
-    if counts[number:IGNORE].any() or 2 * absent <= number or np.array_equal(lookup[:number], np.arange(number)):
+def train_ids_instead(label_ids: LabelMap, counts: npt.NDArray[np.int64]) -> str | None:
+    """What makes labels look as if they held train ids where the reader expects other ids; None without evidence.
+
+    The evidence: they hold no others, and most classes are absent, and as label ids most of the pixels would be of no
+    class, under three ids or more. label_ids: train ids [256] of label ids; counts: pixels of every id [256].
+    """
+    of_class = label_ids != IGNORE
+    number = int(label_ids[of_class].max(initial=0)) + 1
+    absent = number - np.unique(label_ids[(counts > 0) & of_class]).size
+    if counts[number:IGNORE].any() or 2 * absent <= number or np.array_equal(label_ids[:number], np.arange(number)):
+        return None
+    lost = np.flatnonzero(np.where(of_class, 0, counts)[:number])
+    if lost.size < 3 or 2 * counts[lost].sum() <= counts[:number].sum():
         return None
     return (
         f"the labels hold ids of 0 to {number - 1} alone, and {absent} of {number} classes are absent, as if they held "
-        f"train ids; expected label ids: take the labels as they were downloaded, or give --classes FILE with these ids"
+        f"train ids; expected label ids, under which ids {', '.join(map(str, lost[:8]))} are of no class, with "
+        f"{percent(counts[lost].sum() / counts[:number].sum())} of the pixels: take the labels as they were "
+        f"downloaded, give --classes FILE with these ids, or name the files NAME{TRAIN_ID_END}.png"
     )
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 in percent, for a person."""
+    return f"{100 * share:.2f} %" if share == 0 or share >= 1e-4 else "< 0.01 %"
 
 
 def digest(path: Path) -> bytes:
@@ -115,7 +130,7 @@ def passed_over(data: SegmentationDataset, *, labels: bool) -> list[Path]:
     if labels:
         folder = _common(data.label_path(name) for name in data.names)
         others = image_names(folder, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)) if folder != images else []
-        found += [folder / name for name in others if not name.endswith(".png")]
+        found += [folder / name for name in others if PurePosixPath(name).suffix.lower() not in LABEL_SUFFIXES]
     return found
 
 
@@ -124,10 +139,10 @@ def strays(data: SegmentationDataset) -> Strays:
     images = _common(data.image_path(name) for name in data.names)
     labels = _common(data.label_path(name) for name in data.names)
     keys = {data.key(name) for name in image_names(images)}
-    found = ((path, data.label_key(path, labels)) for path in (labels / name for name in image_names(labels)))
-    return Strays(
-        [path for path, key in found if key is not None and path.suffix == ".png" and key not in keys], images
-    )
+    paths = (labels / name for name in image_names(labels, LABEL_SUFFIXES))
+    found = ((path, data.label_key(path, labels)) for path in paths)
+    own = {data.label_path(name) for name in data.names}
+    return Strays([path for path, key in found if key is not None and key not in keys and path not in own], images)
 
 
 def _common(paths: Iterable[Path]) -> Path:

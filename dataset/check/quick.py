@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
 from dataset.check.examine import id_counts, strays, train_ids_instead
+from dataset.classes import LabelMap
+from dataset.labels import binary_masks
 from utils.system.errors import UserError
 
 LABELS = 8
+MORE_LABELS = 64
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
-    """What is odd about the labels of a data set, a line each: ids outside the class table, or train
-    ids in the place of label ids, in `LABELS` of them, spread over the list, and labels without an image. A label that
-    cannot be read is left to the reader.
+    """What is odd about the labels of a data set, a line each: ids outside the class table, train ids in the place of
+    label ids, or a single class, in `LABELS` of them, spread over the list (more of them before a single class is
+    reported), and labels without an image. A label that cannot be read is left to the reader.
 
-    Raises UserError where none of these labels has a pixel of a class.
+    Raises UserError if none of these labels has a pixel of a class, or labels to train on are masks of 0 and 255.
     """
     if data.labels is False or data.pseudo_label_dir is not None:
         return []
@@ -31,29 +36,34 @@ def void_alone(data: SegmentationDataset) -> bool:
     names, void = data.labelled_names(), data.known_void()
     try:
         return bool(names) and all(
-            data.header_fault(name) is None and void[data.read_label(data.label_path(name))].all() for name in names
+            data.header_fault(name) is None and void[data.decode(data.label_path(name))].all() for name in names
         )
     except UserError:
         return False
 
 
 def _odd_ids(data: SegmentationDataset) -> list[str]:
-    paths = [path for name in data.names if os.path.isfile(path := data.label_path(name))]
-    paths = paths[:: max(1, len(paths) // LABELS)][:LABELS]
-    counts = np.zeros(256, np.int64)
-    for path in paths:
-        try:
-            counts += id_counts(data.read_label(path))
-        except UserError:
-            continue
+    counts, paths = _counted(data, LABELS)
+    if _classes(data, counts).size == 1:
+        counts, paths = _counted(data, MORE_LABELS)
+    if not counts.any():
+        return []
     found = ", ".join(map(str, np.flatnonzero(counts)[:8]))
-    if found and not counts[data.train_ids() != data.ignore_label].any():
+    classes = _classes(data, counts)
+    if not classes.size:
         raise UserError(
             f"{paths[0]}: of the label ids {found} in this and other labels none is of a class of {data.table.name}; "
             f"expected those of the class table: give another --classes, or convert the labels"
         )
-    swapped = train_ids_instead(data, counts)
-    lines = [f"{swapped} ({len(paths)} labels looked at)"] if swapped else []
+    binary = None if data.vouched else binary_masks(type(data), data.table, np.flatnonzero(counts).tolist())
+    if binary and data.label_size == "input":
+        raise UserError(f"{data.label_root}: {binary}")
+    swapped = train_ids_instead(data.label_ids(data.table), counts)
+    lines = [f"{found} ({len(paths)} labels looked at)" for found in (binary, swapped) if found]
+    if classes.size == 1 and not lines and data.label_size == "input":
+        lines.append(
+            f"the {len(paths)} labels looked at show one class only, {data.table.names[classes[0]]} (ids {found})"
+        )
     odd = np.flatnonzero(np.where(data.known_ids(), 0, counts))
     if not odd.size:
         return lines
@@ -63,6 +73,22 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
         f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and ignored "
         f"({share:.2g} % of the pixels of {len(paths)} labels)",
     ]
+
+
+def _counted(data: SegmentationDataset, number: int) -> tuple[npt.NDArray[np.int64], list[Path]]:
+    """Pixels of every label id [256] in some labels, and those labels that could be read."""
+    counts, read = np.zeros(256, np.int64), []
+    for path in data.some_labels(number):
+        with suppress(UserError):
+            counts += id_counts(data.decode(path))
+            read.append(path)
+    return counts, read
+
+
+def _classes(data: SegmentationDataset, counts: npt.NDArray[np.int64]) -> LabelMap:
+    """The train ids that are counted."""
+    found = data.train_ids()[counts > 0]
+    return np.unique(found[found != data.ignore_label])
 
 
 def _strays(data: SegmentationDataset) -> list[str]:

@@ -14,7 +14,19 @@ from tqdm import tqdm
 
 from dataset.augment import Size
 from dataset.base import SegmentationDataset
-from dataset.check.examine import File, Map, ReadLabel, digest, examine, mapper, passed_over, strays, train_ids_instead
+from dataset.check.examine import (
+    File,
+    Map,
+    ReadLabel,
+    digest,
+    examine,
+    mapper,
+    passed_over,
+    percent,
+    strays,
+    train_ids_instead,
+)
+from dataset.labels import binary_masks
 from dataset.reading import namesake
 from utils.system.errors import UserError
 
@@ -85,7 +97,7 @@ def _examine(parts: Sequence[Part], run: Map) -> dict[Path, File]:
         for name in part.data.names:
             tasks[part.data.image_path(name)] = None
             if part.labels != "none":
-                tasks[part.data.label_path(name)] = part.data.read_label
+                tasks[part.data.label_path(name)] = part.data.decode
     present = [(path, read) for path, read in tasks.items() if os.path.isfile(path)]
     found = tqdm(run(examine, present), total=len(present), desc="check", unit="file", disable=None, leave=False)
     return {path: file for (path, _), file in zip(present, found, strict=True)}
@@ -175,7 +187,7 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
         paths = in_labels[int(label_id)]
         report.wrong.append(
             f"{title}: label id {label_id} is not in the class table of {data.table.name}: "
-            f"{_percent(count.pixels[label_id] / total)} of the pixels, in {len(paths)} labels, first {paths[0]}; "
+            f"{percent(count.pixels[label_id] / total)} of the pixels, in {len(paths)} labels, first {paths[0]}; "
             f"give it a class, or list it under ignore"
         )
     per_class = _per_class(data, count)
@@ -184,9 +196,10 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     if part.title == "scored" and not np.where(data.known_void(), 0, count.pixels).any():
         report.notes.append(f"{title}: the labels hold ignored pixels alone; no scores")
         return
-    swapped = train_ids_instead(data, count.pixels)
-    if swapped:
-        report.wrong.append(f"{title}: {swapped}")
+    binary = None if data.vouched else binary_masks(type(data), data.table, np.flatnonzero(count.pixels).tolist())
+    mistaken = binary or train_ids_instead(data.label_ids(data.table), count.pixels)
+    if mistaken:
+        report.wrong.append(f"{title}: {mistaken}")
     elif present.size < 2:
         names = ", ".join(data.table.names[i] for i in present) or "none"
         report.wrong.append(f"{title}: classes in the labels: {names}; expected at least two of {data.table.name}")
@@ -259,22 +272,18 @@ def _histogram(parts: Sequence[Part], counts: Sequence[_Count]) -> list[str]:
     train_ids = [part.data.train_ids() for part, _ in shown]
     for i, name in enumerate(table.names):
         ids = " / ".join(dict.fromkeys(_ids(lookup == i) for lookup in train_ids))
-        rows.append([name, ids, *(_percent(column[i] / n) for column, n in zip(columns, totals))])
+        rows.append([name, ids, *(percent(column[i] / n) for column, n in zip(columns, totals))])
     known = [part.data.known_ids() for part, _ in shown]
     outside = [np.where(mask, 0, count.pixels).sum() for mask, (_, count) in zip(known, shown)]
     left_out = [n - column.sum() - out for n, column, out in zip(totals, columns, outside)]
-    rows.append(["left out", "", *(_percent(value / n) for value, n in zip(left_out, totals))])
-    rows.append(["outside the table", "", *(_percent(value / n) for value, n in zip(outside, totals))])
+    rows.append(["left out", "", *(percent(value / n) for value, n in zip(left_out, totals))])
+    rows.append(["outside the table", "", *(percent(value / n) for value, n in zip(outside, totals))])
     return _aligned(rows)
 
 
 def _ids(mask: np.ndarray) -> str:
     ids = np.flatnonzero(mask).tolist()
     return ",".join(map(str, ids[:6])) + (",..." if len(ids) > 6 else "")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %" if share == 0 or share >= 1e-4 else "< 0.01 %"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -13,6 +13,7 @@ from dataset import GTA5
 from dataset.augment import Augment
 from dataset.classes import CITYSCAPES, IGNORE
 from dataset.reading import read_image, read_list
+from tests.labels import train_ids
 from utils.system.errors import UserError
 
 ROAD, CAR, UNLABELLED = 7, 26, 0
@@ -142,8 +143,8 @@ def test_label_of_another_size(root):
 
 
 def test_label_with_colours(root):
-    Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(root / "labels" / "00001.png")
-    with pytest.raises(UserError, match=r"labels/00001\.png: label of mode RGB; expected a grey or palette"):
+    Image.fromarray(np.full((4, 8, 3), (1, 2, 3), np.uint8)).save(root / "labels" / "00001.png")
+    with pytest.raises(UserError, match=r"labels/00001\.png: label of mode RGB with the colour \[1, 2, 3\]"):
         GTA5(root)[0]
 
 
@@ -189,7 +190,7 @@ def test_class_count_and_ignore_label(root):
 def test_label_ids_of_the_table_come_before_the_data_sets_own(root):
     table = replace(CITYSCAPES.first(2), label_ids={CAR: 1})
     assert GTA5(root, table=table)[0]["label"].unique().tolist() == [1, IGNORE]
-    label = GTA5.load_label(root / "labels" / "00001.png", 7, table)
+    label = train_ids(GTA5, root / "labels" / "00001.png", 7, table)
     assert np.unique(label).tolist() == [1, 7]
 
 

@@ -77,9 +77,9 @@ def decoded(monkeypatch) -> list[str]:
     """The names of the files that are decoded during the test."""
     names: list[str] = []
 
-    def recorded(read, path):
+    def recorded(read, path, **given):
         names.append(path.name)
-        return read(path)
+        return read(path, **given)
 
     for function in ("read_image", "read_ids"):
         monkeypatch.setattr(base, function, partial(recorded, getattr(base, function)))
@@ -155,8 +155,8 @@ def test_settings_do_not_share_labels(root, folder):
 def test_readers_do_not_share_labels(root, folder):
     class Shifted(GTA5):
         @staticmethod
-        def read_label(path):
-            return GTA5.read_label(path) + 1
+        def read_label(path, colours=None):
+            return GTA5.read_label(path, colours) + 1
 
     for reader in (GTA5, Shifted):
         assert_same(samples(reader(root, cache=Cache(folder))), samples(reader(root)))

@@ -140,10 +140,10 @@ def test_files_of_kinds_that_are_not_read_are_noted(good, capsys):
     assert code == 0
     assert "note   source: 2 files of kinds that are not read there, first game/images/deep/9.webp" in lines
     assert "note   target: 1 files of kinds that are not read there, first camera/images/9.BMP" in lines
-    Path("game/labels/2.png").rename("game/labels/2.PNG")
+    Path("game/labels/2.png").rename("game/labels/2.jpg")
     code, lines, _ = run(capsys)
     assert code == 1
-    assert "wrong  source: 1 of 4 images have no label; missing: game/labels/2.png (2.PNG is there)" in lines
+    assert "wrong  source: 1 of 4 images have no label; missing: game/labels/2.png (2.jpg is there)" in lines
 
 
 def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):

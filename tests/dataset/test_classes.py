@@ -17,9 +17,9 @@ from dataset.classes import (
     SYNTHIA_IDS,
     colorize,
     id_map_of,
-    label_id_lookup,
     load_info_json,
-    train_id_lookup,
+    to_label_ids,
+    to_train_ids,
 )
 from utils.system.errors import UserError
 
@@ -94,19 +94,19 @@ def test_id_maps():
 
 
 def test_lookup_truncates_and_takes_the_ignore_label():
-    lookup = train_id_lookup(CITYSCAPES_IDS, 2, 200)
+    lookup = to_train_ids(CITYSCAPES_IDS, 2, 200)
     assert [int(lookup[i]) for i in (7, 8, 11, 0)] == [0, 1, 200, 200]
     for ignore_label in (-1, 1, 256):
         with pytest.raises(UserError, match="ignore label"):
-            train_id_lookup(CITYSCAPES_IDS, 2, ignore_label)
+            to_train_ids(CITYSCAPES_IDS, 2, ignore_label)
 
 
 def test_label_ids_of_train_ids():
-    lookup = label_id_lookup(CITYSCAPES_IDS, CITYSCAPES)
+    lookup = to_label_ids(CITYSCAPES_IDS, CITYSCAPES)
     assert lookup[:19].tolist() == CITYSCAPES_LABEL_IDS and lookup[255] == 255
-    assert label_id_lookup(id_map_of({9: 0, 3: 0, 0: 1}), AERIAL)[[0, 1, 2]].tolist() == [3, 0, 2]
+    assert to_label_ids(id_map_of({9: 0, 3: 0, 0: 1}), AERIAL)[[0, 1, 2]].tolist() == [3, 0, 2]
     with pytest.raises(UserError, match="aerial: class foreground has no label id; expected one"):
-        label_id_lookup(id_map_of({9: 0}), AERIAL)
+        to_label_ids(id_map_of({9: 0}), AERIAL)
 
 
 def test_first_keeps_everything_consistent():

@@ -12,6 +12,7 @@ from PIL import Image
 from dataset import Folder
 from dataset.classes import IGNORE
 from dataset.tables import parse_classes
+from tests.labels import train_ids
 from utils.system.errors import UserError
 
 TABLE = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in ("ground", "sky")]}, "x")
@@ -55,7 +56,7 @@ def test_labels_hold_train_ids_unless_the_table_has_ids(root):
     assert Folder(root, table=TABLE)[1]["label"].tolist() == [[0, 1, IGNORE], [IGNORE] * 3]
     assert Folder(root, table=WITH_IDS)[1]["label"].tolist() == [[IGNORE] * 3, [0, 0, 1]]
     path = root / "labels/day/0001.png"
-    assert Folder.load_label(path, 200, WITH_IDS).tolist() == [[200] * 3, [0, 0, 1]]
+    assert train_ids(Folder, path, 200, WITH_IDS).tolist() == [[200] * 3, [0, 0, 1]]
 
 
 def test_a_list_in_the_folder_is_its_split_and_a_given_list_comes_first(root):
@@ -127,7 +128,7 @@ def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
         Folder(tmp_path / "frames", table=TABLE)
 
 
-@pytest.mark.parametrize("name", ["0001.PNG", "0001.tif"])
+@pytest.mark.parametrize("name", ["0001.jpg", "0001.webp"])
 def test_a_label_with_another_ending_is_named(root, name):
     label = root / "labels/day/0001.png"
     label.rename(label.with_name(name))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset import ACDC, GTA5, READERS, Aerial, CamVid, Cityscapes, FoggyCityscapes, Folder, Synthia
 from dataset.check.examine import strays
+from tests.labels import train_ids
 from utils.options import config
 from utils.setup import build
 from utils.system.errors import UserError
@@ -46,7 +47,7 @@ def test_gta5_palette_indices_are_the_ids(tmp_path):
         assert saved.mode == "P"
     assert GTA5(tmp_path)[0]["label"].tolist() == TRAIN_IDS
     assert GTA5.ground_truth(tmp_path / "labels") == {"00001": tmp_path / "labels" / "00001.png"}
-    assert GTA5.load_label(tmp_path / "labels" / "00001.png", 200)[0].tolist() == [0, 1, 200]
+    assert train_ids(GTA5, tmp_path / "labels" / "00001.png", 200)[0].tolist() == [0, 1, 200]
 
 
 def test_gta5_jpeg_images_have_png_labels(tmp_path):
@@ -115,12 +116,12 @@ def test_synthia_sixteen_bit_labels(tmp_path):
     with Image.open(path) as through_pillow:
         assert np.asarray(through_pillow.convert("RGB"))[:, :, 0].max() <= 1, "Pillow keeps the high byte alone"
     assert Synthia.ground_truth(tmp_path / "GT") == {"0000000": path}
-    assert Synthia.load_label(path).tolist() == [[0, 1, 255], [3, 255, 255]]
+    assert train_ids(Synthia, path).tolist() == [[0, 1, 255], [3, 255, 255]]
 
 
 def test_synthia_every_id(tmp_path):
     path = save_synthia(tmp_path, np.arange(24).reshape(4, 6))
-    assert Synthia.load_label(path).tolist() == [
+    assert train_ids(Synthia, path).tolist() == [
         [255, 10, 2, 0, 1, 4],
         [8, 5, 13, 7, 11, 18],
         [17, 255, 255, 6, 9, 12],
@@ -141,7 +142,7 @@ def test_synthia_refuses_a_corrupt_label(tmp_path):
     for part in (data[: len(data) // 2], data[:-8], b"", b"text"):
         path.write_bytes(part)
         with pytest.raises(UserError, match=r"LABELS/0000000\.png: corrupt or unreadable label"):
-            Synthia.load_label(path)
+            train_ids(Synthia, path)
 
 
 # Cityscapes

@@ -182,7 +182,7 @@ def test_the_fast_decoder_leaves_everything_else_to_pillow(tmp_path, kind):
 
 def test_labels_that_have_no_ids(tmp_path):
     path = tmp_path / "a.png"
-    for mode in ("RGB", "RGBA", "LA"):
+    for mode in ("RGB", "RGBA"):
         Image.fromarray(COLOURS).convert(mode).save(path)
         refused(read_ids, path, f"label of mode {mode}", "expected a grey or palette PNG")
     png(path, 2, 16, struct.pack(">2H", 7, 7001))

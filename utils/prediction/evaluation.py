@@ -139,9 +139,10 @@ def evaluate(
 
     Logits are up-sampled (bilinear, align_corners=True) to the image's native size, and for the score to the label's
     where that is another one, then argmax, class by class and on the device, where the matrix is too. save: folder for
-    the masks of all images, as `KEY.png` (train ids, or what the lookup [256] `save_ids` makes of them) and
-    `KEY_color.png`, written in the background; they appear there once all are made. Of several processes each predicts
-    some of the batches, and all return the same.
+    the masks of all images, as `KEY.png` (train ids, with `KEY_color.png` beside each, or what the lookup [256]
+    `save_ids` makes of them, without colours: the official evaluation of Cityscapes wants one file per image), written
+    in the background; they appear there once all are made. Of several processes each predicts some of the batches, and
+    all return the same.
     """
     own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
     with nullcontext() if save is None else staged(save) as masks:
@@ -180,4 +181,5 @@ def whole_batches(number: int, batch_size: int) -> list[range]:
 
 def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
     write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask if ids is None else ids[mask]))
-    write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))
+    if ids is None:
+        write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

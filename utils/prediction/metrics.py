@@ -84,6 +84,10 @@ class ConfusionMatrix:
         union = matrix.sum(0) + matrix.sum(1) + self.no_class - np.diag(matrix)
         return np.divide(hit, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which classes [C] are in truth or prediction."""
+        return ~np.isnan(self.iou())
+
     def f1(self) -> npt.NDArray[np.float64]:
         """F1 score (Dice) [C], 0 to 1; nan for a class that is in neither truth nor prediction."""
         iou = self.iou()
@@ -96,27 +100,35 @@ class ConfusionMatrix:
         return float(present.mean()) if present.size else float("nan")
 
     def as_dict(self, table: ClassTable) -> dict[str, Any]:
-        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent) and the classes of
-        each set, the matrix, and pixels predicted as no class; where the table asks for it, F1 by name."""
+        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the classes of
+        each set, over how many of them its mean is (those that are in truth or prediction), the matrix, and pixels
+        predicted as no class; where the table asks for it, F1 by name."""
         iou, f1 = self._iou_of(table), self.f1()
         return {
             "classes": list(table.names),
-            "iou": {name: _number(value) for name, value in zip(table.names, iou, strict=True)},
-            "means": {name: _number(self.mean(ids)) for name, ids in table.subsets.items()},
+            "iou": {name: number_or_none(value) for name, value in zip(table.names, iou, strict=True)},
+            "means": {name: number_or_none(self.mean(ids)) for name, ids in table.subsets.items()},
             "class_sets": {name: [table.names[i] for i in ids] for name, ids in table.subsets.items()},
-            **({"f1": {table.names[i]: _number(f1[i]) for i in table.f1}} if table.f1 else {}),
+            "averaged": {name: int(self.present()[list(ids)].sum()) for name, ids in table.subsets.items()},
+            **({"f1": {table.names[i]: number_or_none(f1[i]) for i in table.f1}} if table.f1 else {}),
             "confusion": self.matrix.tolist(),
             "no_class": self.no_class.tolist(),
         }
 
     def table(self, table: ClassTable) -> str:
-        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one a line;
-        then which classes the smaller sets leave out, and how many pixels were predicted as no class."""
+        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one per line,
+        with a note where classes of a set are absent; then which classes the smaller sets leave out, and how many
+        pixels were predicted as no class."""
         rows = list(zip(table.names, self._iou_of(table), strict=True))
-        rows += [(f"mean of {name} classes", self.mean(ids)) for name, ids in table.subsets.items()]
+        present = self.present()
+        notes = {}
+        for name, ids in table.subsets.items():
+            title, number = f"mean of {name} classes", int(present[list(ids)].sum())
+            rows.append((title, self.mean(ids)))
+            notes[title] = f"  (over {number} of {len(ids)}, the others are absent)" if 0 < number < len(ids) else ""
         rows += [(f"F1 of {table.names[i]}", self.f1()[i]) for i in table.f1]
         width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {_percent(value):>6}" for name, value in rows]
+        lines = [f"{name:<{width}}  {_percent(value):>6}{notes.get(name, '')}" for name, value in rows]
         for name, ids in table.subsets.items():
             left_out = [other for i, other in enumerate(table.names) if i not in ids]
             lines += [f"{name} classes: all but {', '.join(left_out)}"] if left_out else []
@@ -131,7 +143,8 @@ class ConfusionMatrix:
         return self.iou()
 
 
-def _number(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
+    """For JSON, which has no nan."""
     return None if np.isnan(value) else float(value)
 
 

@@ -17,7 +17,7 @@ from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
 from dataset.check import quick_check, void_alone
-from dataset.classes import ClassTable, LabelMap, label_id_lookup
+from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
 from model.methods.bafft import Terms
 from model.networks.batchnorm import count_batches_on_host
@@ -68,6 +68,7 @@ def classes(options: Options, *, training: bool = False) -> ClassTable:
             "YAML or info.json: docs/OWN_IMAGES.md shows one"
         )
     table = table if options.num_classes is None else table.first(options.num_classes)
+    table = table.led_by(READERS[options.source].trained_ids(table))
     logger.info("%d classes: %s", table.num_classes, ", ".join(table.names))
     if options.ignore_label < table.num_classes:
         raise UserError(
@@ -228,13 +229,20 @@ def saved_ids(options: Options, table: ClassTable) -> LabelMap | None:
             f"--save-ids: found label, but the classes of {table.name} have no label ids; expected train: leave the "
             f"flag out, or give --classes FILE with label ids"
         )
-    return label_id_lookup(reader.label_ids(table), table)
+    return to_label_ids(reader.label_ids(table), table)
 
 
-def check_output(option: str, folder: Path, images: SegmentationDataset) -> None:
-    """UserError where a mask of `images` in `folder` would replace an image or a label of the data."""
+def check_output(option: str, folder: Path, images: SegmentationDataset, *, coloured: bool = True) -> None:
+    """Raises UserError if a mask of `images` in `folder` would replace an image or a label of the data, or if, of masks
+    without coloured ones, coloured ones of before are there: the official evaluation would find two per image."""
     for name in images.names:
         mask = folder / f"{images.key(name)}.png"
+        colour = folder / f"{images.key(name)}_color.png"
+        if not coloured and colour.exists():
+            raise UserError(
+                f"{flag(option)}: found the coloured mask {colour}, expected a folder without, as the official "
+                f"evaluation takes one file per image: give another folder"
+            )
         if not os.path.exists(mask):
             continue
         paths = [images.image_path(name)]

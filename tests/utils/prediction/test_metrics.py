@@ -97,7 +97,12 @@ def test_table_in_percent():
     *rows, without3, without6 = hand_case().table(CITYSCAPES).splitlines()
     assert without3 == "16 classes: all but terrain, truck, train"
     assert without6 == "13 classes: all but wall, fence, pole, terrain, truck, train"
-    lines = [line.rsplit(maxsplit=1) for line in rows]
+    assert [row.partition("  (")[2] for row in rows[19:]] == [
+        "over 4 of 19, the others are absent)",
+        "over 4 of 16, the others are absent)",
+        "over 4 of 13, the others are absent)",
+    ]
+    lines = [row.partition("  (")[0].rsplit(maxsplit=1) for row in rows]
     assert len(lines) == 19 + 3
     assert [name.strip() for name, _ in lines] == [
         *CITYSCAPES.names,

@@ -128,7 +128,7 @@ def test_another_size_is_refused_or_resized_by_nearest(tmp_path):
 
 
 def test_an_own_ignore_label_and_its_class_sets():
-    lookup = saved_masks.train_id_lookup(2, 7, 2)
+    lookup = saved_masks.classes_of_train_ids(2, 7, 2)
     assert (lookup[:2].tolist(), lookup[7], lookup[255]) == ([0, 1], 2, 2)
     assert set(np.delete(lookup, [0, 1, 7, 255])) == {-1}
     scores = ConfusionMatrix(2)

@@ -1,0 +1,235 @@
+"""Label files as people save them: ids in one channel or in equal ones, colours of the class table, train ids.
+
+Whatever a file holds becomes label ids, so that all that follows (id maps, checks, scores) sees one kind of label.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.classes import IGNORE, SHARED, ClassTable, LabelMap, id_map_of, smallest_label_ids
+from utils.system.errors import UserError
+
+if TYPE_CHECKING:
+    from dataset.base import SegmentationDataset
+
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+LABEL_ENDS = ("", "_labelIds", "_label", "_labels", "_mask", "_masks", "_gt", "_seg", "_labelTrainIds")
+"""What may follow an image's name in that of its label, the first that is there counts (our choice)."""
+TRAIN_ID_END = "_labelTrainIds"
+"""The end of a label's name that says that the file holds train ids, as the scripts of Cityscapes write it."""
+_UNKNOWN = SHARED
+
+
+def label_file(folder: Path, stem: str, ends: Sequence[str] = LABEL_ENDS) -> Path:
+    """The label of the image `stem` in a folder: a file of that name, one of `ends` and one of `LABEL_SUFFIXES`, the
+    first of these that is there; the PNG with the first end if none is."""
+    first = folder / f"{stem}{ends[0]}.png"
+    if os.path.isfile(first):
+        return first
+    names = _names_in(folder, _changed(folder))
+    likely = (f"{stem}{end}{suffix}".lower() for end in ends for suffix in LABEL_SUFFIXES)
+    return next((folder / names[name] for name in likely if name in names), first)
+
+
+def label_stem(path: Path, ends: Sequence[str] = LABEL_ENDS) -> tuple[str, int] | None:
+    """The name of the image that a file named by `label_file` belongs to, and how far down the order of names it is;
+    None for a file that is no label by its name."""
+    suffix = path.suffix.lower()
+    if suffix not in LABEL_SUFFIXES:
+        return None
+    fitting = [end for end in ends if path.stem.endswith(end) and path.stem != end]
+    if not fitting:
+        return None
+    end = max(fitting, key=len)
+    return path.stem.removesuffix(end), len(LABEL_SUFFIXES) * ends.index(end) + LABEL_SUFFIXES.index(suffix)
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=256)
+def _names_in(folder: Path, changed: int) -> dict[str, str]:
+    """The files of a folder by their names in small letters; `changed` tells an outdated listing."""
+    try:
+        return {name.lower(): name for name in sorted(os.listdir(folder), reverse=True)}
+    except OSError:
+        return {}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Ids in a file that are not those of the reader. what: their name in messages; train_ids: what each of them means,
+    IGNORE for none of the classes."""
+
+    what: str
+    train_ids: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class ColourIds:
+    """The label ids of colours.
+
+    name: that of the class table; ids: label id by colour (a number, red first), -1 for the colour of several classes;
+    rest: the label id of any other colour, None if it is an error; train_ids: the train ids [256] of label ids; listed:
+    whether each label id [256] is named by the class table, as a class or to be ignored.
+    """
+
+    name: str
+    ids: tuple[tuple[int, int], ...]
+    rest: int | None
+    train_ids: tuple[int, ...]
+    listed: tuple[bool, ...]
+
+    def __call__(self, pixels: npt.NDArray[np.uint8], path: Path, kind: str) -> LabelMap:
+        """Label ids [H, W] of pixels [H, W, 3], which may be colours, or ids in three equal channels.
+
+        Raises UserError, naming the file, for colours that are not in the table, and for grey values that may be both.
+        """
+        grey = equal_channels(pixels)
+        by_colour = _lookup(self.ids, self.rest)[_codes(pixels)]
+        unknown = by_colour == _UNKNOWN
+        if grey is not None:
+            found = np.unique(grey)
+            of_class = np.array(self.train_ids)[found] != IGNORE
+            ids_fit = bool(np.array(self.listed)[found].all() and of_class.any())
+            if not self.ids or (ids_fit and unknown.any()):
+                return grey
+            if ids_fit and not unknown.any():
+                meaning = np.array(self.train_ids)
+                if not np.array_equal(meaning[grey], meaning[by_colour]):
+                    raise UserError(
+                        f"{path}: {kind} of three equal channels with values {', '.join(map(str, found[:8]))}, "
+                        f"which may be ids or colours of {self.name}; expected one of the two: save ids in one channel"
+                    )
+                return grey
+        if unknown.any():
+            row, column = np.argwhere(unknown)[0]
+            colour = tuple(int(value) for value in pixels[row, column])
+            share = 100 * unknown.mean()
+            said = f"{path}: {kind} with the colour {list(colour)} (#{bytes(colour).hex()})"
+            if not self.ids:
+                raise UserError(
+                    f"{said}, and the classes of {self.name} have no colours; expected a grey or palette file with one "
+                    f"id per pixel: convert it, or give every class its color (--classes FILE)"
+                )
+            raise UserError(
+                f"{said} at x {column}, y {row}, which is not that of one class of {self.name} ({share:.2g} % of the "
+                f"pixels have such colours); expected exact colours of the class table: add it to a class or to ignore "
+                f"(--classes FILE), or convert the file"
+            )
+        return by_colour.astype(np.uint8)
+
+
+def equal_channels(pixels: npt.NDArray[np.uint8]) -> LabelMap | None:
+    """The channel [H, W] of pixels [H, W, 3] whose channels are equal; None if they are not."""
+    first = pixels[:, :, 0]
+    equal = np.array_equal(first, pixels[:, :, 1]) and np.array_equal(first, pixels[:, :, 2])
+    return np.ascontiguousarray(first) if equal else None
+
+
+def _codes(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    red, green, blue = (pixels[:, :, i].astype(np.int32) for i in range(3))
+    return red << 16 | green << 8 | blue
+
+
+@lru_cache(maxsize=2)
+def _lookup(ids: tuple[tuple[int, int], ...], rest: int | None) -> npt.NDArray[np.int16]:
+    lookup = np.full(1 << 24, _UNKNOWN if rest is None else rest, np.int16)
+    for code, label_id in ids:
+        lookup[code] = label_id
+    return lookup
+
+
+def colour_ids(table: ClassTable, label_ids: LabelMap, void: int) -> ColourIds:
+    """The label ids of a table's colours, `label_ids` [256] being their train ids, `void` one of no class."""
+    of_class = smallest_label_ids(label_ids)
+    ids = {}
+    for (red, green, blue), train_id in (table.label_colours or {}).items():
+        ids[red << 16 | green << 8 | blue] = void if train_id == IGNORE else of_class.get(train_id, _UNKNOWN)
+    own = table.label_ids
+    listed = [label_ids[i] != IGNORE if own is None else i in own for i in range(256)]
+    rest = void if ids and own is not None and len(own) == 256 else None
+    return ColourIds(table.name, tuple(ids.items()), rest, tuple(label_ids.tolist()), tuple(map(bool, listed)))
+
+
+def _void_id(reader: type[SegmentationDataset], table: ClassTable) -> int:
+    """A label id that is known to be of no class; else 255, or a free one if that is a class's."""
+    label_ids = reader.label_ids(table)
+    listed = reader.void_ids if table.label_ids is None else [i for i, c in table.label_ids.items() if c == IGNORE]
+    free = np.flatnonzero(label_ids == IGNORE).tolist()
+    return next(iter([*listed, *reversed(free)]), IGNORE)
+
+
+@dataclass(frozen=True)
+class LabelDecoder:
+    """Reads label files as label ids uint8 [H, W]; may be sent to other processes.
+
+    Raises UserError when the file cannot be read, or holds an id or a colour that its kind does not have.
+    """
+
+    reader: type[SegmentationDataset]
+    table: ClassTable
+
+    def __call__(self, path: Path) -> LabelMap:
+        label_ids, void = self.reader.label_ids(self.table), _void_id(self.reader, self.table)
+        encoding = self.reader.encoding(path, self.table)
+        if encoding is None:
+            return self.reader.read_label(path, colour_ids(self.table, label_ids, void))
+        meaning = id_map_of(dict(encoding.train_ids))
+        ids = self.reader.read_label(path, colour_ids(replace(self.table, label_ids=None), meaning, IGNORE))
+        known = np.zeros(256, np.bool_)
+        known[[*encoding.train_ids, IGNORE]] = True
+        if not known[ids].all():
+            raise UserError(
+                f"{path}: id {ids[~known[ids]][0]} in a label of {encoding.what}; expected {_ranges(known)}: rename "
+                f"the file if it holds other ids"
+            )
+        lookup = np.full(256, void, np.uint8)
+        of_class = smallest_label_ids(label_ids)
+        for file_id, train_id in encoding.train_ids.items():
+            lookup[file_id] = of_class.get(train_id, void)
+        return lookup[ids]
+
+
+def train_id_encoding(path: Path, label_ids: LabelMap) -> Encoding | None:
+    """Of a file whose name says that it holds train ids; None for another one."""
+    if not path.stem.endswith(TRAIN_ID_END):
+        return None
+    number = int(label_ids[label_ids != IGNORE].max(initial=0)) + 1
+    return Encoding("train ids", {i: i for i in range(number)})
+
+
+def binary_masks(reader: type[SegmentationDataset], table: ClassTable, ids: Collection[int]) -> str | None:
+    """What is wrong with labels that hold just these ids if they are masks of 0 and 255, in which 255 means the
+    foreground: it would be ignored without a word. None if they are not, or if the table names 255."""
+    label_ids = reader.label_ids(table)
+    named = table.label_ids is not None and IGNORE in table.label_ids and len(table.label_ids) < 256
+    if set(ids) != {0, IGNORE} or named or label_ids[0] == IGNORE or label_ids[IGNORE] != IGNORE:
+        return None
+    if table.num_classes > 2:
+        return None
+    return f"masks of 0 and 255 without a 1; 255 would be ignored, expected {reader.binary_remedy}"
+
+
+def _ranges(known: npt.NDArray[np.bool_]) -> str:
+    """The ids of a mask in words, such as "0 to 18, 255"."""
+    return ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in _runs(known))
+
+
+def _runs(known: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(known.astype(np.int8), prepend=0, append=0))
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        yield int(first), int(end) - 1
