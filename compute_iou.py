@@ -89,11 +89,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def announce(reader: type[SegmentationDataset], classes: ClassTable, seen: Seen, folder: str) -> None:
     """Log what makes the ids of the ground truth look wrong, if anything does."""
-    found = [
-        binary_masks(reader, classes, np.flatnonzero(seen.truth).tolist()),
-        train_ids_instead(reader.label_ids(classes), seen.truth),
-    ]
-    for line in found:
+    label_ids, found = reader.label_ids(classes), np.flatnonzero(seen.truth).tolist()
+    faults = binary_masks(classes, label_ids, found, reader.binary_remedy), train_ids_instead(label_ids, seen.truth)
+    for line in faults:
         if line:
             logger.info("attention: %s: %s", folder, line)
 

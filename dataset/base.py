@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -363,7 +364,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     @classmethod
     def decoder(cls, table: ClassTable) -> LabelDecoder:
         """Reads a label file as label ids [H, W] under a class table, in whatever form people save them."""
-        return LabelDecoder(cls, table)
+        label_ids = cls.label_ids(table)
+        listed = cls.void_ids if table.label_ids is None else [i for i, c in table.label_ids.items() if c == IGNORE]
+        free = np.flatnonzero(label_ids == IGNORE).tolist()
+        void = next(iter([*listed, *reversed(free)]), IGNORE)
+        return LabelDecoder(cls.read_label, partial(cls.encoding, table=table), table, label_ids, void)
 
     @classmethod
     def trained_ids(cls, table: ClassTable) -> list[int]:
@@ -525,8 +530,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _refuse_other_label(self, path: Path, line: Line, name: str, folders: Collection[str]) -> None:
         here, keys = Path(), {self.key(name)}
-        for label in (Path(other) for other in self._likely(str(line.label), folders)):
-            if keys & {self.label_key(label, here), self.train_id_key(label, here)}:
+        for label in self._likely(str(line.label), folders):
+            if any(
+                keys & {self.label_key(Path(p), here), self.train_id_key(Path(p), here)}
+                for p in (label, f"{label}.png")
+            ):
                 return
         raise UserError(
             f"{path}, line {line.number}: {line.name} is paired with {line.label}, but its label is "
@@ -584,7 +592,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 ids.update(np.unique(self.decode(path)).tolist())
             if ids - {0, IGNORE}:
                 return None
-        return binary_masks(type(self), self.table, ids)
+        return self.binary_fault(ids)
+
+    def binary_fault(self, ids: Collection[int]) -> str | None:
+        """What is wrong with labels that hold just these label ids if they are masks of 0 and 255."""
+        return None if self.vouched else binary_masks(self.table, self.label_ids(self.table), ids, self.binary_remedy)
 
     def some_labels(self, number: int) -> list[Path]:
         """Up to that many of the label files that are there, spread over the names."""

@@ -6,20 +6,16 @@ Whatever a file holds becomes label ids, so that all that follows (id maps, chec
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset.classes import IGNORE, SHARED, ClassTable, LabelMap, id_map_of, smallest_label_ids
 from utils.system.errors import UserError
-
-if TYPE_CHECKING:
-    from dataset.base import SegmentationDataset
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 LABEL_ENDS = ("", "_labelIds", "_label", "_labels", "_mask", "_masks", "_gt", "_seg", "_labelTrainIds")
@@ -165,31 +161,27 @@ def colour_ids(table: ClassTable, label_ids: LabelMap, void: int) -> ColourIds:
     return ColourIds(table.name, tuple(ids.items()), rest, tuple(label_ids.tolist()), tuple(map(bool, listed)))
 
 
-def _void_id(reader: type[SegmentationDataset], table: ClassTable) -> int:
-    """A label id that is known to be of no class; else 255, or a free one if that is a class's."""
-    label_ids = reader.label_ids(table)
-    listed = reader.void_ids if table.label_ids is None else [i for i, c in table.label_ids.items() if c == IGNORE]
-    free = np.flatnonzero(label_ids == IGNORE).tolist()
-    return next(iter([*listed, *reversed(free)]), IGNORE)
-
-
 @dataclass(frozen=True)
 class LabelDecoder:
     """Reads label files as label ids uint8 [H, W]; may be sent to other processes.
 
+    read: reads what is in a file, given the ids of colours; encoding: which ids that are if they are not label ids;
+    table: the classes; label_ids: train ids [256] of label ids; void: a label id that is of no class.
     Raises UserError when the file cannot be read, or holds an id or a colour that its kind does not have.
     """
 
-    reader: type[SegmentationDataset]
+    read: Callable[[Path, ColourIds | None], LabelMap]
+    encoding: Callable[[Path], Encoding | None]
     table: ClassTable
+    label_ids: LabelMap
+    void: int
 
     def __call__(self, path: Path) -> LabelMap:
-        label_ids, void = self.reader.label_ids(self.table), _void_id(self.reader, self.table)
-        encoding = self.reader.encoding(path, self.table)
+        encoding = self.encoding(path)
         if encoding is None:
-            return self.reader.read_label(path, colour_ids(self.table, label_ids, void))
+            return self.read(path, colour_ids(self.table, self.label_ids, self.void))
         meaning = id_map_of(dict(encoding.train_ids))
-        ids = self.reader.read_label(path, colour_ids(replace(self.table, label_ids=None), meaning, IGNORE))
+        ids = self.read(path, colour_ids(replace(self.table, label_ids=None), meaning, IGNORE))
         known = np.zeros(256, np.bool_)
         known[[*encoding.train_ids, IGNORE]] = True
         if not known[ids].all():
@@ -197,31 +189,30 @@ class LabelDecoder:
                 f"{path}: id {ids[~known[ids]][0]} in a label of {encoding.what}; expected {_ranges(known)}: rename "
                 f"the file if it holds other ids"
             )
-        lookup = np.full(256, void, np.uint8)
-        of_class = smallest_label_ids(label_ids)
+        lookup = np.full(256, self.void, np.uint8)
+        of_class = smallest_label_ids(self.label_ids)
         for file_id, train_id in encoding.train_ids.items():
-            lookup[file_id] = of_class.get(train_id, void)
+            lookup[file_id] = of_class.get(train_id, self.void)
         return lookup[ids]
 
 
 def train_id_encoding(path: Path, label_ids: LabelMap) -> Encoding | None:
-    """Of a file whose name says that it holds train ids; None for another one."""
-    if not path.stem.endswith(TRAIN_ID_END):
-        return None
+    """Of a file whose name says that it holds train ids; None for another one, or if label ids are train ids."""
     number = int(label_ids[label_ids != IGNORE].max(initial=0)) + 1
+    if not path.stem.endswith(TRAIN_ID_END) or np.array_equal(label_ids[:number], np.arange(number)):
+        return None
     return Encoding("train ids", {i: i for i in range(number)})
 
 
-def binary_masks(reader: type[SegmentationDataset], table: ClassTable, ids: Collection[int]) -> str | None:
+def binary_masks(table: ClassTable, label_ids: LabelMap, ids: Collection[int], remedy: str) -> str | None:
     """What is wrong with labels that hold just these ids if they are masks of 0 and 255, in which 255 means the
     foreground: it would be ignored without a word. None if they are not, or if the table names 255."""
-    label_ids = reader.label_ids(table)
     named = table.label_ids is not None and IGNORE in table.label_ids and len(table.label_ids) < 256
     if set(ids) != {0, IGNORE} or named or label_ids[0] == IGNORE or label_ids[IGNORE] != IGNORE:
         return None
     if table.num_classes > 2:
         return None
-    return f"masks of 0 and 255 without a 1; 255 would be ignored, expected {reader.binary_remedy}"
+    return f"masks of 0 and 255 without a 1; 255 would be ignored, expected {remedy}"
 
 
 def _ranges(known: npt.NDArray[np.bool_]) -> str:

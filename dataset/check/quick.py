@@ -11,7 +11,6 @@ import numpy.typing as npt
 from dataset.base import SegmentationDataset
 from dataset.check.examine import id_counts, strays, train_ids_instead
 from dataset.classes import LabelMap
-from dataset.labels import binary_masks
 from utils.system.errors import UserError
 
 LABELS = 8
@@ -55,7 +54,7 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
             f"{paths[0]}: of the label ids {found} in this and other labels none is of a class of {data.table.name}; "
             f"expected those of the class table: give another --classes, or convert the labels"
         )
-    binary = None if data.vouched else binary_masks(type(data), data.table, np.flatnonzero(counts).tolist())
+    binary = data.binary_fault(np.flatnonzero(counts).tolist())
     if binary and data.label_size == "input":
         raise UserError(f"{data.label_root}: {binary}")
     swapped = train_ids_instead(data.label_ids(data.table), counts)

@@ -26,7 +26,6 @@ from dataset.check.examine import (
     strays,
     train_ids_instead,
 )
-from dataset.labels import binary_masks
 from dataset.reading import namesake
 from utils.system.errors import UserError
 
@@ -196,7 +195,7 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     if part.title == "scored" and not np.where(data.known_void(), 0, count.pixels).any():
         report.notes.append(f"{title}: the labels hold ignored pixels alone; no scores")
         return
-    binary = None if data.vouched else binary_masks(type(data), data.table, np.flatnonzero(count.pixels).tolist())
+    binary = data.binary_fault(np.flatnonzero(count.pixels).tolist())
     mistaken = binary or train_ids_instead(data.label_ids(data.table), count.pixels)
     if mistaken:
         report.wrong.append(f"{title}: {mistaken}")
