@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from utils.states.foreign import identify, is_safetensors, resave_line, weight_files
+from utils.states.foreign import identify, in_folder, is_safetensors, resave_line
 from utils.system.errors import UserError, fault
 from utils.system.files import temporary_name, write_atomically
 
@@ -75,8 +75,7 @@ def read(path: str | Path, *, keep: bool = False) -> Any:
     path = Path(path)
     found = fault(path)
     if found:
-        inside = weight_files(os.listdir(path)) if path.is_dir() else ""
-        todo = f"; it holds {inside}: give that file" if inside else ""
+        todo = in_folder(path) if path.is_dir() else ""
         raise UserError(f"{path}: {found}; expected a weight file saved by torch.save{todo}")
     stat = path.stat()
     key = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -143,8 +142,10 @@ def _damage(path: Path) -> str | None:
     """What is wrong with the bytes of a file of `torch.save`; None where nothing is, or it is of another kind."""
     try:
         with open(path, "rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                return None if path.stat().st_size else "an empty file, of 0 bytes"
+            start = file.read(4096)
+        if not start.startswith(b"PK\x03\x04"):
+            zeros = "it begins with zeros, as an interrupted copy leaves it" if not any(start) else None
+            return zeros if start else "an empty file, of 0 bytes"
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
             return f"wrong checksum of {part}" if part else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
-__all__ = ["Foreign", "identify", "is_safetensors", "resave_line", "weight_files"]
+__all__ = ["Foreign", "identify", "in_folder", "is_safetensors", "resave_line"]
 
 _WEIGHTS = (".pth", ".pt", ".pkl", ".ckpt", ".tar", ".bin", ".safetensors")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
@@ -126,7 +127,20 @@ def _tar(path: Path, start: bytes) -> Foreign | None:
     return Foreign(f"a file compressed with {compression}", "unpack it, and give what is inside")
 
 
-def weight_files(names: Iterable[str]) -> str:
+def in_folder(path: Path) -> str:
+    """What a folder holds and what to do about it, as the end of a line; empty if nothing can be said."""
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:
+        return ""
+    if {"data.pkl", "data"} <= set(names):
+        folder, name = quote(str(path.resolve().parent)), quote(path.resolve().name)
+        return f"; it is an unpacked one: pack it again: (cd {folder} && python -m zipfile -c {name}.pth {name})"
+    weights = _weight_files(names)
+    return f"; it holds {weights}: give that file" if weights else ""
+
+
+def _weight_files(names: Iterable[str]) -> str:
     """The first of those names that end as weight files do; empty if none does."""
     return _first([name for name in names if name.lower().endswith(_WEIGHTS)])
 
@@ -137,7 +151,7 @@ def _first(names: list[str]) -> str:
 
 def _archive(kind: str, names: Iterable[str]) -> Foreign:
     files = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
-    weights = weight_files(files)
+    weights = _weight_files(files)
     if weights:
         return Foreign(f"a {kind} archive with {weights} in it", "unpack it, and give the weight file inside")
     found = _first(files) or "nothing"

@@ -120,6 +120,19 @@ def test_a_folder_with_a_weight_file_in_it_names_that(tmp_path):
         checkpoint.read(tmp_path)
 
 
+def test_an_unpacked_weight_file_is_packed_by_the_line(tmp_path):
+    content = {"state": {"a": torch.arange(5.0)}}
+    torch.save(content, tmp_path / "my net.pth")
+    with zipfile.ZipFile(tmp_path / "my net.pth") as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / "my net.pth").unlink()
+    with pytest.raises(UserError, match=r"is a folder; .* an unpacked one: pack it again: ") as caught:
+        checkpoint.read(tmp_path / "my net")
+    command = str(caught.value).partition("pack it again: ")[2]
+    subprocess.run(command.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True)
+    assert torch.equal(checkpoint.read(tmp_path / "my net.pth")["state"]["a"], content["state"]["a"])
+
+
 # ---------------------------------------------------------------- pickles with foreign objects
 
 
@@ -212,9 +225,10 @@ def test_a_file_made_to_run_commands_is_not_offered_to_be_read_anyway(tmp_path):
         checkpoint.read(tmp_path / "x.pth")
 
 
-def test_an_empty_file_is_called_empty(tmp_path):
-    (tmp_path / "x.pth").touch()
-    with pytest.raises(UserError, match=r"an empty file, of 0 bytes"):
+@pytest.mark.parametrize(("size", "said"), [(0, "an empty file, of 0 bytes"), (9000, "it begins with zeros")])
+def test_a_file_without_content_is_called_so(size, said, tmp_path):
+    (tmp_path / "x.pth").write_bytes(bytes(size))
+    with pytest.raises(UserError, match=rf"cannot be read as weights \(damaged: {said}"):
         checkpoint.read(tmp_path / "x.pth")
 
 

@@ -236,7 +236,11 @@ def test_the_classifier_of_the_start_weights_stays_unused(prefix, tmp_path):
     report = load_weights(model, saved(content, tmp_path))
     assert len(report.unused) == HEAD and len(report.missing) == HEAD
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k.startswith("layer6"))
-    said = "its classifier has 21 classes" if not prefix else r"no classifier in it \(layer6\).*; its layer5 is none"
+    said = (
+        "its classifier has 21 classes"
+        if not prefix
+        else r"no classifier in it \(layer6\).*; its layer5 does not belong"
+    )
     with pytest.raises(UserError, match=said):
         load_weights(model, saved(content, tmp_path), needs_classifier=True)
 
@@ -246,7 +250,9 @@ def test_a_layer5_on_other_features_is_no_classifier(needed, tmp_path):
     model = small("resnet50")
     path = saved({**body(state_of(model)), **head("layer5", 5, model.feature_dim // 2)}, tmp_path)
     if needed:
-        with pytest.raises(UserError, match=r"no classifier in it \(layer6\).*; its layer5 is none of this network"):
+        with pytest.raises(
+            UserError, match=r"no classifier in it \(layer6\).*; its layer5 does not belong to this network"
+        ):
             load_weights(model, path, needs_classifier=True)
     else:
         assert len(load_weights(model, path).unused) == HEAD
@@ -303,7 +309,9 @@ def test_a_head_of_another_kind_is_named_and_its_backbone_can_start_a_run(kind, 
     model = small("resnet50")
     state = state_of(model)
     path = saved({"model": {**under(prefix, body(state)), **strange}}, tmp_path)
-    with pytest.raises(UserError, match=rf"no classifier in it \(layer6\).*; its {named} is none of this network"):
+    with pytest.raises(
+        UserError, match=rf"no classifier in it \(layer6\).*; its {named} does not belong to this network"
+    ):
         load_weights(model, path, needs_classifier=True)
     report = load_weights(model, path)
     assert holds(model, state, body_only=True)
