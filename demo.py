@@ -2,7 +2,8 @@
 
 Draws two domains of street scenes, trains the source-only baseline, stage 1, pseudo-labels, stage 2 and an oracle
 (trained on target labels), and compares them on target images. Every arm starts from the same source-trained network
-and takes the same number of source steps. Each command is printed as one would type it.
+and takes the same number of source steps. The arms run side by side: a line says how far they are, a table follows when
+one is finished, and ARM.log holds its whole output, with each command as one would type it.
 
 Examples:
   python demo.py                            # what `make demo` runs
@@ -17,11 +18,12 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import utils.system.machine  # noqa: F401 - before torch
 
@@ -33,6 +35,9 @@ from dataset import READERS
 from dataset.builtin import write_benchmark
 from utils.options import config
 from utils.reporting.figures import comparison
+from utils.reporting.run import LOG
+from utils.reporting.sinks import read_records
+from utils.reporting.tables import aligned, cells, percent
 from utils.system import logs
 from utils.system.files import check_can_write, write_json
 from utils.system.logs import logger
@@ -41,6 +46,12 @@ TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "o
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
 WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
+# The runs of an arm, and what each is called.
+RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
+    "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"}
+}
+ROWS = 8  # of a run's table, beside those with a score
+PROGRESS_EVERY = 30.0  # seconds
 
 Main = Callable[[Sequence[str]], None]
 Arguments = tuple[str, ...]
@@ -142,8 +153,8 @@ def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
 
 
 def train_arm(runner: Runner, arm: str, start: Path) -> str:
-    """Train and score one arm of the demo; its full output goes to `out`/ARM.log, progress lines to the console."""
-    logs.setup(prefix=f"[{TITLES[arm]}] ")
+    """Train and score one arm of the demo; its output goes to `out`/ARM.log."""
+    logs.setup()
     with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
         if arm == "step2":
             runner.step2(runner.step1_stopped(start))
@@ -162,10 +173,42 @@ def use_one_thread() -> None:
 def run_arms(runner: Runner) -> None:
     """All arms from one source-trained start, as many at a time as there are processors: a small network uses one."""
     start = runner.pretrain()
+    began = time.time()
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=use_one_thread) as pool:
-        futures = [pool.submit(train_arm, runner, arm, start) for arm in ("step2", "step1", "source_only", "oracle")]
-        for future in as_completed(futures):
-            future.result()
+        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in ("step2", "step1", "source_only", "oracle")}
+        while arms:
+            for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:
+                future.result()
+                print(f"\n{arm_table(runner.out, arms.pop(future))}\n", flush=True)
+            if arms:
+                logger.info("%s", "; ".join(progress(runner.out, arm, began) for arm in arms.values()))
+
+
+def progress(out: Path, arm: str, began: float) -> str:
+    """How far an arm is, in a few words. began: the time from which on its files are of this run."""
+    for run, title in reversed(RUNS[arm].items()):
+        log = out / run / LOG
+        if log.is_file() and log.stat().st_mtime >= began:
+            steps = json.loads((out / run / "config.json").read_text())["num_steps_stop"]
+            return f"{title}: {max((record['step'] for record in read_records(log)), default=0)}/{steps}"
+    return f"{TITLES[arm]}: waiting"
+
+
+def arm_table(out: Path, arm: str) -> str:
+    """The log of an arm, a table per run: a few rows evenly over it, and all with a target score."""
+    parts = []
+    for run, title in RUNS[arm].items():
+        by_step: dict[int, dict[str, Any]] = {}
+        for record in read_records(out / run / LOG):
+            by_step.setdefault(record["step"], {}).update(record)
+        kept = list(by_step)[:: -(-len(by_step) // ROWS)] if by_step else []
+        rows = []
+        for step, record in by_step.items():
+            if step in kept or "miou" in record:
+                score = {"target mIoU": percent(record["miou"])} if "miou" in record else {}
+                rows.append({"step": str(step)} | cells(record) | score)
+        parts.append("\n".join([title, *aligned(rows)]))
+    return "\n".join(parts)
 
 
 def peak_rss_mb() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from utils.options import config
 from utils.system.files import write_json
 
 
-def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None:
+def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys) -> None:
     runner = demo.builtin_runner(benchmark_root, tmp_path, seed=3)
     runner = replace(
         runner,
@@ -24,6 +25,13 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root) -> None
         schedule=demo.Schedule(pretrain=2, align=2, self_train=2),
     )
     demo.run_arms(runner)
+
+    said = capsys.readouterr().out.split("\n\n")  # a table stands between empty lines
+    tables = [table.splitlines() for table in said[1:] if " seg " in table]
+    assert sorted(table[0] for table in tables) == ["oracle", "source only", "step 1", "step 1, stopped early"]
+    step2 = next(table for table in tables if table[0] == "step 1, stopped early")
+    assert [line.split()[0] for line in step2] == ["step", "step", "2"] * 2
+    assert step2[3] == "step 2"
 
     scores = demo.read_scores(tmp_path)
     assert list(scores) == ["source_only", "step1", "step2", "oracle"]
@@ -83,3 +91,37 @@ def test_bad_input_is_one_line_before_anything_is_drawn(tmp_path, monkeypatch, c
     assert ended.value.code == 2
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def log_of(folder: Path, *records: dict, steps: int = 40) -> None:
+    folder.mkdir()
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_json(folder / "config.json", {"num_steps_stop": steps})
+
+
+def test_the_table_of_an_arm_has_a_few_rows_and_all_scores(tmp_path) -> None:
+    records = [{"step": step, "seg": step / 10, "lr_segmenter": 0.1, "iterations_per_s": 2} for step in range(1, 17)]
+    log_of(tmp_path / "step1", *records, {"step": 4, "miou": 0.25, "classes": "19", "miou_16": 0.5})
+    assert demo.arm_table(tmp_path, "step1").splitlines() == [
+        "step 1",
+        "step  seg  it/s  target mIoU",
+        "   1  0.1  2.00            -",
+        "   3  0.3  2.00            -",
+        "   4  0.4  2.00        25.00",
+        "   5  0.5  2.00            -",
+        "   7  0.7  2.00            -",
+        "   9  0.9  2.00            -",
+        "  11  1.1  2.00            -",
+        "  13  1.3  2.00            -",
+        "  15  1.5  2.00            -",
+    ]
+
+
+def test_progress_is_of_the_run_that_goes_on(tmp_path) -> None:
+    began = time.time() - 60
+    assert demo.progress(tmp_path, "step2", began) == "step 2: waiting"
+    log_of(tmp_path / "step1_stopped", {"step": 20, "seg": 1.0})
+    assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: 20/40"
+    log_of(tmp_path / "step2", steps=60)
+    assert demo.progress(tmp_path, "step2", began) == "step 2: 0/60"
+    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 2: waiting"  # the files of an earlier demo

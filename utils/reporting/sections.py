@@ -200,8 +200,10 @@ def scores(runs: Sequence[RunData]) -> Section:
     last = [
         Series(run.title, (), [run.last_table("iou").get(name) for name in names], colour(i)) for i, run in by_class
     ]
-    body += charts.bars(names, last, "IoU by class", high=1, colours=[swatches[name] for name in names])
-    body += _class_table(names, by_class, list(means.items()))
+    chart = charts.bars(names, last, "IoU by class", high=1, colours=[swatches[name] for name in names])
+    body += (
+        f'<div class="side"><div class="grow">{chart}</div>{_class_table(names, by_class, list(means.items()))}</div>'
+    )
     body += '<h3>By class, over time</h3><div class="charts small">'
     for name in names:
         drawn = [percents(run.series(f"iou/{name}", colour(i))) for i, run in by_class]
@@ -223,7 +225,7 @@ def _class_table(names: Sequence[str], runs: Sequence[tuple[int, RunData]], mean
     rows = [[escape(name), *(percent(run.last_table("iou").get(name)) for _, run in runs)] for name in names]
     rows += [[f"mean of {escape(name)}", *(percent(run.last(held)) for _, run in runs)] for name, held in means]
     head = ("class", *(run.title for _, run in runs))
-    return f"<details><summary>As a table</summary>{table(head, rows)}</details>"
+    return table(head, rows)
 
 
 _CURVES = {

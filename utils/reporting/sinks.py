@@ -31,6 +31,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from utils.reporting import tables
 from utils.reporting.names import describe
 from utils.system.errors import UserError
 from utils.system.files import write_bytes
@@ -56,8 +57,7 @@ class Sink:
 class Console(Sink):
     """A table with aligned columns on the project's logger, and one line per score.
 
-    The header is printed before the first row, and again only if a column is added. Columns keep their order. Learning
-    rates are left out: they follow a known schedule, and log.jsonl has them.
+    The header is printed before the first row, and again only if a column is added. Columns keep their order.
 
     title: what is running, such as "step1"; steps: at which step the run ends, for the time left; totals: of how many a
     count is, by its key, such as {"ready_stuff": 8}.
@@ -69,62 +69,24 @@ class Console(Sink):
 
     def record(self, record: Record) -> None:
         if "miou" in record:
-            logger.info("%s %d  target mIoU %s", self._title, record["step"], _means(record))
+            logger.info("%s %d  target mIoU %s", self._title, record["step"], tables.means(record))
             return
-        cells = self._cells(record)
-        if not set(cells) <= set(self._headings):
-            self._headings = _merged(self._headings, list(cells))
+        row = tables.cells(record, self._totals)
+        if "it/s" in row:
+            left = round((self._steps - record["step"]) / max(record["iterations_per_s"], 1e-9))
+            row["left"] = str(timedelta(seconds=left))
+        if not set(row) <= set(self._headings):
+            self._headings = tables.merged(self._headings, list(row))
             self._print("step", {heading: heading for heading in self._headings})
-        self._print(str(record["step"]), cells)
+        self._print(str(record["step"]), row)
 
-    def _cells(self, record: Record) -> dict[str, str]:
-        """The text of each cell, by its heading."""
-        shown = {key: value for key, value in record.items() if key not in _NOT_SHOWN and not key.startswith("lr_")}
-        cells = {_HEADINGS.get(key, key): _cell(key, value, self._totals.get(key)) for key, value in shown.items()}
-        rate = record.get("iterations_per_s")
-        if rate is not None:
-            left = round((self._steps - record["step"]) / max(rate, 1e-9))
-            cells |= {"it/s": f"{rate:.2f}", "left": str(timedelta(seconds=left))}
-        return cells
-
-    def _print(self, step: str, cells: Mapping[str, str]) -> None:
+    def _print(self, step: str, row: tables.Cells) -> None:
         first = f"{self._title} {step:>{max(len(str(self._steps)), len('step'))}}"
-        others = (f"{cells.get(h, '-'):>{max(len(h), _WIDTHS.get(h, 9))}}" for h in self._headings)
+        others = (f"{row.get(h, '-'):>{max(len(h), _WIDTHS.get(h, 9))}}" for h in self._headings)
         logger.info("%s", "  ".join((first, *others)))
 
 
-_NOT_SHOWN = ("step", "iterations_per_s", "memory_mb")
-_HEADINGS = {"data_wait": "wait", "ready_stuff": "stuff", "ready_things": "things"}
 _WIDTHS = {"wait": 4, "it/s": 6, "left": 8, "stuff": 5, "things": 6}
-
-
-def _means(record: Record) -> str:
-    """The means of a score's record in percent, the main one first."""
-    others = {key.removeprefix("miou_"): value for key, value in record.items() if key.startswith("miou_")}
-    means = {record.get("classes", "all"): record["miou"], **others}
-    return ", ".join(
-        f"{'nan' if mean is None else f'{100 * mean:.2f}'} ({name} classes)" for name, mean in means.items()
-    )
-
-
-def _merged(old: list[str], new: list[str]) -> list[str]:
-    """The columns `old`, and those of `new` that they lack, each behind the one that it follows in `new`."""
-    merged = list(old)
-    for place, key in enumerate(new):
-        if key not in merged:
-            before = merged.index(new[place - 1]) + 1 if place else 0
-            merged.insert(before, key)
-    return merged
-
-
-def _cell(key: str, value: Any, total: int | None) -> str:
-    if value is None:
-        return "-"
-    if key == "data_wait":
-        return f"{value:.0%}"
-    if isinstance(value, int):
-        return f"{value}/{total}" if total is not None else str(value)
-    return f"{value:.4g}" if isinstance(value, float) else "-"
 
 
 class JsonLines(Sink):

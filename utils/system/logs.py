@@ -22,35 +22,15 @@ class _Handler(logging.Handler):
         sys.stdout.flush()
 
 
-class _Console(_Handler):
-    """Prints one-line records to the terminal, also where standard output goes to a file."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
-        if "\n" not in line and sys.__stdout__ is not None:
-            print(line, file=sys.__stdout__, flush=True)
-
-
-def setup(prefix: str | None = None) -> None:
+def setup() -> None:
     """Let the project's logger print to standard output; calling again changes nothing. Of several processes
-    (`utils.system.distributed`) one prints.
-
-    prefix: for one of several processes whose standard output goes to a file: its short lines also go to the terminal,
-    under this prefix.
-    """
+    (`utils.system.distributed`) one prints."""
     if not logger.handlers:
-        _add(_Handler(), "")
+        handler = _Handler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO if distributed.is_main() else logging.CRITICAL)
         logger.propagate = False
-    if prefix is not None:
-        for handler in [h for h in logger.handlers if isinstance(h, _Console)]:
-            logger.removeHandler(handler)
-        _add(_Console(), prefix)
-
-
-def _add(handler: logging.Handler, prefix: str) -> None:
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S"))
-    logger.addHandler(handler)
 
 
 def revision() -> str:
