@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,7 +210,11 @@ def _prefix(
     fits = {prefix: (fitting[prefix] if fitting[prefix] * 2 > len(shapes) else 0, names[prefix]) for prefix in names}
     best = max(fits.values())
     rivals = [prefix for prefix, fit in fits.items() if fit == best]
-    chosen = [prefix for prefix in rivals if not _AVERAGE.search(prefix)] if len(rivals) > 1 else rivals
+    chosen = rivals
+    if len(rivals) > 1:
+        parts = zip(*(re.findall(r"[^./]*[./]", prefix) for prefix in rivals))
+        shared = sum(len(same[0]) for same in takewhile(lambda part: len(set(part)) == 1, parts))
+        chosen = [prefix for prefix in rivals if not _AVERAGE.search(prefix[shared:])]
     if len(chosen) != 1:
         places = ", ".join(prefix or "no prefix" for prefix in rivals)
         raise UserError(

@@ -84,6 +84,10 @@ FILES: dict[str, tuple[Callable[[State], Any], str]] = {  # content, what the re
         lambda s: {"net": s, "shadow": {k: v for k, v in other(s).items() if "running" not in k}},
         "unwrapped net",
     ),
+    "average and model below one key": (
+        lambda s: {"ema": {**under("online_model.", s), **under("ema_model.", other(s)), "step": torch.tensor(3)}},
+        "unwrapped ema, prefix online_model. stripped, the copy under ema/ema_model. left out",
+    ),
     "average only": (lambda s: {"ema_state_dict": s}, "unwrapped ema_state_dict"),
     "averaged by torch": (lambda s: {**COUNTED, **under("module.", s)}, "prefix module. stripped"),
     "two parts": (
