@@ -24,7 +24,7 @@ class Augment:
 
     mirror: flip left and right, probability 1/2. scale: resize by a factor of 0.5 to 1.5, then crop or pad
     back to the size at a random place; the image is padded with the mean colour, the label with the ignore
-    label. jitter: brightness, contrast and saturation of the image, each by a factor of 0.5 to 1.5.
+    label. jitter: brightness, contrast and saturation of what is left of the image, each by a factor of 0.5 to 1.5.
     """
 
     mirror: bool = False
@@ -33,8 +33,9 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One sample's random numbers; all are always drawn, so that switching one change leaves the others."""
+class SampleChanges:
+    """What one sample gets of an `Augment`. All random numbers are always drawn, so that switching one change on or off
+    leaves the others."""
 
     flip: bool
     factor: float
@@ -42,7 +43,7 @@ class Draw:
     jitter: tuple[float, float, float]
 
     @classmethod
-    def make(cls, augment: Augment, seed: int, number: int) -> Draw:
+    def drawn(cls, augment: Augment, seed: int, number: int) -> SampleChanges:
         rng = np.random.default_rng([seed, number])
         flip = bool(rng.random() < 0.5)
         factor = float(rng.uniform(0.5, 1.5))
@@ -55,22 +56,35 @@ class Draw:
             jitter=(brightness, contrast, saturation) if augment.jitter else (1.0, 1.0, 1.0),
         )
 
-    def geometry(self, pixels: Pixels, size: Size, resample: Image.Resampling, fill: Any) -> Pixels:
-        """Resize once, from native to the scaled size, then crop or pad to `size`."""
-        width, height = (max(1, round(side * self.factor)) for side in size)
-        pixels = resized(pixels, (width, height), resample)
-        if (width, height) != size:
-            left, top = round(self.place[0] * (size[0] - width)), round(self.place[1] * (size[1] - height))
-            image = Image.fromarray(pixels)
-            window = Image.new(image.mode, size, fill)
-            window.paste(image, (left, top))
-            pixels = np.asarray(window)
-        return pixels
+    def image(self, pixels: Pixels, size: Size) -> Pixels:
+        """An image [H, W, 3] resized once (bicubic), from native to the scaled size, then cropped to `size` (width,
+        height), jittered and padded: as few pixels as possible are jittered."""
+        return self._placed(resized(pixels, self._scaled(size), Image.Resampling.BICUBIC), size, PAD_COLOUR)
+
+    def label(self, pixels: Pixels, size: Size, fill: int) -> Pixels:
+        """As `image`, for a label [H, W]: nearest, padded with `fill`."""
+        return self._placed(resized(pixels, self._scaled(size), Image.Resampling.NEAREST), size, fill)
 
     def mirror(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.flip(-1) if self.flip else pixels
 
-    def colour(self, pixels: Pixels) -> Pixels:
+    def _scaled(self, size: Size) -> Size:
+        return max(1, round(size[0] * self.factor)), max(1, round(size[1] * self.factor))
+
+    def _placed(self, pixels: Pixels, size: Size, fill: Any) -> Pixels:
+        height, width = pixels.shape[:2]
+        left, top = (round(at * (side - own)) for at, side, own in zip(self.place, size, (width, height)))
+        visible = pixels[max(0, -top) : size[1] - top, max(0, -left) : size[0] - left]
+        if pixels.ndim == 3:
+            visible = self._jittered(visible)
+        if visible.shape[1::-1] == size:
+            return visible
+        window = np.empty((size[1], size[0], *pixels.shape[2:]), np.uint8)
+        window[:] = fill
+        window[max(0, top) :, max(0, left) :][: visible.shape[0], : visible.shape[1]] = visible
+        return window
+
+    def _jittered(self, pixels: Pixels) -> Pixels:
         if self.jitter == (1.0, 1.0, 1.0):
             return pixels
         image = Image.fromarray(pixels)

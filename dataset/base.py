@@ -10,9 +10,10 @@ import math
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dataset.augment import PAD_COLOUR, Augment, Draw, Size, resized
+from dataset.augment import Augment, SampleChanges, Size, resized
 from dataset.cache import Cache, Pixels, Stored, Wanted
 from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, to_train_ids
 from dataset.labels import (
@@ -82,7 +83,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             then also be the very folders of images and of labels.
         skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
         cache: keeps what was read for the next epoch and the next run. It holds images at `size`, but native ones
-            where scale or jitter wants these; the samples are the same with it and without.
+            for random scales; the samples are the same with it and without.
         check: False leaves it to the caller to find out which files are missing.
 
     Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
@@ -170,7 +171,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Reads a label file as label ids [H, W]."""
         self.cache = cache
         # What a read comes to before anything random is done to it, and all that it depends on beside the file.
-        self._image_size = None if self.augment.scale or self.augment.jitter else size
+        self._image_size = None if self.augment.scale else size
         self._label_size = None if self.augment.scale or label_size == "native" else size
         self._image_kind = f"image size {self._image_size} bicubic, Pillow {PIL.__version__}"
         self._label_kind = (
@@ -257,6 +258,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return path if self.label_root == self.root or path.is_dir() else root
 
     # What a user of the reader calls.
+
+    def limited_to(self, names: Iterable[str]) -> Self:
+        """The same data set with only these of its names, in the given order."""
+        limited = copy(self)
+        limited.names = list(names)
+        return limited
 
     def labelled_names(self) -> list[str]:
         """Those of `names` whose label file is there; none where labels are not to be touched."""
@@ -387,17 +394,16 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
         name = self.names[position]
-        draw = Draw.make(self.augment, self.seed, number)
+        changes = SampleChanges.drawn(self.augment, self.seed, number)
         image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
         size = self.size or native
         sample: dict[str, Any] = {"name": name, "size": native}
         if self._has_label(name):
             label = self._train_ids(name, native)
             if self.label_size == "input":
-                label = draw.geometry(label, size, Image.Resampling.NEAREST, self.ignore_label)
-            sample["label"] = draw.mirror(torch.from_numpy(np.array(label)))
-        image = draw.geometry(draw.colour(image), size, Image.Resampling.BICUBIC, PAD_COLOUR)
-        sample["image"] = draw.mirror(_planes(image))
+                label = changes.label(label, size, self.ignore_label)
+            sample["label"] = changes.mirror(torch.from_numpy(np.array(label)))
+        sample["image"] = changes.mirror(_planes(changes.image(image, size)))
         return sample
 
     def header_fault(self, name: str) -> str | None:

@@ -129,7 +129,7 @@ def test_jitter_leaves_the_geometry_of_a_draw(coordinates):
 
 @pytest.mark.parametrize("flags", list(itertools.product((False, True), repeat=3)), ids=str)
 def test_a_sample_by_hand(tmp_path, flags):
-    """Jitter at the size of the file, one resize from there, crop or pad, mirror: each step with Pillow."""
+    """One resize from the size of the file, crop, jitter, pad, mirror: each step with Pillow."""
     rng = np.random.default_rng(0)
     pixels, ids = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), rng.integers(0, 96, (24, 40), dtype=np.uint8)
     write(tmp_path, "00001.png", pixels, ids)
@@ -140,12 +140,17 @@ def test_a_sample_by_hand(tmp_path, flags):
         flip, factor = rng.random() < 0.5, rng.uniform(0.5, 1.5)
         place, amounts = rng.random(2), rng.uniform(0.5, 1.5, 3)
         image, label = Image.fromarray(pixels), Image.fromarray(ids)
-        for enhancer, amount in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), amounts):
-            image = enhancer(image).enhance(amount) if jitter else image
         size = (round(30 * factor), round(20 * factor)) if scale else (30, 20)
         corner = round(place[0] * (30 - size[0])), round(place[1] * (20 - size[1]))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        if size[0] > 30:
+            image, image_corner = image.crop((-corner[0], -corner[1], 30 - corner[0], 20 - corner[1])), (0, 0)
+        else:
+            image_corner = corner
+        for enhancer, amount in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), amounts):
+            image = enhancer(image).enhance(amount) if jitter else image
         windows = Image.new("RGB", (30, 20), PAD_COLOUR), Image.new("L", (30, 20), IGNORE)
-        windows[0].paste(image.resize(size, Image.Resampling.BICUBIC), corner)
+        windows[0].paste(image, image_corner)
         windows[1].paste(label.resize(size, Image.Resampling.NEAREST), corner)
         expected = [np.asarray(window)[:, :: -1 if flip and mirror else 1] for window in windows]
         sample = dataset[0, number]

@@ -206,6 +206,13 @@ def test_bad_arguments(root):
             GTA5(root, **arguments)
 
 
+def test_a_data_set_limited_to_some_names(root):
+    data = GTA5(root)
+    few = data.limited_to(["00003.png", "00001.png"])
+    assert (few.names, data.names) == (["00003.png", "00001.png"], ["00001.png", "00002.png", "00003.png"])
+    assert few[0]["name"] == "00003.png" and torch.equal(few[1]["image"], data[0]["image"])
+
+
 # Pseudo-labels.
 
 

@@ -436,6 +436,12 @@ def test_a_folder_that_cannot_be_written_serves_only_when_complete(root, folder,
     announced(caplog, dataset)
 
 
+def test_only_random_scales_need_images_at_their_native_size(root, folder):
+    for augment, side in ((Augment(mirror=True, jitter=True), SIZE), (Augment(scale=True), None)):
+        dataset = GTA5(root, size=SIZE, cache=Cache(folder), augment=augment)
+        assert {f"size {side} " in item.kind for item in dataset.cache_wanted()} == {True}
+
+
 def test_every_reader_takes_a_cache(benchmark_root, folder):
     options: dict[str, Any] = {"split": "val", "size": (48, 32), "label_size": "native"}
     plain = samples(Cityscapes(benchmark_root / "Cityscapes", **options))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,15 +34,30 @@ from utils.system.skipped import Skipped
 from utils.system.transfer import to_host
 
 
+class Group(NamedTuple):
+    """Samples of a data set without their images, and the images of those that have one, uint8 [B, 3, H, W]; None if
+    none has."""
+
+    samples: list[dict[str, Any]]
+    images: Tensor | None
+
+
+def grouped(samples: list[dict[str, Any]]) -> Group:
+    """Stack the images where the samples are read, so that what is pinned is what is sent to the device. Labels, which
+    may differ in size, stay apart."""
+    images = [sample.pop("image") for sample in samples if "image" in sample]
+    return Group(samples, torch.stack(images) if images else None)
+
+
 def in_order(
     dataset: SegmentationDataset, num_workers: int, pin_memory: bool, batch_size: int, indices: Sequence[int]
 ) -> DataLoader[Any]:
-    """The samples of a data set in the order of `indices`, in lists, as they come (labels may differ in size)."""
+    """The samples of a data set in the order of `indices`, as `Group`s."""
     return DataLoader(
         LeavingOut(dataset) if dataset.skip_bad else dataset,
         batch_size=batch_size,
         sampler=indices,
-        collate_fn=list,
+        collate_fn=grouped,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else a loader draws from the state that training goes on with
@@ -87,8 +102,8 @@ def predict(
     desc: str = "predict",
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-    """Every sample in turn, or those of `indices`, with its maps [1, C, h, w] (`Variants.maps`), in eval mode; each
-    layer is then put back into its own mode.
+    """Every sample in turn, or those of `indices`, without its image, and its maps [1, C, h, w] (`Variants.maps`), in
+    eval mode; each layer is then put back into its own mode.
 
     Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad. Several
     processes (`utils.system.distributed`) call this together, each with `indices` of its own.
@@ -103,20 +118,19 @@ def predict(
     reasons: list[tuple[int, str]] = []
     with evaluating(segmenter):
         with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
-            for batch in shielded(batches):
-                new = [(n, sample["skipped"]) for sample, n in zip(batch, numbers) if "skipped" in sample]
+            for group, images in shielded(batches):
+                new = [(n, sample["skipped"]) for sample, n in zip(group, numbers) if "skipped" in sample]
                 reasons += new
                 if distributed.size() == 1:
                     bad.add(reason for _, reason in new)
-                samples = [sample for sample in batch if "skipped" not in sample]
-                if samples:
-                    images = torch.stack([sample["image"] for sample in samples]).to(device, non_blocking=True)
+                if images is not None:
+                    images = images.to(device, non_blocking=True)
                     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                         maps = variants.maps(segmenter, images)
                     found = True
-                for number, sample in enumerate(samples):
+                for number, sample in enumerate(sample for sample in group if "skipped" not in sample):
                     yield sample, [m[number : number + 1] for m in maps]
-                bar.update(len(batch))
+                bar.update(len(group))
         everywhere = distributed.objects((found, reasons))
         bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
         if bad.reasons and not any(found for found, _ in everywhere):
@@ -162,13 +176,13 @@ def evaluate(
                 width, height = sample["size"]
                 prediction = best_class(maps, (height, width))[1][0]
                 if "label" in sample:
-                    label = sample["label"].to(prediction.device)
+                    label = sample["label"].to(prediction.device, non_blocking=True)
                     same = label.shape == prediction.shape
                     own.update(prediction if same else best_class(maps, label.shape)[1][0], label)
                     own.images += 1
                 if masks is not None:
                     stem = masks / dataset.key(sample["name"])
-                    background.run(_write_mask, dataset, stem, to_host(prediction), save_ids)
+                    background.run(_write_prediction, dataset, stem, to_host(prediction), save_ids)
         scores.images = sum(distributed.objects(own.images))
         scores.add(distributed.total(np.column_stack([own.matrix, own.no_class])))
     return scores
@@ -179,7 +193,7 @@ def whole_batches(number: int, batch_size: int) -> list[range]:
     return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
 
 
-def _write_mask(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
+def _write_prediction(dataset: SegmentationDataset, stem: Path, mask: LabelMap, ids: LabelMap | None) -> None:
     write_image(stem.with_name(f"{stem.name}.png"), Image.fromarray(mask if ids is None else ids[mask]))
     if ids is None:
         write_image(stem.with_name(f"{stem.name}_color.png"), colorize(mask, dataset.table, dataset.ignore_label))

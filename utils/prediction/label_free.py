@@ -64,9 +64,9 @@ def label_free(
     means: list[Tensor] = []
     shares: list[Tensor] = []
     with evaluating(segmenter):
-        for batch in in_order(dataset, num_workers, device.type == "cuda", 1, indices):
-            for sample in (sample for sample in batch if "skipped" not in sample):
-                image = sample["image"][None].to(device, non_blocking=True)
+        for _, images in in_order(dataset, num_workers, device.type == "cuda", 1, indices):
+            if images is not None:
+                image = images.to(device, non_blocking=True)
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                     logits, mirrored = segmenter(image)[1], segmenter(image.flip(3))[1].flip(3)
                 probabilities = logits[0].float().softmax(0)

@@ -174,7 +174,7 @@ def write_pseudo_labels(
         masks = [records.folder / f"{keys[number]}.png" for number in sorted(done)]
         with Background(threads) as background:
             for number, path in zip(sorted(done), masks, strict=True):
-                background.run(_write_mask, records, number, limits.astype(np.uint16), ignore_label, path)
+                background.run(_write_pseudo_label, records, number, limits.astype(np.uint16), ignore_label, path)
         made = int(distributed.total(np.array([len(masks)]))[0])  # comes when all processes have made theirs
         for path in masks:
             os.replace(path, folder / path.name)
@@ -239,7 +239,7 @@ def _check_disk(folder: Path, needed: int, done: int) -> None:
         )
 
 
-def _write_mask(records: Records, number: int, limits: Levels, ignore_label: int, path: Path) -> None:
+def _write_pseudo_label(records: Records, number: int, limits: Levels, ignore_label: int, path: Path) -> None:
     label, level = records.load(number)
     mask = np.where(level < limits[label], np.uint8(ignore_label), label)
     content = cv2.imencode(".png", mask)[1].tobytes()  # several times as fast as Pillow, little larger

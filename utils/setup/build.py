@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +32,7 @@ from utils.system.errors import UserError, fault
 from utils.system.logs import logger
 from utils.system.skipped import Skipped
 
+HEADER_THREADS = 16
 BUILTIN_ROOT = Path("data/builtin")
 Module = TypeVar("Module", bound=nn.Module)
 ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization", "norm")
@@ -162,8 +165,7 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
     All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
     """
     for images in (images for images in data if images is not None):
-        names = tqdm(images.names, desc="headers", disable=distributed.no_bar(), leave=False)
-        faults = [found for found in map(images.header_fault, names) if found]
+        faults = header_faults(images)
         if options.skip_bad_images and len(faults) < len(images):
             skipped.add(faults)
         elif faults:
@@ -175,11 +177,30 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
         for line in quick_check(images):
             logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
     if options.cache is not None:
-        cache = Cache(options.cache)
         with distributed.main_first():
-            cache.announce(item for images in data if images is not None for item in images.cache_wanted())
-        for images in (images for images in data if images is not None):
-            images.cache = cache  # with what it has found out about the files
+            _cache(options.cache).announce(
+                item for images in data if images is not None for item in images.cache_wanted()
+            )
+
+
+def header_faults(images: SegmentationDataset) -> list[str]:
+    """What is wrong with the headers of the files, a line per bad image, in the order of the images.
+
+    Process 0 reads them, with threads, for all processes: the waiting for a disk or network is the longest part of it.
+    """
+    faults: list[str] = []
+    if distributed.is_main():
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
+            found = pool.map(images.header_fault, images.names)
+            bar = tqdm(found, total=len(images), desc="headers", disable=distributed.no_bar(), leave=False)
+            faults = [fault for fault in bar if fault]
+    return distributed.objects(faults)[0]
+
+
+@functools.cache
+def _cache(folder: str) -> Cache:
+    """The cache in a folder: one for all data sets, which share what it has found out about the files."""
+    return Cache(folder)
 
 
 def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:
@@ -203,8 +224,7 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
         return None
     if options.target != "folder":
         return test_data(options, table)
-    images.names = labelled
-    return images
+    return images.limited_to(labelled)
 
 
 def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
@@ -349,7 +369,7 @@ def _dataset(
                 logger.info("%s is not there yet: drawing the built-in data", root)
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
-    cache = None if options.cache is None else Cache(options.cache)
+    cache = None if options.cache is None else _cache(options.cache)
     # Where there is no folder, the reader says what it should hold.
     found = list_file(options, names) if os.path.isdir(root) else None
     return READERS[reader](root, found, table=table, cache=cache, **arguments)

@@ -14,7 +14,7 @@ from model.networks.batchnorm import set_training_mode
 from model.networks.deeplab import DeepLab, build_segmenter
 from tests.twins import evaluation as twin
 from utils.prediction import evaluation
-from utils.prediction.evaluation import Variants, evaluate, predict
+from utils.prediction.evaluation import Variants, evaluate, grouped, in_order, predict
 
 
 @pytest.fixture
@@ -44,6 +44,17 @@ def test_batches_give_the_maps_of_single_images(images, segmenter):
     assert [sample["name"] for sample, _ in chosen] == images.names[1:3]
     matrices = [evaluate(segmenter, images, batch_size=n).matrix for n in (1, 3)]
     assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 4  # a tie may fall the other way
+
+
+def test_images_are_stacked_where_they_are_read(images):
+    first, second = in_order(images, 0, False, 3, range(4))
+    assert first.images.shape == (3, 3, 32, 64) and first.images.dtype == torch.uint8
+    assert [sample["name"] for sample in first.samples] == images.names[:3]
+    assert all(sample.keys() == {"name", "size", "label"} for sample in first.samples)
+    assert torch.equal(second.images[0], images[3]["image"])
+    group = grouped([{"name": "a", "skipped": "bad"}, images[1], {"name": "b", "skipped": "bad"}])
+    assert torch.equal(group.images, images[1]["image"][None]) and len(group.samples) == 3
+    assert grouped([{"name": "a", "skipped": "bad"}]).images is None
 
 
 def test_scales_and_mirrored_images_average_the_soft_max(images, segmenter):
