@@ -7,21 +7,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from dataset.base import SegmentationDataset
-from dataset.classes import CITYSCAPES, IGNORE, LabelMap
+from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
+from dataset.labels import TRAIN_ID_END, label_stem
 from dataset.reading import IMAGE_SUFFIXES, image_names
 
-_IMAGE_END, _LABEL_END = "_rgb_anon", "_gt_labelTrainIds.png"
+_IMAGE_END = "_rgb_anon"
+_LABEL_ENDS = ("_gt_labelTrainIds", "_gt_labelIds", "_gt_labelColor")
 _SPLITS = ("train", "val", "test")
 _CONDITIONS = ("fog", "night", "rain", "snow", "twilight", "day")
-
-
-def _ids() -> LabelMap:
-    ids = np.arange(256, dtype=np.uint8)
-    ids[CITYSCAPES.num_classes :] = IGNORE
-    return ids
 
 
 def _names(root: Path, split: str, condition: str | None = None) -> list[str]:
@@ -33,14 +27,21 @@ def _names(root: Path, split: str, condition: str | None = None) -> list[str]:
 class ACDC(SegmentationDataset):
     """`rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME_rgb_anon.png` with `gt/.../NAME_gt_labelTrainIds.png`.
 
-    Dark Zurich has `rgb_anon/SPLIT/CONDITION/SEQUENCE/`. Labels hold train ids. Names are relative to `rgb_anon/`, for
+    Dark Zurich has `rgb_anon/SPLIT/CONDITION/SEQUENCE/`. Without train ids, labels are read from
+    `NAME_gt_labelIds.png` or `NAME_gt_labelColor.png`. Names are relative to `rgb_anon/`, for
     example `night/train/GOPR0351/GOPR0351_frame_000159_rgb_anon.png`. The lists `SPLIT_CONDITION.txt`, for example
     `train_night.txt`, follow from the tree. Reference images (folders `SPLIT_ref`) are not of a split.
     """
 
     table = CITYSCAPES
-    id_map = _ids()
-    layout = f"rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME{_IMAGE_END}.png and gt/CONDITION/SPLIT/SEQUENCE/NAME{_LABEL_END}"
+    id_map = CITYSCAPES_IDS
+    void_ids = CITYSCAPES_VOID
+    largest_id = 33
+    label_ends = _LABEL_ENDS
+    layout = (
+        f"rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME{_IMAGE_END}.png and "
+        f"gt/CONDITION/SPLIT/SEQUENCE/NAME{_LABEL_ENDS[0]}.png"
+    )
     image_folders = ("rgb_anon",)
     label_folders = ("gt",)
     tree_lists = {
@@ -63,18 +64,22 @@ class ACDC(SegmentationDataset):
     def spellings(cls, name: str) -> Iterator[str]:
         """Also that of the image for the name of a label."""
         yield from super().spellings(name)
-        frame = re.fullmatch(r"(.+)_gt_label\w+\.png", name)
-        if frame is not None:
-            yield from super().spellings(f"{frame[1]}{_IMAGE_END}.png")
+        found = label_stem(Path(name), cls.label_ends)
+        if found is not None:
+            yield from super().spellings(f"{PurePosixPath(name).parent / found[0]}{_IMAGE_END}.png")
 
     def label_path(self, name: str) -> Path:
         path = PurePosixPath(name)
-        return self.label_root / "gt" / path.parent / (path.stem.removesuffix(_IMAGE_END) + _LABEL_END)
+        return self.label_in(self.label_root / "gt" / path.parent, path.stem.removesuffix(_IMAGE_END))
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
-        stem = path.name.removesuffix(_LABEL_END)
-        return None if stem == path.name else stem + _IMAGE_END
+        stem = super().label_key(path, folder)
+        return None if stem is None else stem + _IMAGE_END
+
+    @classmethod
+    def train_id_key(cls, path: Path, folder: Path) -> str | None:
+        return cls.label_key(path, folder) if path.stem.endswith(TRAIN_ID_END) else None
 
     @classmethod
     def prediction_key(cls, path: Path, folder: Path) -> str | None:

@@ -5,6 +5,7 @@ A data set is a small subclass: where its files lie, and how its label ids map t
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -205,13 +206,15 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """Names that an image may have which a list calls `name`, the likeliest first."""
+        """Names that an image may have which a list calls `name`, the likeliest first; it may be that of the label."""
         yield name
         path = PurePosixPath(name)
-        stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
-        for suffix in IMAGE_SUFFIXES:
-            yield f"{stem}{suffix}"
-            yield f"{stem}{suffix.upper()}"
+        stems = [path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name]
+        label = label_stem(Path(name), cls.label_ends)
+        stems += [] if label is None else [label[0]]
+        for stem, suffix in itertools.product(dict.fromkeys(stems), IMAGE_SUFFIXES):
+            yield (path.parent / f"{stem}{suffix}").as_posix()
+            yield (path.parent / f"{stem}{suffix.upper()}").as_posix()
 
     def label_path(self, name: str) -> Path:
         raise NotImplementedError

@@ -108,6 +108,8 @@ FOLDER_LINES = (
     "day/1.png",
     "images/day/1.jpg",
     "labels/day/1.png",
+    "labels/day/1_mask.png",
+    "day/1.jpg\tlabels/day/1_mask.png",
     "data/images/day/1.jpg",
     "day/1.jpg day/1.png",
     "images/day/1.jpg\tlabels/day/1.png",

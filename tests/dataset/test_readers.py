@@ -461,7 +461,7 @@ def test_acdc_and_dark_zurich(tmp_path, folder):
     save(tmp_path / f"rgb_anon/{folder.replace('train', 'train_ref')}/{NIGHT}_rgb_ref_anon.png", image())
     save(tmp_path / f"rgb_anon/{folder.replace('train', 'val')}/{NIGHT}_rgb_anon.png", image())
     label = tmp_path / f"gt/{folder}/{NIGHT}_gt_labelTrainIds.png"
-    save(label, np.array([[0, 18, 255], [19, 7, 1]], np.uint8))
+    save(label, np.array([[0, 18, 255], [255, 7, 1]], np.uint8))
     save(label.with_name("GOPR0351_frame_000159_gt_labelColor.png"), image())
     data = ACDC(tmp_path)
     assert data.names == [f"{folder}/{NIGHT}_rgb_anon.png"]
@@ -471,7 +471,9 @@ def test_acdc_and_dark_zurich(tmp_path, folder):
     assert ACDC(tmp_path, tmp_path / "train_night.txt").names == data.names
     with pytest.raises(UserError, match=r"train_fog\.txt: list not found"):
         ACDC(tmp_path, tmp_path / "train_fog.txt")
-    assert data.known_ids().nonzero()[0].tolist() == [*range(19), 255]
+    label.rename(label.with_name("GOPR0351_frame_000159_gt_labelIds.png"))
+    save(label.with_name("GOPR0351_frame_000159_gt_labelIds.png"), LABEL)
+    assert ACDC(tmp_path)[0]["label"].tolist() == TRAIN_IDS
     assert strays(data).labels == []
     save(tmp_path / f"rgb_anon/{folder}/x.png", image())
     (tmp_path / f"rgb_anon/{folder}/{NIGHT}_rgb_anon.png").unlink()

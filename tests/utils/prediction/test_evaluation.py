@@ -53,7 +53,7 @@ def test_images_are_stacked_where_they_are_read(images):
     assert all(sample.keys() == {"name", "size", "label"} for sample in first.samples)
     assert torch.equal(second.images[0], images[3]["image"])
     group = grouped([{"name": "a", "skipped": "bad"}, images[1], {"name": "b", "skipped": "bad"}])
-    assert torch.equal(group.images, images[1]["image"][None]) and len(group.samples) == 3
+    assert group.images is not None and torch.equal(group.images, images[1]["image"][None]) and len(group.samples) == 3
     assert grouped([{"name": "a", "skipped": "bad"}]).images is None
 
 
