@@ -199,7 +199,7 @@ def _road(stage: Stage, street: Street) -> list[Part]:
         edge = sorted((street.kerb(side), street.kerb(side) + 0.22 * side))
         parts.append(_ground(stage, (edge[0], edge[1]), z, kerb, None))
     centre, phase = (street.left + street.right) / 2 - 0.3, stage.rng.uniform(0, 6)
-    for start in np.arange(1.2, 60, 6.0) + phase:
+    for start in (np.arange(1.2, 60, 6.0) + phase).tolist():
         parts.append(_ground(stage, (centre - 0.1, centre + 0.1), (start, start + 3.0), mark, None))
     if stage.chance(0.25):
         near = stage.rng.uniform(6, 12)
