@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 from dataset.labels import TRAIN_ID_END, label_stem
-from dataset.reading import IMAGE_SUFFIXES, image_names
+from dataset.reading import IMAGE_SUFFIXES, folder_in, image_names
 
 _IMAGE_END = "_rgb_anon"
 _LABEL_ENDS = ("_gt_labelTrainIds", "_gt_labelIds", "_gt_labelColor")
@@ -21,7 +21,11 @@ _CONDITIONS = ("fog", "night", "rain", "snow", "twilight", "day")
 def _names(root: Path, split: str, condition: str | None = None) -> list[str]:
     """Names of a split, of one condition or all: ACDC has CONDITION/SPLIT/, Dark Zurich has SPLIT/CONDITION/."""
     wanted = {split, condition or split}
-    return [name for name in image_names(root / "rgb_anon") if wanted <= set(name.split("/")[:-1])]
+    return [
+        name
+        for name in image_names(folder_in(root, "rgb_anon") or root / "rgb_anon")
+        if wanted <= set(name.split("/")[:-1])
+    ]
 
 
 class ACDC(SegmentationDataset):
@@ -70,7 +74,8 @@ class ACDC(SegmentationDataset):
 
     def label_path(self, name: str) -> Path:
         path = PurePosixPath(name)
-        return self.label_in(self.label_root / "gt" / path.parent, path.stem.removesuffix(_IMAGE_END))
+        folder = folder_in(self.label_root, "gt") or self.label_root / "gt"
+        return self.label_in(folder / path.parent, path.stem.removesuffix(_IMAGE_END))
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:

@@ -42,6 +42,7 @@ from dataset.reading import (
     IMAGE_SUFFIXES,
     Line,
     contents,
+    folder_in,
     image_names,
     image_size,
     namesake,
@@ -190,12 +191,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def find_names(self, split: str) -> list[str]:
         """Sorted relative names of all images of `split`; a log line tells how many files are passed over, and why."""
-        return self.taken(self._images_below(self.image_folder(split)))
+        folder = self.image_folder(split)
+        names = self._images_below(folder)
+        if (folder / split).is_dir():  # as other projects have it: train/ and val/ below the folder of images
+            names = [name for name in names if name.startswith(f"{split}/")]
+        return self.taken(names)
 
     def image_folder(self, split: str) -> Path:
         """The folder to which the names of a split's images are relative."""
-        path = self.root / self.image_folders[0]
-        return path if path.is_dir() or not self.flat else self.root
+        return folder_in(self.root, self.image_folders[0]) or (
+            self.root if self.flat else self.root / self.image_folders[0]
+        )
 
     def image_path(self, name: str) -> Path:
         return self.image_folder(self.split) / name
@@ -256,9 +262,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self.label_root != self.root or not self.labels
 
     def below(self, root: Path, folder: str) -> Path:
-        """`root`/`folder`; where images and labels lie apart, `root` itself if it has no such folder."""
-        path = root / folder
-        return path if self.label_root == self.root or path.is_dir() else root
+        """`root`/`folder`, also in the only folder of `root` that has it; where images and labels lie apart, `root`
+        itself if there is no such folder."""
+        return folder_in(root, folder) or (root / folder if self.label_root == self.root else root)
 
     # What a user of the reader calls.
 
@@ -511,7 +517,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         Raises UserError for a name outside of the data folder, an image that is listed twice, and an image that is
         paired with another's label.
         """
-        folders = {self.split, self.image_folder(self.split).name, self.root.absolute().name}
+        roots = {root.absolute().name for root in (self.root, self.label_root)}
+        folders = {self.split, self.image_folder(self.split).name, *roots}
         numbers: dict[str, int] = {}
         for line in self._lines(path):
             name = self._find(line.name, folders)

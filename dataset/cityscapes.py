@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
 from dataset.labels import TRAIN_ID_END
-from dataset.reading import IMAGE_SUFFIXES
+from dataset.reading import IMAGE_SUFFIXES, folder_in
 from utils.system.errors import UserError
 
 _IMAGE_END = "_leftImg8bit"
@@ -69,7 +69,7 @@ class Cityscapes(SegmentationDataset):
 
     def label_of_frame(self, name: str, frame: str) -> Path:
         """The label of a frame: in the same folder as the image, else in that of the city, else without one."""
-        folder = self.label_root / "gtFine" / self.split
+        folder = (folder_in(self.label_root, "gtFine") or self.label_root / "gtFine") / self.split
         parents = (PurePosixPath(name).parent, frame.partition("_")[0], ".")
         paths = [self.label_in(folder / parent, frame) for parent in parents]
         return next((path for path in paths if os.path.isfile(path)), paths[0])

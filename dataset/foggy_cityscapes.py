@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
 from dataset.cityscapes import Cityscapes
+from dataset.reading import folder_in
 
 _NAME = re.compile(r"(.+_\d+_\d+)_leftImg8bit_foggy(?:_beta_(\d+\.\d+))?")
 
@@ -38,8 +39,11 @@ class FoggyCityscapes(Cityscapes):
         return sorted(densest.values())
 
     def image_folder(self, split: str) -> Path:
-        folders = [self.root / folder / split for folder in self.image_folders]
-        return next((folder for folder in folders if folder.is_dir()), self.root if self.flat else folders[0])
+        found = (folder_in(self.root, folder) for folder in self.image_folders)
+        first = next((folder for folder in found if folder is not None), None)
+        if first is None:
+            return self.root if self.flat else self.root / self.image_folders[0] / split
+        return first / split
 
     def refusal(self, name: str) -> str | None:
         return None if _match(name) else "its name does not end in _leftImg8bit_foggy_beta_B.png"

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -345,6 +346,26 @@ def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
     does not exist holds nothing. UserError for a folder that cannot be read, or that is linked into itself.
     """
     return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in suffixes)
+
+
+def folder_in(root: Path, folder: str) -> Path | None:
+    """`root`/`folder`, or else the one that lies a folder deeper, as archives are unpacked into folders of their names;
+    None if there is none or if there are several."""
+    path = root / folder
+    if path.is_dir():
+        return path
+    try:
+        changed = os.stat(root).st_mtime_ns
+    except OSError:
+        return None
+    return _folder_below(root, folder, changed)
+
+
+@lru_cache(maxsize=256)
+def _folder_below(root: Path, folder: str, changed: int) -> Path | None:
+    """`changed` tells an outdated search."""
+    found = [path for name in _visible(root) if (path := root / name / folder).is_dir()]
+    return found[0] if len(found) == 1 else None
 
 
 def namesake(path: Path) -> str | None:
