@@ -100,7 +100,8 @@ def _common_pictures(runs: Sequence[RunData]) -> list[tuple[str, Picture]]:
             same = {other.content for one in runs for other in one.pictures if _place(other) == _place(picture)}
             title = picture.name if len(same) == 1 else f"{picture.name}, {run.title}"
             found.setdefault((*_place(picture), picture.content), (title, picture))
-    return list(found.values())
+    order = list(dict.fromkeys(place[:2] for place in found))
+    return [found[place] for place in sorted(found, key=lambda place: order.index(place[:2]))]
 
 
 def _place(picture: Picture) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from utils.reporting import charts
 from utils.reporting.charts import Point, Series, Value
 from utils.reporting.features import Points
 from utils.reporting.names import describe
+from utils.reporting.notes import OF_FILES
 from utils.reporting.run import Picture, RunData
 
 Colours = Mapping[str, tuple[int, int, int]]
@@ -158,7 +159,7 @@ def overview(runs: Sequence[RunData]) -> Section:
         for i, run in enumerate(runs)
     ]
     body = table(("run", "steps", "target mIoU, %", "time", "memory", "revision", "seed"), rows)
-    names = list(dict.fromkeys(name for run in runs for name in run.options))
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.options) if name not in OF_FILES]
     differing = [name for name in names if len({repr(run.options.get(name)) for run in runs}) > 1]
     if differing:
         values = [[option_value(run.options.get(name, "–")) for run in runs] for name in differing]
@@ -291,7 +292,7 @@ def pictures(found: Sequence[tuple[str, Picture]], classes: Colours) -> Section:
     for group, members in groups:
         held = list(members)
         steps = sorted({picture.step for _, picture in held if picture.step is not None})
-        note = f' <span class="soft">at step {steps[-1]}</span>' if steps else ""
+        note = f' <span class="soft">at step {steps[0]}</span>' if len(steps) == 1 else ""
         shown = f"<h3>{escape(group)}{note}</h3>{_slider([n for n, _ in held], held[0][1].size)}{_strip(held)}"
         body += f'<div class="group">{shown}</div>'
     body = f'{key((name, rgb(value)) for name, value in classes.items())}<div class="groups">{body}</div>'
@@ -299,10 +300,13 @@ def pictures(found: Sequence[tuple[str, Picture]], classes: Colours) -> Section:
 
 
 def _slider(names: Sequence[str], size: tuple[int, int]) -> str:
-    """The slider's frame; report.js fills and shows it. At first: the image, and the prediction or what is last."""
+    """The slider's frame; report.js fills and shows it. At first: the predictions of the first and the last run, of one
+    run its image and prediction, or else the first and the last picture."""
     if len(names) < 2:
         return ""
-    right = next((i for i, name in enumerate(names) if i and "prediction" in name), len(names) - 1)
+    predictions = [i for i, name in enumerate(names) if "prediction" in name]
+    left = predictions[0] if len(predictions) > 1 else 0
+    right = predictions[-1] if predictions and predictions[-1] else len(names) - 1
 
     def choice(chosen: int, label: str) -> str:
         options = (f"<option value={i}{' selected' * (i == chosen)}>{escape(n)}</option>" for i, n in enumerate(names))
@@ -312,7 +316,7 @@ def _slider(names: Sequence[str], size: tuple[int, int]) -> str:
         f'<div class="slider" hidden><div class="stage" style="--at:50%;aspect-ratio:{size[0]}/{size[1]}">'
         '<img alt="left picture"><img alt="right picture"></div>'
         f'<input type="range" min="0" max="100" step="0.5" value="50" aria-label="divide the pictures here">'
-        f'<div class="choice">{choice(0, "left")}{choice(right, "right")}</div></div>'
+        f'<div class="choice">{choice(left, "left")}{choice(right, "right")}</div></div>'
     )
 
 

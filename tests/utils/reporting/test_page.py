@@ -79,6 +79,7 @@ def test_a_comparison_shows_the_pictures_that_runs_have_in_common():
     assert Checked(page).ids == ["run", "scores", "curves", "pictures", "label-free"]
     choices = re.findall(r"<option value=\d(?: selected)?>([^<]*)</option>", page)
     assert choices[: len(choices) // 2] == ["image", "truth", "prediction, a", "prediction, b"]
+    assert re.findall(r"selected>([^<]*)<", page) == ["prediction, a", "prediction, b"]
     assert "Comparison of 2 runs" in page
 
 

@@ -127,8 +127,9 @@ def test_a_section_without_data_says_why(section, word):
 
 
 def test_runs_that_differ_are_told_apart():
-    a = replace(stage("a", 0.5), options={"learning_rate": 0.1, "cpu": True})
+    a = replace(stage("a", 0.5), options={"learning_rate": 0.1, "cpu": True, "log_dir": "a"})
     b = replace(stage("b", 0.25), options={"learning_rate": 0.2, "cpu": True, "new": None})
     body = sections.overview([a, b]).body
-    assert "<td><code>--learning-rate</code></td><td>0.1</td><td>0.2</td>" in body and "--cpu" not in body
+    assert "<td><code>--learning-rate</code></td><td>0.1</td><td>0.2</td>" in body
+    assert "--cpu" not in body and "--log-dir" not in body
     assert "<td>40</td><td>50.0</td>" in body and "<td>40</td><td>25.0</td>" in body
