@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,9 +16,8 @@ from dataset.base import SegmentationDataset
 from model.networks.deeplab import DeepLab
 from model.terms.memory import correct_labels
 from model.terms.regions import ClassSplit, LabelMaps, Regions, pool_regions
-from utils.prediction.evaluation import in_order
+from utils.reporting.passes import passes
 from utils.system.files import write_bytes
-from utils.system.precision import AMP_DTYPES
 from utils.system.transfer import to_host
 
 IMAGES = 24  # of each domain
@@ -69,23 +67,13 @@ _Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.bo
 def _of_domain(
     segmenter: DeepLab, dataset: SegmentationDataset, split: ClassSplit, amp: str, images: int, predicted: bool
 ) -> _Found:
-    device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
-    chosen = list(islice(range(0, len(dataset), max(1, len(dataset) // images)), images))
-    training, parts = segmenter.training, []
-    segmenter.eval()
-    try:
-        for (sample,) in in_order(dataset, 0, False, 1, chosen):
-            if "skipped" in sample:
-                continue
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                features, logits = segmenter(sample["image"][None].to(device))
-            if predicted:
-                labels = logits.argmax(1)
-            else:
-                labels = correct_labels(logits, sample["label"][None].to(device))
-            parts.append(_flat(pool_regions(features, LabelMaps(labels), split)[0], split))
-    finally:
-        segmenter.train(training)
+    parts = []
+    for sample, maps, logits in passes(segmenter, dataset, images, amp):
+        if predicted:
+            labels = logits.argmax(1)
+        else:
+            labels = correct_labels(logits, sample["label"][None].to(logits.device))
+        parts.append(_flat(pool_regions(maps, LabelMaps(labels), split)[0], split))
     vectors, classes, instance = (np.concatenate(part) for part in zip(*parts))
     groups = [np.flatnonzero(instance == kind) for kind in (False, True)]
     kept = np.concatenate([group[:: max(1, -(-len(group) // MOST))] for group in groups])
@@ -116,16 +104,23 @@ def layout(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     same for the same vectors. Needs scikit-learn."""
     from sklearn.manifold import TSNE
 
-    if len(vectors) < 4:
-        return vectors[:, :2].astype(np.float32)
-    tsne = TSNE(perplexity=min(30.0, (len(vectors) - 1) / 3), metric="manhattan", init="pca", random_state=0)
-    return np.asarray(tsne.fit_transform(vectors), np.float32)
+    # Equal vectors share a place, and vectors that are not finite lie in the middle: t-SNE would crash on some of them.
+    vectors = np.nan_to_num(vectors, nan=0.0, posinf=0.0, neginf=0.0)
+    distinct, number = np.unique(vectors, axis=0, return_inverse=True)
+    if len(distinct) < 4:
+        places = np.stack([np.arange(len(distinct)), np.zeros(len(distinct))], 1)
+    else:
+        largest = max(float(np.abs(distinct).max()), 1e-30)
+        perplexity = min(30.0, (len(distinct) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, metric="manhattan", init="random", random_state=0)
+        places = tsne.fit_transform(distinct / largest)
+    return places.astype(np.float32)[number.reshape(-1)]
 
 
 def save(path: Path, found: Points) -> None:
     """Write the points, with their layout if scikit-learn is there."""
     arrays: dict[str, npt.NDArray[Any]] = {
-        "vectors": found.vectors.astype(np.float16),
+        "vectors": found.vectors,
         "classes": found.classes,
         "target": found.target,
         "instance": found.instance,
@@ -143,7 +138,7 @@ def load(path: Path) -> Points | None:
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        vectors = found.pop("vectors").astype(np.float32)
+        vectors = found.pop("vectors")
         if "layout" not in found and has_layout():
             found["layout"] = layout(vectors)
         return Points(vectors, **found)

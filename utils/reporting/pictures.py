@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -16,8 +15,8 @@ from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, ClassTable
 from model.networks.deeplab import DeepLab
 from model.networks.upsampling import best_class
-from utils.prediction.evaluation import predict
 from utils.prediction.pseudo_labels import CAP
+from utils.reporting.passes import passes
 from utils.reporting.sinks import Picture
 from utils.system.transfer import to_host
 
@@ -109,18 +108,18 @@ def examples(
     *,
     thresholds: npt.NDArray[np.floating] | None = None,
     amp: str = "off",
+    truth: bool = True,
     count: int = EXAMPLES,
 ) -> Iterator[tuple[str, Picture]]:
     """Pictures of `count` images spread evenly over a data set: their names, such as "example 1/prediction", and they.
 
     Per image: image, prediction, overlay, confidence, pseudo-label and, if there is a label, truth. thresholds: least
-    confidence [C] of a pixel's pseudo-label by its class; by default `CAP` for all.
+    confidence [C] of a pixel's pseudo-label by its class; by default `CAP` for all. truth: False for a data set whose
+    labels are not the truth.
     """
-    chosen = list(islice(range(0, len(dataset), max(1, len(dataset) // count)), count))
     table = dataset.table
     limits = np.full(table.num_classes, CAP) if thresholds is None else thresholds
-    found = predict(segmenter, dataset, amp=amp, indices=chosen, desc="examples")
-    for number, (sample, (logits,)) in enumerate(found, start=1):
+    for number, (sample, _, logits) in enumerate(passes(segmenter, dataset, count, amp), start=1):
         pixels = sample["image"]
         best, label = (to_host(values[0]) for values in best_class([logits.softmax(1)], tuple(pixels.shape[1:])))
         shown = {
@@ -130,12 +129,10 @@ def examples(
             "pseudo-label": colours(np.where(best >= limits[label], label, IGNORE), table),
             "confidence": confidence_map(best),
         }
-        if "label" in sample:
+        if truth and "label" in sample:
+            labels = np.asarray(sample["label"]).astype(np.uint8)
             size = (label.shape[1], label.shape[0])
-            truth = cv2.resize(
-                np.asarray(sample["label"]).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT
-            )
-            shown["truth"] = colours(truth, table)
+            shown["truth"] = colours(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), table)
         smooth = ("image", "overlay", "confidence")
         for name, whole in shown.items():
             yield f"example {number}/{name}", reduced(whole, smooth=name in smooth)

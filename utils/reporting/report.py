@@ -1,16 +1,95 @@
-"""The report of a run that is going on, as one of its sinks."""
+"""The report of a run that is going on: what it keeps for it, and when it is written.
+
+    images = Images(data.source, data.target, data.test)
+    begin(folder, options, "step1", images, segmenter, step=0)              # once, before the first step
+    sink.record(score_record(...)); write_scores(...)                       # at every score (utils.reporting.notes)
+    look(folder, options, images, segmenter, 400, sinks, memory=memory)     # at every save, and at the end
+    report.write()                                                          # then; `report` is a Report among the sinks
+
+Of several processes one does this, and the others need not wait for it.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from dataset.base import SegmentationDataset
+from model.networks.deeplab import DeepLab
+from model.terms.memory import SourceMemory
+from model.terms.regions import ClassSplit
+from utils.options.config import Options
+from utils.reporting import features, notes
 from utils.reporting.page import render
+from utils.reporting.pictures import examples
 from utils.reporting.run import read_run
-from utils.reporting.sinks import Sink
+from utils.reporting.sinks import PICTURES, Sink
 from utils.system.files import write_bytes
 from utils.system.logs import logger
 
 REPORT = "report.html"
+
+
+class Images(NamedTuple):
+    """The data sets of a run: labelled source, target for training, and labelled target images, if any."""
+
+    source: SegmentationDataset
+    target: SegmentationDataset | None = None
+    test: SegmentationDataset | None = None
+
+
+def begin(
+    folder: Path,
+    options: Options,
+    stage: str,
+    images: Images,
+    segmenter: DeepLab,
+    *,
+    step: int = 0,
+    processes: int = 1,
+) -> None:
+    """Note what starts, or what goes on from `step`, and keep the features of the network as it is at the start."""
+    counts = {role: len(data) for role, data in images._asdict().items() if data is not None}
+    device = segmenter.input_mean.device
+    notes.begin(folder, options, stage, images.source.table, counts, device, step=step, processes=processes)
+    if not step:
+        for name in (notes.SCORES, notes.MEMORY, features.AFTER):  # of a run that is replaced
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / PICTURES, ignore_errors=True)
+        _keep_features(folder / features.BEFORE, options, images, segmenter)
+
+
+def look(
+    folder: Path,
+    options: Options,
+    images: Images,
+    segmenter: DeepLab,
+    step: int,
+    sinks: Iterable[Sink],
+    *,
+    memory: SourceMemory | None = None,
+) -> None:
+    """Show example images to the sinks, and keep what the report shows of this step: features, how full the memory is,
+    time and peak memory."""
+    seen = images.test or images.target or images.source
+    held = notes.thresholds(folder, seen.table.names)
+    truth = seen is not images.target
+    for name, picture in examples(segmenter, seen, thresholds=held, amp=options.amp, truth=truth):
+        for sink in sinks:
+            sink.panel(step, name, picture)
+    _keep_features(folder / features.AFTER, options, images, segmenter)
+    if memory is not None:
+        notes.write_memory(folder, step, memory, images.source.table)
+    notes.progress(folder, step, segmenter.input_mean.device)
+
+
+def _keep_features(path: Path, options: Options, images: Images, segmenter: DeepLab) -> None:
+    table, target = images.source.table, images.target or images.test
+    if target is not None:
+        split = ClassSplit(table.num_classes, table.stuff, table.things)
+        features.save(path, features.points(segmenter, images.source, target, split, amp=options.amp))
 
 
 def write_report(folder: Path) -> Path:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 
 import pytest
+import torch
+from torch import nn
 
+from dataset import READERS
+from dataset.classes import CITYSCAPES
+from model.networks.deeplab import build_segmenter
+from model.terms.memory import SourceMemory
+from model.terms.regions import ClassSplit
 from tests.utils.reporting.test_run import leave
 from utils.options import config
 from utils.report.__main__ import main
-from utils.reporting import report
+from utils.reporting import features, report, sections
 from utils.reporting.report import Report
+from utils.reporting.run import read_run
+from utils.reporting.sinks import Pictures, Sink
+from utils.states import checkpoint
 
 
 def test_the_report_is_written_when_asked_for_and_at_the_end(tmp_path):
@@ -46,6 +57,66 @@ def test_the_command_reports_one_run_and_compares_several(tmp_path, monkeypatch,
     assert "<h1>a · BAFFT</h1>" in (tmp_path / "a/report.html").read_text()
     assert (tmp_path / "comparison.html").read_text() == (tmp_path / "pages/both.html").read_text()
     assert "<h1>a · b</h1>" in (tmp_path / "comparison.html").read_text()
+
+
+def images_and_network(root):
+    torch.manual_seed(0)
+    source = READERS["gta5"](root / "gta5_deeplab", size=(96, 64))
+    target = READERS["cityscapes"](root / "Cityscapes", split="train", size=(96, 64), labels=False)
+    test = READERS["cityscapes"](root / "Cityscapes", split="val", size=(96, 64), label_size="native")
+    return report.Images(source, target, test), build_segmenter(num_classes=19, backbone="tiny").train()
+
+
+def test_a_run_keeps_what_its_report_shows_and_is_not_changed_by_it(tmp_path, benchmark_root):
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin"])[0]
+    (tmp_path / "panels/old").mkdir(parents=True)
+    before = torch.get_rng_state(), random.getstate(), checkpoint.digest(segmenter.state_dict())
+    report.begin(tmp_path, options, "step1", images, segmenter)
+    memory = SourceMemory(ClassSplit(19, CITYSCAPES.stuff, CITYSCAPES.things), segmenter.feature_dim)
+    report.look(tmp_path, options, images, segmenter, 20, [Sink(), Pictures(tmp_path)], memory=memory)
+    after = torch.get_rng_state(), random.getstate(), checkpoint.digest(segmenter.state_dict())
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:] and segmenter.training
+    (tmp_path / "log.jsonl").write_text('{"step": 20, "seg": 1.5}\n')
+    run = read_run(tmp_path)
+    assert run.note["data"] == {
+        "source": {"from": "gta5:data/builtin/gta5_deeplab", "images": 6},
+        "target": {"from": "cityscapes:data/builtin/Cityscapes", "images": 4},
+        "test": {"from": "cityscapes:data/builtin/Cityscapes, split val", "images": 2},
+    }
+    assert {picture.group for picture in run.pictures} == {"example 1", "example 2"}
+    assert "truth" in {picture.name for picture in run.pictures}
+    assert run.before is not None and run.after is not None and run.note["sessions"][0]["step"] == 20
+    assert list(run.memory["classes"]) == list(CITYSCAPES.names)
+    assert not sections.pictures([(p.name, p) for p in run.pictures], run.classes).missing
+
+
+def test_a_run_that_goes_on_keeps_its_first_features(tmp_path, benchmark_root):
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin"])[0]
+    report.begin(tmp_path, options, "step1", images, segmenter)
+    first = (tmp_path / features.BEFORE).read_bytes()
+    nn.init.zeros_(segmenter.conv1.weight)
+    report.begin(tmp_path, options, "step1", images, segmenter, step=20)
+    assert (tmp_path / features.BEFORE).read_bytes() == first
+    report.begin(tmp_path, options, "step1", images, segmenter)
+    assert (tmp_path / features.BEFORE).read_bytes() != first
+
+
+def test_pseudo_labels_are_not_shown_as_the_truth(tmp_path, benchmark_root):
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step2", ["--preset", "builtin"])[0]
+    labelled = images._replace(target=images.test, test=None)
+    report.look(tmp_path, options, labelled, segmenter, 20, [Pictures(tmp_path)])
+    names = {path.stem for path in (tmp_path / "panels").rglob("*.png")}
+    assert names == {"image", "prediction", "overlay", "pseudo-label", "confidence"}
+
+
+def test_a_run_without_a_target_keeps_no_features(tmp_path, benchmark_root):
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin", "--source-only"])[0]
+    report.begin(tmp_path, options, "step1", report.Images(images.source), segmenter)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(

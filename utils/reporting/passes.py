@@ -1,0 +1,38 @@
+"""A few images through the network, for a person to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dataset.base import SegmentationDataset
+from model.networks.deeplab import DeepLab
+from utils.prediction.evaluation import in_order
+from utils.system.precision import AMP_DTYPES
+
+
+@torch.inference_mode()
+def passes(
+    segmenter: DeepLab, dataset: SegmentationDataset, number: int, amp: str = "off"
+) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
+    """`number` samples, spread evenly over a data set, each with its features [1, D, h, w] and logits [1, C, h, w].
+
+    The network predicts in eval mode, and is then in the mode that it was in before. No random state is touched, and no
+    other process is waited for. Bad images are left out.
+    """
+    device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
+    chosen = list(islice(range(0, len(dataset), max(1, len(dataset) // number)), number))
+    training = segmenter.training
+    segmenter.eval()
+    try:
+        for (sample,) in in_order(dataset, 0, False, 1, chosen):
+            if "skipped" not in sample:
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                    features, logits = segmenter(sample["image"][None].to(device))
+                yield sample, features.float(), logits.float()
+    finally:
+        segmenter.train(training)
