@@ -1,7 +1,7 @@
 """The report of a run that is going on: what it keeps for it, and when it is written.
 
     images = Images(data.source, data.target, data.test)
-    begin(folder, options, "step1", images, segmenter, step=0)              # once, before the first step
+    begin(folder, options, "step1", images, segmenter, device)              # once, before the first step
     sink.record(score_record(...)); write_scores(...)                       # at every score (utils.reporting.notes)
     look(folder, options, images, segmenter, 400, sinks, memory=memory)     # at every save, and at the end
     report.write()                                                          # then; `report` is a Report among the sinks
@@ -15,6 +15,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from dataset.base import SegmentationDataset
 from model.networks.deeplab import DeepLab
@@ -45,20 +47,24 @@ def begin(
     options: Options,
     stage: str,
     images: Images,
-    segmenter: DeepLab,
+    segmenter: DeepLab | None,
+    device: torch.device,
     *,
     step: int = 0,
     processes: int = 1,
 ) -> None:
-    """Note what starts, or what goes on from `step`, and keep the features of the network as it is at the start."""
+    """Note what starts, or what goes on from `step`, and keep the features of the network as it is at the start.
+
+    segmenter: None for a method without one.
+    """
     counts = {role: len(data) for role, data in images._asdict().items() if data is not None}
-    device = segmenter.input_mean.device
     notes.begin(folder, options, stage, images.source.table, counts, device, step=step, processes=processes)
     if not step:
         for name in (notes.SCORES, notes.MEMORY, features.AFTER):  # of a run that is replaced
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / PICTURES, ignore_errors=True)
-        _keep_features(folder / features.BEFORE, options, images, segmenter)
+        if segmenter is not None:
+            _keep_features(folder / features.BEFORE, options, images, segmenter)
 
 
 def look(

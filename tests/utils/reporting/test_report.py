@@ -59,6 +59,9 @@ def test_the_command_reports_one_run_and_compares_several(tmp_path, monkeypatch,
     assert "<h1>a · b</h1>" in (tmp_path / "comparison.html").read_text()
 
 
+CPU = torch.device("cpu")
+
+
 def images_and_network(root):
     torch.manual_seed(0)
     source = READERS["gta5"](root / "gta5_deeplab", size=(96, 64))
@@ -72,7 +75,7 @@ def test_a_run_keeps_what_its_report_shows_and_is_not_changed_by_it(tmp_path, be
     options = config.parse("step1", ["--preset", "builtin"])[0]
     (tmp_path / "panels/old").mkdir(parents=True)
     before = torch.get_rng_state(), random.getstate(), checkpoint.digest(segmenter.state_dict())
-    report.begin(tmp_path, options, "step1", images, segmenter)
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU)
     memory = SourceMemory(ClassSplit(19, CITYSCAPES.stuff, CITYSCAPES.things), segmenter.feature_dim)
     report.look(tmp_path, options, images, segmenter, 20, [Sink(), Pictures(tmp_path)], memory=memory)
     after = torch.get_rng_state(), random.getstate(), checkpoint.digest(segmenter.state_dict())
@@ -94,12 +97,12 @@ def test_a_run_keeps_what_its_report_shows_and_is_not_changed_by_it(tmp_path, be
 def test_a_run_that_goes_on_keeps_its_first_features(tmp_path, benchmark_root):
     images, segmenter = images_and_network(benchmark_root)
     options = config.parse("step1", ["--preset", "builtin"])[0]
-    report.begin(tmp_path, options, "step1", images, segmenter)
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU)
     first = (tmp_path / features.BEFORE).read_bytes()
     nn.init.zeros_(segmenter.conv1.weight)
-    report.begin(tmp_path, options, "step1", images, segmenter, step=20)
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU, step=20)
     assert (tmp_path / features.BEFORE).read_bytes() == first
-    report.begin(tmp_path, options, "step1", images, segmenter)
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU)
     assert (tmp_path / features.BEFORE).read_bytes() != first
 
 
@@ -115,7 +118,7 @@ def test_pseudo_labels_are_not_shown_as_the_truth(tmp_path, benchmark_root):
 def test_a_run_without_a_target_keeps_no_features(tmp_path, benchmark_root):
     images, segmenter = images_and_network(benchmark_root)
     options = config.parse("step1", ["--preset", "builtin", "--source-only"])[0]
-    report.begin(tmp_path, options, "step1", report.Images(images.source), segmenter)
+    report.begin(tmp_path, options, "step1", report.Images(images.source), segmenter, CPU)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
