@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dataset.base import SegmentationDataset
+from dataset.skip import LeavingOut
+from model.networks.batchnorm import evaluating
 from model.networks.deeplab import DeepLab
-from utils.prediction.evaluation import in_order
 from utils.system.precision import AMP_DTYPES
 
 
@@ -21,18 +22,15 @@ def passes(
 ) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
     """`number` samples, spread evenly over a data set, each with its features [1, D, h, w] and logits [1, C, h, w].
 
-    The network predicts in eval mode, and is then in the mode that it was in before. No random state is touched, and no
-    other process is waited for. Bad images are left out.
+    The network predicts in eval mode; each layer is then put back into its own mode. No random state is touched, and no
+    other process is waited for. Bad images are left out with `skip_bad`.
     """
     device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
-    chosen = list(islice(range(0, len(dataset), max(1, len(dataset) // number)), number))
-    training = segmenter.training
-    segmenter.eval()
-    try:
-        for (sample,) in in_order(dataset, 0, False, 1, chosen):
+    samples = LeavingOut(dataset) if dataset.skip_bad else dataset
+    with evaluating(segmenter):
+        for index in islice(range(0, len(dataset), max(1, len(dataset) // number)), number):
+            sample = samples[index]
             if "skipped" not in sample:
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                     features, logits = segmenter(sample["image"][None].to(device))
                 yield sample, features.float(), logits.float()
-    finally:
-        segmenter.train(training)
