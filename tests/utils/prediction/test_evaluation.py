@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from dataset import READERS
 from dataset.base import SegmentationDataset
@@ -14,7 +15,7 @@ from model.networks.batchnorm import set_training_mode
 from model.networks.deeplab import DeepLab, build_segmenter
 from tests.twins import evaluation as twin
 from utils.prediction import evaluation
-from utils.prediction.evaluation import Variants, evaluate, grouped, in_order, predict
+from utils.prediction.evaluation import Group, Variants, evaluate, grouped, in_order, predict
 
 
 @pytest.fixture
@@ -55,6 +56,16 @@ def test_images_are_stacked_where_they_are_read(images):
     group = grouped([{"name": "a", "skipped": "bad"}, images[1], {"name": "b", "skipped": "bad"}])
     assert group.images is not None and torch.equal(group.images, images[1]["image"][None]) and len(group.samples) == 3
     assert grouped([{"name": "a", "skipped": "bad"}]).images is None
+
+
+def test_what_is_pinned_is_what_is_sent():
+    class Pinnable:
+        def pin_memory(self) -> str:
+            return "pinned"
+
+    group = pin_memory(Group([{"name": "a", "label": Pinnable()}, {"name": "b"}], Pinnable()))  # type: ignore[arg-type]
+    assert group == Group([{"name": "a", "label": "pinned"}, {"name": "b"}], "pinned")  # type: ignore[arg-type]
+    assert isinstance(group, Group)
 
 
 def test_scales_and_mirrored_images_average_the_soft_max(images, segmenter):
