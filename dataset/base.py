@@ -528,6 +528,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 line = line if name is None else Line(line.number, *words)
             if name is None and line.name.startswith("/"):
                 refuse_name(path, line)
+            if name is None and self._elsewhere(line.name):
+                raise UserError(
+                    f"{path}, line {line.number}: {line.name} is there, but not in {self.image_folder(self.split)}; "
+                    f"expected images of split {self.split!r}: give the list of that split"
+                )
             if name is None:
                 name = line.name
                 self._unfound.append(name)
@@ -543,6 +548,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _find(self, listed: str, folders: Collection[str]) -> str | None:
         """The likely spelling of a listed name of which there is an image."""
         return next((name for name in self._likely(listed, folders) if os.path.isfile(self.image_path(name))), None)
+
+    def _elsewhere(self, listed: str) -> bool:
+        """Whether a listed name is that of a file below the root, or below a folder of images, as of another split."""
+        places = (self.root, *(self.root / folder for folder in self.image_folders))
+        return any(os.path.isfile(place / listed) for place in places)
 
     def _refuse_other_label(self, path: Path, line: Line, name: str, folders: Collection[str]) -> None:
         here, keys = Path(), {self.key(name)}
@@ -576,7 +586,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """For a message: an image file below the root that is none of the data set's, and why; empty without one."""
         folder = self.image_folder(self.split)
         for name in (*self._images_below(folder), *self._images_below(self.root)):
-            reason = self.refusal(name) or f"does not lie in {os.path.relpath(folder, self.root)}"
+            where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
+            reason = self.refusal(name) or f"does not lie in {where}"
             return f"; {name} was passed over: {reason}"
         return ""
 

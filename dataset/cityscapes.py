@@ -45,7 +45,9 @@ class Cityscapes(SegmentationDataset):
         if "_foggy" in name:
             return "a foggy image, which the reader foggy_cityscapes takes"
         if _frame(name) is None:
-            return f"its name is not CITY_SEQUENCE_FRAME{_IMAGE_END} with .png or .jpg"
+            return (
+                f"its name is not CITY_SEQUENCE_FRAME{_IMAGE_END} with .png or .jpg; the reader folder takes any name"
+            )
         return None
 
     @classmethod

@@ -204,6 +204,7 @@ def test_an_image_with_the_label_of_another(root, reader, files, line, label):
         (Folder, ("images/day/1.png",), "night/1.png"),
         (GTA5, ("images/1.png",), "other/1.png"),
         (Cityscapes, (f"leftImg8bit/train/{AACHEN}",), "leftImg8bit/val/bonn/bonn_000000_000019_leftImg8bit.png"),
+        (ACDC, (f"rgb_anon/{NIGHT}",), NIGHT.replace("night", "fog")),
         (FoggyCityscapes, (f"leftImg8bit_foggy/train/{FOGGY}",), FOGGY.replace("0.01", "0.02")),
     ],
 )
@@ -211,6 +212,15 @@ def test_a_name_is_not_taken_for_another_image(root, reader, files, line):
     save(root, *files)
     with pytest.raises(UserError, match=r"image not found \(1 of 1 missing\)"):
         reader(root, listed(root, line), table=CITYSCAPES, labels=False)
+
+
+@pytest.mark.parametrize("line", ["leftImg8bit/train/" + AACHEN, "train/" + AACHEN])
+def test_a_list_of_another_split(root, line):
+    save(root, f"leftImg8bit/train/{AACHEN}", "leftImg8bit/val/bonn/bonn_000000_000019_leftImg8bit.png")
+    with pytest.raises(
+        UserError, match=r"line 1: .* is there, but not in .*leftImg8bit/val; expected images of split 'val'"
+    ):
+        Cityscapes(root, listed(root, line), split="val", labels=False)
 
 
 def test_an_absolute_name_needs_a_folder_of_the_layout(root):
