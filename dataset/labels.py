@@ -128,6 +128,32 @@ class ColourIds:
             )
         return by_colour.astype(np.uint8)
 
+    def of_palette(self, indices: LabelMap, palette: npt.NDArray[np.uint8], path: Path, kind: str) -> LabelMap:
+        """Label ids [H, W] of palette indices: the indices themselves, unless the palette [N, 3] evidently does not go
+        with them, as where a program has numbered the colours of a coloured label anew.
+
+        The evidence: all colours in use are of the table, and most of them of other classes than their indices. Raises
+        UserError, naming the file, if the indices may be meant all the same.
+        """
+        ids = dict(self.ids)
+        meaning = np.array([*self.train_ids, _UNKNOWN])
+        by_colour = np.array([ids.get(int(code), _UNKNOWN) for code in _codes(palette[None])[0]], np.intp)
+        there, here = meaning[by_colour], meaning[: len(palette)]
+        coloured = (there != _UNKNOWN) & (there != IGNORE)
+        if 2 * (coloured & (there != here)).sum() <= coloured.sum():
+            return indices
+        used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+        if used[-1] >= len(palette) or (there[used] == _UNKNOWN).any():
+            return indices
+        if 2 * (there[used] != here[used]).sum() <= used.size:
+            return indices
+        if np.array(self.listed)[used].all() and (here[used] != IGNORE).any():
+            raise UserError(
+                f"{path}: {kind} with a palette whose indices ({', '.join(map(str, used[:8]))}) and colours are of "
+                f"different classes of {self.name}; expected one of the two: save ids without palette, or colours in RGB"
+            )
+        return by_colour[indices].astype(np.uint8)
+
 
 def equal_channels(pixels: npt.NDArray[np.uint8]) -> LabelMap | None:
     """The channel [H, W] of pixels [H, W, 3] whose channels are equal; None if they are not."""

@@ -105,7 +105,7 @@ def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) 
     """
     fast = _png(path, "mono")
     if fast is not None:
-        return fast
+        return fast if colours is None else _of_palette(fast, path, kind, colours)
     channels = _png(path, "rgb")
     if channels is not None:
         return _of_channels(channels, path, f"{kind} of mode RGB", colours)
@@ -118,7 +118,19 @@ def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) 
     if pixels.max() > 255:
         raise UserError(f"{path}: {kind} with id {pixels.max()}; expected ids of 0 to 255")
     stretch = next((factor for layout, factor in _STRETCH.items() if layout in stored), 1)
-    return (pixels // stretch).astype(np.uint8) if stretch > 1 else pixels.astype(np.uint8, copy=False)
+    ids = (pixels // stretch).astype(np.uint8) if stretch > 1 else pixels.astype(np.uint8, copy=False)
+    return ids if colours is None else _of_palette(ids, path, kind, colours)
+
+
+def _of_palette(indices: LabelMap, path: Path, kind: str, colours: ColourIds) -> LabelMap:
+    """The ids of a file of one channel: the grey values, or what the indices of its palette mean."""
+    if not colours.ids:
+        return indices
+    with opened(path, kind, header_only=True) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+    if not palette:
+        return indices
+    return colours.of_palette(indices, np.array(palette, np.uint8).reshape(-1, 3), path, kind)
 
 
 def _refuse_kind(image: ImageFile.ImageFile, path: Path, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import compute_iou
+from dataset.classes import CITYSCAPES
 from utils.options import config
 
 AERIAL = ("--preset", "mrd_to_deepglobe")
@@ -162,6 +164,72 @@ def test_predictions_of_own_images_may_lie_in_subfolders():
         save(f"masks/{camera}/1.PNG", predicted)
     found = scores("mine/labels", "masks", "--preset", "own_images", "--classes", "classes.yaml")
     assert found["confusion"] == [[1, 0], [1, 2]]
+
+
+def coloured(path: str, ids: list[int], mode: str = "RGB") -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    palette = [*CITYSCAPES.palette, (0, 0, 0)]
+    Image.fromarray(np.array([[palette[i] for i in ids]], np.uint8)).convert(mode).save(path)
+
+
+@pytest.mark.parametrize("ids", ["train", "label"])
+@pytest.mark.parametrize("name", ["{}_leftImg8bit.png", "{}_leftImg8bit_color.png", "bochum/{}_pred.tif"])
+def test_coloured_predictions_are_scored_by_the_colours_of_the_classes(capsys, ids, name):
+    street("x/{}.png", "x/{}.png")
+    for frame, predicted in zip(FRAMES, ([0, 13], [0, 19])):  # the last one is of no class
+        coloured(f"coloured/{name.format(frame)}", predicted, "RGBA" if ids == "label" else "RGB")
+    found = scores("gtFine", "coloured", "--pred-ids", ids)
+    assert found["iou"]["road"] == found["iou"]["car"] == 1.0 and found["iou"]["sky"] == 0.0
+    assert sum(found["no_class"]) == 1
+    assert found["averaged"] == {"19": 3, "16": 3, "13": 3}
+    assert "(over 3 of 19, the others are absent)" in capsys.readouterr().out
+
+
+def test_train_ids_and_label_ids_are_not_taken_for_each_other(capsys):
+    street("{}.png", "{}.png")
+    said = refused(capsys, "gtFine", "masks", "--pred-ids", "label")
+    assert "masks: predictions with ids 0, 13, of which, as label ids, 0.00 % of the pixels are right" in said
+    assert "but 75.00 % as train ids" in said and said.endswith("give --pred-ids train\n")
+    for frame in FRAMES:  # ids that could be either
+        save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", [7, 11])
+        save(f"masks/{frame}.png", [7, 11])
+    assert refused(capsys, "gtFine", "masks").endswith("give --pred-ids label\n")
+    assert scores("gtFine", "masks", "--pred-ids", "label")["means"]["19"] == 1.0
+
+
+def test_bad_predictions_of_the_kind_that_was_named_are_scored():
+    street("{}.png", "{}.png")
+    for frame, ids in zip(FRAMES, ([8, 7], [0, 8])):
+        save(f"masks/{frame}.png", ids)
+    assert scores("gtFine", "masks", "--pred-ids", "label")["means"]["19"] == 0.0
+
+
+def test_masks_of_0_and_255_are_refused_as_predictions_and_announced_as_labels(capsys):
+    tiles()
+    for name in "ab":
+        save(f"binary/{name}.png", [0, 255, 255])
+    said = refused(capsys, "far/tiles", "binary", *AERIAL)
+    assert "binary: predictions of 0 and 255 without a 1" in said
+    scores("binary", "masks", *AERIAL)
+    assert "attention: binary: masks of 0 and 255 without a 1" in capsys.readouterr().out
+    Path("classes.yaml").write_text(
+        "classes: [{name: ground, id: 0, kind: stuff}, {name: house, id: 255, kind: thing}]\n"
+    )
+    own = ("--preset", "own_images", "--classes", "classes.yaml")
+    assert scores("binary", "masks", *own)["confusion"] == [[2, 0], [0, 4]]
+    shutil.copytree("binary", "predicted")
+    assert scores("binary", "predicted", *own, "--pred-ids", "label")["means"] == {"2": 1.0}
+    Path("scores.json").unlink()
+    assert refused(capsys, "binary", "predicted", *own).endswith("give --pred-ids label\n")
+
+
+def test_predictions_that_are_no_images_are_named(capsys):
+    street("x/{}.png", "x/{}.png")
+    Path("arrays").mkdir()
+    for frame in FRAMES:
+        np.save(f"arrays/{frame}.npy", np.zeros((1, 2)))
+    said = refused(capsys, "gtFine", "arrays")
+    assert "arrays: 2 of 2 predictions missing" in said and f"holds {FRAMES[0]}.npy, {FRAMES[1]}.npy" in said
 
 
 @pytest.mark.parametrize(("mode", "suffix", "said"), [("RGB", "PNG", "of mode RGB"), ("L", "JPEG", "a JPEG")])

@@ -218,6 +218,35 @@ def test_an_info_json_gives_colours_if_it_has_a_palette(tmp_path):
     assert load_info_json(tmp_path / "without.json").label_colours is None
 
 
+def indexed(path: Path, indices: list[int], palette: list[tuple[int, int, int]]) -> Path:
+    image = Image.fromarray(np.array([indices], np.uint8))
+    image.putpalette(np.array(palette, np.uint8).tobytes())
+    image.save(path)
+    return path
+
+
+def test_colours_that_a_program_has_numbered_anew(tmp_path):
+    classes = table(ignore=["#000000"])
+    path = indexed(tmp_path / "a.png", [0, 1, 2, 2], [ROAD, SKY, VOID])
+    for other in (path, tmp_path / "a.bmp"):
+        Image.open(path).save(other)
+        assert train_ids(Folder, other, table=classes).tolist() == [[1, 0, 255, 255]]
+    # Indices that go with the palette, or whose palette is none of the table, are the ids.
+    palette = [VOID] * 7 + [SKY, VOID, ROAD]
+    assert Folder.decoder(classes)(indexed(path, [7, 9, 9], palette)).tolist() == [[7, 9, 9]]
+    assert Folder.decoder(classes)(indexed(path, [7, 9, 9], [(i, 99, 0) for i in range(12)])).tolist() == [[7, 9, 9]]
+    # Both may be meant.
+    refused(Folder, indexed(path, [7, 9, 9], [VOID] * 7 + [ROAD, VOID, SKY]), classes, "indices (7, 9) and colours")
+
+
+def test_the_palette_of_gta5_goes_with_its_label_ids(tmp_path):
+    palette = [x.color for x in official if x.id >= 0] + [(0, 0, 142)] + [VOID] * 200
+    held = [7, 8, 26, 33, 34, 0, 18]
+    path = indexed(tmp_path / "a.png", held, palette)
+    assert GTA5.decoder(CITYSCAPES)(path).tolist() == [held]
+    assert GTA5.decoder(CITYSCAPES)(indexed(tmp_path / "b.png", [34], palette)).tolist() == [[34]]
+
+
 # Names.
 
 
