@@ -150,7 +150,7 @@ class ColourIds:
         if np.array(self.listed)[used].all() and (here[used] != IGNORE).any():
             raise UserError(
                 f"{path}: {kind} with a palette whose indices ({', '.join(map(str, used[:8]))}) and colours are of "
-                f"different classes of {self.name}; expected one of the two: save ids without palette, or colours in RGB"
+                f"different classes of {self.name}; expected one of the two: save grey ids, or colours in RGB"
             )
         return by_colour[indices].astype(np.uint8)
 

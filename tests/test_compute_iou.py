@@ -220,7 +220,9 @@ def test_masks_of_0_and_255_are_refused_as_predictions_and_announced_as_labels(c
     shutil.copytree("binary", "predicted")
     assert scores("binary", "predicted", *own, "--pred-ids", "label")["means"] == {"2": 1.0}
     Path("scores.json").unlink()
-    assert refused(capsys, "binary", "predicted", *own).endswith("give --pred-ids label\n")
+    assert refused(capsys, "binary", "predicted", *own).endswith(
+        "give --pred-ids label and --classes FILE with id: 255\n"
+    )
 
 
 def test_predictions_that_are_no_images_are_named(capsys):

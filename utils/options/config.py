@@ -267,7 +267,11 @@ class Options:
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
     save_ids: str = option(
-        "train", "ids in these masks; the Cityscapes server takes label ids", ("evaluate",), choices=("train", "label")
+        "train",
+        "ids in these masks; label: a folder as the official script and the server of Cityscapes take it, without the "
+        "coloured masks that lie beside train ids",
+        ("evaluate",),
+        choices=("train", "label"),
     )
     json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
 
@@ -281,11 +285,13 @@ class Options:
     )
     gt_ids: str = option(
         "auto",
-        "ids in the files of ground truth; auto takes Cityscapes' labelTrainIds files where there are no labelIds",
+        "ids in the files of ground truth; auto: label ids, but train ids in files named labelTrainIds",
         ("iou",),
         choices=("auto", "label", "train"),
     )
-    pred_ids: str = option("train", "ids in the predicted masks", ("iou",), choices=("train", "label"))
+    pred_ids: str = option(
+        "train", "ids in the predicted masks (of coloured ones: any)", ("iou",), choices=("train", "label")
+    )
     resize_pred: str = option(
         "none", "how masks of another size than their label are resized", ("iou",), choices=("none", "nearest")
     )

@@ -99,17 +99,22 @@ class ConfusionMatrix:
         present = iou[~np.isnan(iou)]
         return float(present.mean()) if present.size else float("nan")
 
+    def averaged(self, table: ClassTable) -> dict[str, int]:
+        """Over how many classes the mean of each class set is: those that are in truth or prediction."""
+        present = self.present()
+        return {name: int(present[list(ids)].sum()) for name, ids in table.subsets.items()}
+
     def as_dict(self, table: ClassTable) -> dict[str, Any]:
         """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the classes of
-        each set, over how many of them its mean is (those that are in truth or prediction), the matrix, and pixels
-        predicted as no class; where the table asks for it, F1 by name."""
+        each set, over how many of them its mean is, the matrix, and pixels predicted as no class; where the table asks
+        for it, F1 by name."""
         iou, f1 = self._iou_of(table), self.f1()
         return {
             "classes": list(table.names),
             "iou": {name: number_or_none(value) for name, value in zip(table.names, iou, strict=True)},
             "means": {name: number_or_none(self.mean(ids)) for name, ids in table.subsets.items()},
             "class_sets": {name: [table.names[i] for i in ids] for name, ids in table.subsets.items()},
-            "averaged": {name: int(self.present()[list(ids)].sum()) for name, ids in table.subsets.items()},
+            "averaged": self.averaged(table),
             **({"f1": {table.names[i]: number_or_none(f1[i]) for i in table.f1}} if table.f1 else {}),
             "confusion": self.matrix.tolist(),
             "no_class": self.no_class.tolist(),
@@ -120,10 +125,9 @@ class ConfusionMatrix:
         with a note where classes of a set are absent; then which classes the smaller sets leave out, and how many
         pixels were predicted as no class."""
         rows = list(zip(table.names, self._iou_of(table), strict=True))
-        present = self.present()
-        notes = {}
+        averaged, notes = self.averaged(table), {}
         for name, ids in table.subsets.items():
-            title, number = f"mean of {name} classes", int(present[list(ids)].sum())
+            title, number = f"mean of {name} classes", averaged[name]
             rows.append((title, self.mean(ids)))
             notes[title] = f"  (over {number} of {len(ids)}, the others are absent)" if 0 < number < len(ids) else ""
         rows += [(f"F1 of {table.names[i]}", self.f1()[i]) for i in table.f1]

@@ -39,10 +39,13 @@ def _cell(key: str, value: Any, total: int | None) -> str:
 
 
 def means(record: Mapping[str, Any]) -> str:
-    """The means of a score's record in percent, the main one first."""
+    """The means of a score's record in percent, the main one first; "averaged" in the record says of a class set with
+    absent classes over how many its mean is, such as {"19": 9}."""
     others = {key.removeprefix("miou_"): value for key, value in record.items() if key.startswith("miou_")}
     all_of_them = {record.get("classes", "all"): record["miou"], **others}
-    return ", ".join(f"{percent(mean)} ({name} classes)" for name, mean in all_of_them.items())
+    averaged = record.get("averaged", {})
+    titles = {name: f"{averaged[name]} of {name}" if name in averaged else name for name in all_of_them}
+    return ", ".join(f"{percent(mean)} ({titles[name]} classes)" for name, mean in all_of_them.items())
 
 
 def percent(mean: float | None) -> str:

@@ -92,6 +92,9 @@ def test_a_new_column_comes_behind_the_one_it_follows_and_the_header_again(conso
 def test_a_score_is_a_line_with_the_main_mean_first(console, caplog):
     console.record({"step": 400, "miou": 0.43212, "classes": "16", "miou_19": 0.4, "miou_13": None, "iou": {"road": 1}})
     assert said(caplog) == ["step1 400  target mIoU 43.21 (16 classes), 40.00 (19 classes), nan (13 classes)"]
+    caplog.clear()
+    console.record({"step": 5, "miou": 0.5, "classes": "19", "miou_16": 0.25, "averaged": {"19": 9}})
+    assert said(caplog) == ["step1 5  target mIoU 50.00 (9 of 19 classes), 25.00 (16 classes)"]
 
 
 def test_tensorboard_gets_numbers_under_names_that_say_what_they_are(tmp_path):
