@@ -339,15 +339,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def _likely(cls, name: str, folders: Collection[str]) -> Iterator[str]:
-        """The spellings of a listed name, with all its folders first, then without those that lead to `folders` or to
-        folders of the layout. An absolute name is never taken whole."""
+        """A listed name with all its folders, then without those that lead to `folders` or to folders of the layout,
+        then the other spellings of these. An absolute name is never taken whole."""
         path = PurePosixPath(name)
         parts = path.parts[1:] if path.is_absolute() else path.parts
         known = {*folders, *cls.image_folders, *(PurePosixPath(folder).name for folder in cls.label_folders)}
+        names = []
         for first in range(path.is_absolute(), len(parts)):
             inside = first < len(parts) - 1 and parts[first] in cls.image_folders
             if first == 0 or parts[first - 1] in known or inside:
-                yield from cls.spellings("/".join(parts[first:]))
+                names.append("/".join(parts[first:]))
+                yield names[-1]
+        for name in names:
+            yield from cls.spellings(name)
 
     @classmethod
     def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
@@ -555,6 +559,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return any(os.path.isfile(place / listed) for place in places)
 
     def _refuse_other_label(self, path: Path, line: Line, name: str, folders: Collection[str]) -> None:
+        own, given = self.label_path(name), PurePosixPath(str(line.label)).parts
+        if own.parts[-len(given) :] == given:
+            return
         here, keys = Path(), {self.key(name)}
         for label in self._likely(str(line.label), folders):
             if any(
@@ -564,7 +571,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 return
         raise UserError(
             f"{path}, line {line.number}: {line.name} is paired with {line.label}, but its label is "
-            f"{self.label_path(name)}; expected that one: correct the line, or give the image's name only"
+            f"{own}; expected that one: correct the line, or give the image's name only"
         )
 
     def taken(self, names: Iterable[str]) -> list[str]:
