@@ -12,28 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.system.machine import set_up  # before torch
+import utils.system.machine  # noqa: F401 - before torch
 
 from utils.options import config
-from utils.setup import build
-from utils.system import distributed, logs
-from utils.training.trainer import Data, Trainer
+from utils.training import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options, given, _ = config.parse("step2", argv, description=__doc__)
-    distributed.start(options.cpu)
-    logs.setup()
-    set_up(options)
-    classes = build.classes(options, training=True)
-    data = Data(
-        source=build.source_data(options, classes),
-        target=build.target_data(options, classes, pseudo_labels=True),
-        test=build.test_data_if_any(options, given, classes),
-    )
-    build.check_files(options, data.skipped, data.source, data.target, data.test)
-    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
-    Trainer(options, "step2", segmenter, data).run()
+    stage.run("step2", argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from itertools import count, repeat
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -41,7 +41,7 @@ from bench.results import device, write_section
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
-from model.networks.batchnorm import set_training_mode
+from model.methods.base import Method
 from model.networks.deeplab import BACKBONES, DeepLab
 from model.terms.memory import RingBuffers
 from utils.options import config
@@ -119,6 +119,14 @@ def fill(buffers: RingBuffers) -> None:
     buffers.load_state_dict({"entries": entries, "count": torch.full_like(buffers.count, buffers.size + 1)})
 
 
+def fill_memory(method: Method) -> None:
+    """Make the source memory of a method full and ready, if it has one."""
+    memory = getattr(method, "memory", None)
+    if memory is not None:
+        fill(memory.stuff)
+        fill(memory.things)
+
+
 def forced_batch(segmenter: DeepLab, size: Size, components: int, number: int = 1) -> Batch:
     """Random images of `size` (W, H), and labels that agree with the forced map, on the segmenter's device."""
     device = segmenter.input_mean.device
@@ -138,7 +146,6 @@ class Case:
         options = self.options[kinds[0]]
         set_up(options)
         segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
-        set_training_mode(segmenter, options.bn)
         self.device = segmenter.input_mean.device
         self.source, self.target = (
             forced_batch(segmenter, size, arguments.components)
@@ -147,19 +154,20 @@ class Case:
         segmenter.register_forward_hook(ForcedLogits(arguments.components))
         # Of its data a trainer reads the class table, and whether there is a target at all.
         data = Data(*[cast(SegmentationDataset, SimpleNamespace(table=CITYSCAPES))] * 2)
-        self.trainers = {kind: Trainer(self.options[kind], stage, segmenter, data) for kind in kinds}
-        for trainer in self.trainers.values():
-            if trainer.memory is not None:
-                fill(trainer.memory.stuff)
-                fill(trainer.memory.things)
-        self._steps = count(1)  # the terms start at the second iteration of a run
+        self.trainers: dict[str, Trainer] = {}
+        for kind, own in self.options.items():
+            method = build.method(own, stage, segmenter, CITYSCAPES)
+            method.set_training_mode()
+            fill_memory(method)
+            self.trainers[kind] = Trainer(own, method, data)
+            self.trainers[kind].steps = 1  # the terms start at the second iteration of a run
 
     def iterate(self, kind: str) -> tuple[float, float]:
         """One iteration: wall-clock and processor time in seconds."""
         batches = repeat((self.source, self.target))
         self._synchronise()
         began = time.perf_counter(), time.process_time()
-        losses = self.trainers[kind]._iterate(next(self._steps), batches)
+        losses = self.trainers[kind].step(batches)
         self._synchronise()
         seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         bad = [name for name, value in losses.items() if not value.isfinite()]

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.methods.bafft import Terms, category_terms
+from model.methods.bafft import Forms, category_terms
 from model.terms.memory import RingBuffers, SourceMemory
 from model.terms.regions import ClassSplit, LabelMaps, pool_regions
 
 SPLIT = ClassSplit(19, (0, 1, 2, 3, 4, 8, 9, 10), (5, 6, 7, *range(11, 19)))
 RELEASED = {
-    "step1": Terms(aim_form="none", isia_form="released", absent_stuff=True),
-    "step2": Terms(aim_form="released", isia_form="released", absent_stuff=True),
+    "step1": Forms(aim="none", isia="released", absent_stuff=True),
+    "step2": Forms(aim="released", isia="released", absent_stuff=True),
 }
-TERM_OF_FIGURE = {"loss_cls": "cls", "loss_ins": "ins", "loss_gap": "isia"}
+TERM_OF_FIGURE = {"loss_cls": "adv_cls", "loss_ins": "adv_ins", "loss_gap": "adv_cate"}
 Row = tuple[str, float, float, float]  # figure, published, ours, tolerance (relative)
 
 
@@ -62,9 +62,9 @@ def compare(path: Path) -> list[Row]:
     for name, buffers in (("stuff", memory.stuff), ("thing", memory.things)):
         rows += memory_rows(name, buffers, published)
     prediction = torch.from_numpy(inputs["pred_target"].astype(np.int64))[None]
-    for step, terms in RELEASED.items():
+    for step, forms in RELEASED.items():
         for figure, expected in published.get(step, {}).items():
-            ours = loss_figures(inputs, memory, classify, prediction, terms, TERM_OF_FIGURE[figure])
+            ours = loss_figures(inputs, memory, classify, prediction, forms, TERM_OF_FIGURE[figure])
             rows += [
                 (f"{step} {figure} {key}", expected[key], ours[key], 1e-5 if key == "value" else 1e-4)
                 for key in expected
@@ -87,12 +87,12 @@ def loss_figures(
     memory: SourceMemory,
     classify: torch.nn.Linear,
     prediction: Tensor,
-    terms: Terms,
+    forms: Forms,
     term: str,
 ) -> dict[str, float]:
     features = torch.from_numpy(inputs["trg_feature"].astype(np.float32) / 16)[None].requires_grad_()
     [image] = pool_regions(features, LabelMaps(prediction), SPLIT)
-    loss = category_terms(image, memory, memory.centroids(), classify, terms)[term]
+    loss = category_terms(image, memory, memory.centroids(), classify, forms)[term]
     (gradient,) = torch.autograd.grad(loss, features, allow_unused=True)
     gradient = torch.zeros_like(features) if gradient is None else gradient
     direction = np.random.default_rng(0).standard_normal(inputs["trg_feature"].shape).astype(np.float32)

@@ -44,14 +44,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.iteration import ForcedLogits, fill, forced_batch, size_of
+from bench.iteration import ForcedLogits, fill_memory, forced_batch, size_of
 from bench.loader import draw_pairs
 from bench.results import device, write_section
 from dataset import GTA5
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
-from model.networks.batchnorm import set_training_mode
 from model.networks.deeplab import BACKBONES
 from utils.options import config
 from utils.setup import build
@@ -107,7 +106,6 @@ class Case:
         options = config.resolve(f"step{stage}", given)
         set_up(options)
         self.segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
-        set_training_mode(self.segmenter, options.bn)
         self.device = self.segmenter.input_mean.device
         self.batches = cast(
             tuple[Batch, Batch],
@@ -118,16 +116,15 @@ class Case:
         )
         # Without a loader a trainer reads of its data the class table, and whether there is a target at all.
         without = Data(*[cast(SegmentationDataset, SimpleNamespace(table=CITYSCAPES))] * 2)
-        self.trainer = Trainer(options, f"step{stage}", self.segmenter, data or without)
+        method = build.method(options, f"step{stage}", self.segmenter, CITYSCAPES)
+        method.set_training_mode()
+        fill_memory(method)
+        self.trainer = Trainer(options, method, data or without)
+        self.trainer.steps = 1  # the terms start at the second iteration of a run
         self.segmenter.register_forward_hook(ForcedLogits(COMPONENTS))
-        if self.trainer.memory is not None:
-            fill(self.trainer.memory.stuff)
-            fill(self.trainer.memory.things)
-        self._step = 0
 
     def iterate(self, batches: Batches | None = None) -> dict[str, Tensor]:
-        self._step += 1  # the terms start at the second iteration of a run
-        return self.trainer._iterate(self._step, batches or repeat(self.batches))
+        return self.trainer.step(batches or repeat(self.batches))
 
     def timed(self) -> tuple[float, float]:
         """Wall-clock and processor time of an iteration, in seconds."""

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from dataset.sampler import EndlessSampler
-from model.methods.bafft import Adaptation
+from model.methods.bafft import Alignment
 from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
 from utils.states import checkpoint
 from utils.system import files, lock
@@ -48,14 +48,14 @@ def same(a: Path, b: Path) -> None:
 
 def at_step(monkeypatch, step: int, action) -> None:
     """Have `action` happen in the middle of the iteration that makes `step`."""
-    iterate = engine.Trainer._iterate
+    make_step = engine.Trainer.step
 
-    def patched(trainer, before, batches):
-        if before + 1 == step:
+    def patched(trainer):
+        if trainer.steps + 1 == step:
             action()
-        return iterate(trainer, before, batches)
+        return make_step(trainer)
 
-    monkeypatch.setattr(engine.Trainer, "_iterate", patched)
+    monkeypatch.setattr(engine.Trainer, "step", patched)
 
 
 @pytest.mark.parametrize(
@@ -280,36 +280,30 @@ def break_gradient(monkeypatch, step: int) -> None:
 
     def patched(trainer, loss, player):
         backward(trainer, loss, player)
-        if trainer.step + 1 == step:
-            trainer.segmenter.conv1.weight.grad[0, 0, 0, 0] = torch.inf
+        if trainer.steps + 1 == step:
+            trainer.method.segmenter.conv1.weight.grad[0, 0, 0, 0] = torch.inf
 
     monkeypatch.setattr(engine.Trainer, "_backward", patched)
 
 
 def break_loss(monkeypatch, step: int) -> None:
-    iterate, iteration, now = engine.Trainer._iterate, Adaptation.iteration, [0]
+    iteration = Alignment.iteration
 
-    def noted(trainer, before, batches):
-        now[0] = before + 1
-        return iterate(trainer, before, batches)
+    def patched(method, source, target, backward, now):
+        factor = torch.nan if now.number + 1 == step else 1.0
 
-    def patched(adaptation, source, target, backward, **extra):
-        factor = torch.nan if now[0] == step else 1.0
-        losses = iteration(
-            adaptation,
-            source,
-            target,
-            lambda loss, player: backward(loss * factor if player == "segmenter" else loss, player),
-            **extra,
-        )
-        return losses | {"adv": losses["adv"] * factor}
+        def spoilt(loss, player):
+            backward(loss * factor if player == "segmenter" else loss, player)
 
-    monkeypatch.setattr(engine.Trainer, "_iterate", noted)
-    monkeypatch.setattr(Adaptation, "iteration", patched)
+        losses = iteration(method, source, target, spoilt, now)
+        return losses | {"adv_target": losses["adv_target"] * factor}
+
+    monkeypatch.setattr(Alignment, "iteration", patched)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "what"), [(break_loss, "adv not finite"), (break_gradient, "gradient of conv1.weight not finite")]
+    ("spoil", "what"),
+    [(break_loss, "adv_target not finite"), (break_gradient, "gradient of segmenter.conv1.weight not finite")],
 )
 def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder, monkeypatch, capsys, spoil, what):
     settings = (*SETTINGS, "--save-pred-every", "3", "--overwrite")
@@ -323,7 +317,7 @@ def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder
         assert capsys.readouterr().err == said
     assert said.count("\n") == 1 and said.startswith("error: step 5: ")
     assert what in re.sub(r" \(seg .*?\)", "", said)
-    assert re.search(r"\(seg [\d.]+, adv (nan|[\d.]+), ", said)
+    assert re.search(r"\(seg [\d.]+, adv_target (nan|[\d.]+), ", said)
     names = [f"{n:05d}.png" for n in range(1, 7)]
     drawn = next(iter(EndlessSampler(6, 2, 1234, start=8)))
     assert f"images: source {names[drawn[0][0]]} {names[drawn[1][0]]}, target " in said

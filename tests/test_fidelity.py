@@ -11,7 +11,7 @@ import pytest
 
 from utils.options import config
 from utils.options.config import TRAIN, Options, flag
-from utils.options.presets import METHODS
+from utils.options.presets import METHOD_OPTIONS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs/FIDELITY.md").read_text(encoding="utf-8")
 OPTIONS = {flag(item.name): item for item in fields(Options)}
@@ -63,4 +63,4 @@ def test_every_value_is_what_the_options_resolve_to(method: str, stage: str) -> 
 @pytest.mark.parametrize("stage", TRAIN)
 def test_paper_is_the_default(stage: str) -> None:
     assert config.resolve(stage, {}) == config.resolve(stage, {"method": "paper"})
-    assert METHODS["paper"][stage].keys() <= METHODS["released"][stage].keys()
+    assert METHOD_OPTIONS["paper"][stage].keys() <= METHOD_OPTIONS["released"][stage].keys()

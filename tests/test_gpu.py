@@ -39,7 +39,10 @@ def test_the_scripts_in_order(run_folder, amp):
     call("step1", "--amp", amp)
     call("pseudo", "--amp", amp)
     call("step2", "--amp", amp, "--checkpoint-activations")
-    for script, folder, terms in (("step1", STEP1, {"adv", "cls", "isia"}), ("step2", STEP2, {"adv", "pseudo"})):
+    for script, folder, terms in (
+        ("step1", STEP1, {"adv_target", "adv_cls", "adv_cate"}),
+        ("step2", STEP2, {"adv_target", "pseudo"}),
+    ):
         lines = steps(folder)
         assert len(lines) == 3 and terms <= lines[-1].keys(), script
         assert all(math.isfinite(value) for line in lines for name, value in line.items()), script

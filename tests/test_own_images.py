@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,9 @@ def yard(run_folder) -> Path:
 
 def test_all_stages_on_a_target_without_labels(yard, capsys):
     call("step1", *TRAIN, "--classes", "classes.yaml")
-    assert {"seg", "adv"} <= set(steps(STEP1)[0])
+    assert {"seg", "adv_target"} <= set(steps(STEP1)[0])
     assert not [record for record in steps(STEP1) if "miou" in record]
-    memory = state(STEP1)["memory"]
+    memory = state(STEP1)["state"]["memory"]
     assert (len(memory["stuff"]["count"]), len(memory["things"]["count"])) == (2, 1)
     assert "no scores while training: none of the 3 images of camera has a label" in capsys.readouterr().out
     # From here on the checkpoint knows the classes.
@@ -139,6 +140,6 @@ def test_a_checkpoint_of_other_classes_is_refused_where_labels_mean_something_el
         with pytest.raises(UserError, match=r"abc\.pth: its 3 classes of .* are not those of cityscapes"):
             build.classes(options)
     torch.save(content | {"classes": {"classes": [1, 2]}}, "bad.pth")
-    options.restore_from = "bad.pth"
+    options = replace(options, restore_from="bad.pth")
     with pytest.raises(UserError, match=r"bad\.pth, class table, class 0: found 1; expected keys name, kind"):
         build.classes(options)

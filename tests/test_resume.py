@@ -30,9 +30,9 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers)
     assert state(FOLDERS[script])["step"] == int(HALF)
     call(script, *settings, "--continue-train")
     whole, resumed = training_state(Path("whole")), training_state(FOLDERS[script])
-    parts = {"segmenter", "discriminators", "memory", "optimizer", "scalers", "step", "best", "rng"}
+    parts = {"segmenter", "networks", "state", "optimizer", "scalers", "step", "best", "rng"}
     assert parts < whole.keys()
-    assert whole["memory"]["stuff"]["count"].sum() > 0
+    assert whole["state"]["memory"]["stuff"]["count"].sum() > 0
     assert differences(whole, resumed) == []
     assert losses(Path("whole")) == losses(FOLDERS[script])
 
@@ -153,7 +153,7 @@ def test_restore_from_takes_weights_only(run_folder):
     call("step1", *SETTINGS, *start, "--num-steps-stop", "1")
     new = state(Path("new"))
     assert new["step"] == 1
-    assert new["memory"]["stuff"]["count"].max() <= 2  # of one iteration of two images
+    assert new["state"]["memory"]["stuff"]["count"].max() <= 2  # of one iteration of two images
     assert all(s["step"] == 1 for s in new["optimizer"]["discriminator"]["state"].values())
     assert not torch.equal(new["segmenter"]["conv1.weight"], state(STEP1)["segmenter"]["conv1.weight"])
 

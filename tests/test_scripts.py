@@ -235,11 +235,11 @@ def test_pseudo_labels_keep_the_more_confident_half(stage1):
 
 def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
     call("step2", "--lambda-same", "0.001")
-    always = {"step", "seg", "adv", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
+    always = {"step", "seg", "adv_target", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
     always |= {"lr_segmenter", "lr_classifier", "lr_discriminator", "ready_stuff", "ready_things", *Meter.RATES}
     first, *later = steps(STEP2)
     assert set(first) == always  # the terms that read the memory begin at the second iteration
-    assert [set(record) for record in later] == [always | {"cls", "ins", "isia"}] * 2
+    assert [set(record) for record in later] == [always | {"adv_cls", "adv_ins", "adv_cate"}] * 2
     assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3]
     assert set(records(STEP2)[-1]) == {"step", "miou", "classes", "miou_16", "miou_13"}
     lr = state(STEP2)["options"]["learning_rate"]
@@ -251,7 +251,7 @@ def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
 def test_a_class_becomes_ready_and_the_log_says_so(run_folder):
     call("step1", "--num-steps", "30", "--log-every", "30", "--learning-rate", "0.01")
     assert steps(STEP1)[-1]["ready_stuff"] > 0
-    assert steps(STEP1)[-1]["cls"] > 0
+    assert steps(STEP1)[-1]["adv_cls"] > 0
 
 
 def test_configuration_is_saved_as_resolved(run_folder):
@@ -336,7 +336,7 @@ def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scor
     opened.clear()
     call("step1", "--source-only", "--save-pred-every", "1", "--snapshot-dir", "scored")
     assert {path.parts[-3] for path in opened if TARGET in path.parents} == {"val"}
-    parts = ("segmenter", "optimizer", "rng", "memory", "discriminators")
+    parts = ("segmenter", "optimizer", "rng", "state", "networks")
     alone, scored = ({part: state(Path(name))[part] for part in parts} for name in ("alone", "scored"))
     assert differences(alone, scored) == []
 
@@ -370,7 +370,7 @@ def test_iter_size_2_of_batch_1_equals_batch_2(run_folder):
     for name in batch:
         torch.testing.assert_close(passes[name], batch[name], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(single["layer6.conv2d_list.0.bias"], batch["layer6.conv2d_list.0.bias"], atol=1e-6)
-    for name in ("seg", "adv", "adv_feat", "D_output", "D_feature"):
+    for name in ("seg", "adv_target", "adv_feat", "D_output", "D_feature"):
         assert [r[name] for r in steps(Path("passes"))] == pytest.approx([r[name] for r in steps(Path("batch"))], 1e-4)
 
 
@@ -386,11 +386,11 @@ MATCHING_OFF = ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-
 @pytest.mark.parametrize(
     ("arguments", "gone"),
     [
-        (["--lambda-adv-target", "0"], {"adv", "D_output"}),
+        (["--lambda-adv-target", "0"], {"adv_target", "D_output"}),
         (["--lambda-adv-feat", "0"], {"adv_feat", "D_feature"}),
         (["--lambda-adv-target", "0", "--lambda-adv-feat", "0"],
-         {"adv", "D_output", "adv_feat", "D_feature", "lr_discriminator"}),
-        (MATCHING_OFF, {"cls", "ins", "isia", "ready_stuff", "ready_things"}),
+         {"adv_target", "D_output", "adv_feat", "D_feature", "lr_discriminator"}),
+        (MATCHING_OFF, {"adv_cls", "adv_ins", "adv_cate", "ready_stuff", "ready_things"}),
         (["--lambda-pseudo", "0"], {"pseudo"}),
     ],
 )  # fmt: skip
@@ -442,7 +442,7 @@ def test_a_flag_changes_the_training(run_folder, plain_run, arguments):
     Path("source.txt").write_text("00001.png\n00002.png\n")
     Path("target.txt").write_text("northfield/northfield_000000_000019_leftImg8bit.png\n")
     call("step1", *PLAIN, *arguments)
-    parts = ("segmenter", "discriminators", "memory")
+    parts = ("segmenter", "networks", "state")
     assert differences({k: plain_run[k] for k in parts}, {k: state(STEP1)[k] for k in parts})
 
 
@@ -615,7 +615,7 @@ def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_st
     before, after = weights(STEP1), weights(STEP2)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert [name for name in changed if not name.endswith("num_batches_tracked")] == []
-    assert state(STEP2)["memory"]["stuff"]["count"].max() <= 2  # of its own one iteration of two images
+    assert state(STEP2)["state"]["memory"]["stuff"]["count"].max() <= 2  # of its own one iteration of two images
 
 
 def test_amp_bf16_trains_and_predicts(run_folder):

@@ -1,20 +1,25 @@
-"""One iteration of either stage: which losses, with which weights, in which order.
+"""The paper's method: alignment of the target with the source (stage 1), and self-training beside it (stage 2).
 
-Source:  cross-entropy                                                       -> backward; memory update
-Target:  adversarial + stuff matching + AIM instances + ISIA (+ pseudo-labels) -> backward
-Then the discriminators, on the detached maps of both domains                 -> backward
+One iteration of either stage:
+    source: cross-entropy -> backward; update of the source memory
+    target: the weighted sum of `terms` -> backward
+    both:   the discriminators, on detached maps -> backward
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model.methods.base import Backward, Batch, Context, Losses, Method, Panel, Step, prediction_panels
+from model.methods.optimizers import discriminator_optimizer
 from model.networks.batchnorm import statistics_kept
-from model.networks.deeplab import DeepLab
+from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.terms.adversarial import discriminator_loss, segmenter_loss, shared_scores
 from model.terms.aim import aim_weights
 from model.terms.isia import isia, released_gap, released_same
@@ -23,112 +28,168 @@ from model.terms.memory import SourceMemory, correct_labels, recognised
 from model.terms.regions import LabelMaps, Regions, pool_regions
 from model.terms.segmentation import probabilities, segmentation_loss
 
-Batch = dict[str, Tensor]
-Losses = dict[str, Tensor]
-Backward = Callable[[Tensor, str], None]  # (loss, "segmenter" or "discriminator")
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms of the category and instance terms, in which the paper and its released code differ.
+
+    aim, isia: see `aim_weights` and `isia`. absent_stuff: a stuff class that is absent from the image, pooled to zeros,
+    may be matched on the classifier's bias (released).
+    """
+
+    aim: str = "paper"
+    aim_beta: float = 1.0
+    isia: str = "paper"
+    absent_stuff: bool = False
+
+
+@dataclass
+class TargetPass:
+    """The target batch of one iteration after its forward pass: what the terms are computed from.
+
+    features [B, D, h, w] and logits [B, C, h, w] are the target's, source_logits [B, C, h', w'] the source's. fooled:
+    the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
+    instance terms take no part (the first step of a run fills the memory).
+    """
+
+    batch: Batch
+    features: Tensor
+    logits: Tensor
+    source_logits: Tensor
+    fooled: dict[str, Tensor]
+    predicted: LabelMaps | None
+    memory: SourceMemory | None
+    classify: Callable[[Tensor], Tensor]
+    forms: Forms
+    ignore_label: int
+
+    @cached_property
+    def category(self) -> dict[str, Tensor]:
+        """Stuff matching, instance matching and ISIA, which share nearly all of their work: means over the images."""
+        if self.memory is None or self.predicted is None:
+            return {}
+        images = pool_regions(self.features, self.predicted, self.memory.split)
+        with torch.autocast(self.features.device.type, enabled=False):
+            centroids = self.memory.centroids()
+            each = [category_terms(image, self.memory, centroids, self.classify, self.forms) for image in images]
+        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Weights and forms of the terms; a weight of 0 switches its term off.
+class Term:
+    """A term of the target's loss.
 
-    The category and instance terms share nearly all of their work, which is saved only where all three are off.
+    name: as in its option, `--lambda-NAME` with hyphens, in the log and in the documents. loss: the unweighted term, a
+    scalar, or None if it takes no part in this step. both_domains: its gradient flows through the source's pass too.
     """
 
-    segmentation: float = 1.0
-    adversarial: float = 0.001
-    feature_adversarial: float = 0.001
-    stuff: float = 0.01
-    instance: float = 0.01
-    isia: float = 0.01
-    same: float = 0.0
-    pseudo_label: float = 0.0
-    aim_form: str = "paper"
-    aim_beta: float = 1.0
-    isia_form: str = "paper"
-    absent_stuff: bool = False  # released: an absent class, pooled to zeros, may be matched on the classifier's bias
-    bn: str = "shared"
-    ignore_label: int = 255
-
-    @property
-    def matching(self) -> bool:
-        """Is any term on that needs the source memory?"""
-        return any((self.stuff, self.instance, self.isia))
+    name: str
+    loss: Callable[[TargetPass], Tensor | None]
+    both_domains: bool = False
 
 
-class Adaptation:
-    """Computes the losses of one iteration and sends each player's through `backward`.
+def _pseudo(view: TargetPass) -> Tensor:
+    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label)
 
-    segmenter: images -> (features [B, D, h, w], logits [B, C, h, w]). discriminators: any of "output", "feature";
-    their parameters are frozen while the segmenter learns. memory: None without category and instance terms.
+
+def _same(view: TargetPass) -> Tensor:
+    pairs = zip(view.source_logits, view.logits, strict=True)
+    return torch.stack([released_same(source, target, view.features.shape[1]) for source, target in pairs]).mean()
+
+
+ADVERSARIAL = {"adv_target": "output", "adv_feat": "feature"}
+"""The adversarial terms, and the discriminator that each one needs."""
+CATEGORY = ("adv_cls", "adv_ins", "adv_cate")
+"""The terms that need the source memory."""
+ALIGNMENT = (
+    Term("adv_target", lambda view: view.fooled["output"]),
+    Term("adv_feat", lambda view: view.fooled["feature"]),
+    Term("adv_cls", lambda view: view.category.get("adv_cls")),
+    Term("adv_ins", lambda view: view.category.get("adv_ins")),
+    Term("adv_cate", lambda view: view.category.get("adv_cate")),
+)
+PSEUDO_LABELS = (Term("pseudo", _pseudo), Term("same", _same, both_domains=True))
+
+
+class Alignment(Method):
+    """Stage 1: adversarial, category and instance alignment.
+
+    Attributes:
+        terms: those of the target's loss, in order.
+        weights: of the source cross-entropy ("seg") and of every term, by name; a weight of 0 switches a term off.
+        memory: the source memory; None if no term needs it.
     """
 
-    def __init__(
-        self,
-        segmenter: DeepLab,
-        discriminators: nn.ModuleDict,
-        memory: SourceMemory | None,
-        terms: Terms,
-        amp_dtype: torch.dtype | None = None,
-    ) -> None:
-        self.segmenter = segmenter
-        self.discriminators = discriminators
-        self.memory = memory
-        self.terms = terms
-        self.amp_dtype = amp_dtype
+    name = "step1"
+    terms: tuple[Term, ...] = ALIGNMENT
 
-    def iteration(self, source: Batch, target: Batch | None, backward: Backward, *, matching: bool = True) -> Losses:
-        """Forward and backward of one (sub-)iteration; gradients accumulate, no optimiser steps.
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        segmenter, options = context.segmenter, context.options
+        names = ("seg", *(term.name for term in self.terms))
+        self.weights: dict[str, float] = {name: getattr(options, f"lambda_{name}") for name in names}
+        self.forms = Forms(options.aim, options.aim_beta, options.isia, options.absent_stuff)
+        self.discriminators = nn.ModuleDict()
+        width = options.discriminator_width
+        if self.weights["adv_target"]:
+            self.discriminators["output"] = OutputDiscriminator(context.split.num_classes, width)
+        if self.weights["adv_feat"]:
+            self.discriminators["feature"] = FeatureDiscriminator(segmenter.feature_dim, width)
+        context.place(self.discriminators)
+        if self.discriminators:
+            self.networks.update(dict(self.discriminators.items()))
+            self.optimizers["discriminator"] = discriminator_optimizer(self.discriminators, options)
+        self.memory: SourceMemory | None = None
+        if any(self.weights[name] for name in CATEGORY):
+            device = segmenter.input_mean.device
+            self.memory = SourceMemory(
+                context.split, segmenter.feature_dim, options.num_prototype, device, context.gather
+            )
 
-        source: "image" [B, 3, H, W], "label" [B, H, W]; target the same at its own size, "label" only where
-        pseudo-labels are used; None for source only. `matching=False` (first iteration of a run) fills the memory but
-        leaves the terms out that read it. Returns every term, unweighted and detached, by name.
-        """
-        device = source["image"].device
-
-        def outside(loss: Tensor, player: str) -> None:
-            with torch.autocast(device.type, enabled=False):
-                backward(loss, player)
-
-        # One context around both domains: it casts each weight once, not once a domain.
-        with torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-            return self._iteration(source, target, outside, matching)
-
-    def _iteration(self, source: Batch, target: Batch | None, backward: Backward, matching: bool) -> Losses:
-        terms = self.terms
-        with statistics_kept(self.segmenter, terms.bn == "target" and target is not None):
+    def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
+        """See `Method.iteration`. The target's "label" holds the pseudo-labels in stage 2."""
+        assert target is not None
+        bn = self.options.bn
+        with statistics_kept(self.segmenter, bn == "target"):
             features_s, logits_s = self.segmenter(source["image"])
         # Label maps set out for the host before the work that the device then does meanwhile.
-        learnt = self.memory is not None and target is not None
-        correct = LabelMaps(correct_labels(logits_s.detach(), source["label"])) if learnt else None
-        loss = segmentation_loss(logits_s, source["label"], terms.ignore_label)
+        correct = None if self.memory is None else LabelMaps(correct_labels(logits_s.detach(), source["label"]))
+        loss = segmentation_loss(logits_s, source["label"], self.options.ignore_label)
         losses = {"seg": loss.detach()}
-        loss = terms.segmentation * loss
-        together = terms.same > 0 and target is not None  # a term with gradient through both domains: one backward
+        loss = self.weights["seg"] * loss
+        active = [term for term in self.terms if self.weights[term.name]]
+        together = any(term.both_domains for term in active)
         if not together:
             backward(loss, "segmenter")
-        if target is None:
-            return losses
         if self.memory is not None and correct is not None:
             self.memory.update(features_s.detach(), correct, self.segmenter.classify)
 
-        with statistics_kept(self.segmenter, terms.bn == "source"):
+        with statistics_kept(self.segmenter, bn == "source"):
             features_t, logits_t = self.segmenter(target["image"])
-        compared = self.memory is not None and matching and terms.matching
+        compared = self.memory is not None and step.number > 0
         predicted = LabelMaps(logits_t.detach().argmax(1)) if compared else None
-        scores = {
-            name: shared_scores(self.discriminators[name], maps)
-            for name, maps in self._maps(features_t, logits_t, target["image"].shape[2:]).items()
-        }
-        fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
-        target_losses, total = self._target_losses(features_t, logits_t, fooled, target, predicted)
-        if together:
-            pairs = zip(logits_s, logits_t, strict=True)
-            same = torch.stack([released_same(s, t, features_t.shape[1]) for s, t in pairs]).mean()
-            target_losses["same"] = same.detach()
-            total = total + terms.same * same + loss
-        losses |= target_losses
-        backward(total, "segmenter")
+        maps_t = self._maps(features_t, logits_t, target["image"].shape[2:])
+        scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
+        view = TargetPass(
+            batch=target,
+            features=features_t,
+            logits=logits_t,
+            source_logits=logits_s,
+            fooled={name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()},
+            predicted=predicted,
+            memory=self.memory,
+            classify=self.segmenter.classify,
+            forms=self.forms,
+            ignore_label=self.options.ignore_label,
+        )
+        # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
+        total = logits_t.flatten()[:0].float().sum()
+        for term in active:
+            value = term.loss(view)
+            if value is not None:
+                losses[term.name] = value.detach()
+                total = total + self.weights[term.name] * value
+        backward(total + loss if together else total, "segmenter")
 
         with torch.no_grad():
             maps_s = self._maps(features_s, logits_s, source["image"].shape[2:])
@@ -143,34 +204,37 @@ class Adaptation:
         maps = {"output": lambda: probabilities(logits, size), "feature": lambda: features}
         return {name: maps[name]() for name in self.discriminators}
 
-    def _target_losses(
-        self, features: Tensor, logits: Tensor, fooled: Losses, target: Batch, predicted: LabelMaps | None
-    ) -> tuple[Losses, Tensor]:
-        """Terms of a target batch, and their weighted sum.
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.memory is None else {"memory": self.memory.state_dict()}
 
-        fooled: the adversarial ones by discriminator; predicted: P, None to leave the category and instance terms out.
-        """
-        terms = self.terms
-        weighted: dict[str, tuple[float, Tensor]] = {}
-        if "output" in fooled:
-            weighted["adv"] = (terms.adversarial, fooled["output"])
-        if "feature" in fooled:
-            weighted["adv_feat"] = (terms.feature_adversarial, fooled["feature"])
-        if terms.pseudo_label:
-            weighted["pseudo"] = (terms.pseudo_label, segmentation_loss(logits, target["label"], terms.ignore_label))
-        if self.memory is not None and predicted is not None:
-            images = pool_regions(features, predicted, self.memory.split)
-            with torch.autocast(features.device.type, enabled=False):
-                source = self.memory.centroids()
-                classify = self.segmenter.classify
-                per_image = [category_terms(image, self.memory, source, classify, terms) for image in images]
-            for name, weight in (("cls", terms.stuff), ("ins", terms.instance), ("isia", terms.isia)):
-                weighted[name] = (weight, torch.stack([losses[name] for losses in per_image]).mean())
-        # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
-        total = logits.flatten()[:0].float().sum()
-        for weight, loss in weighted.values():
-            total = total + weight * loss
-        return {name: loss.detach() for name, (_, loss) in weighted.items()}, total
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (self.memory is None) != ("memory" not in state):
+            raise ValueError("a memory on one side only")
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
+
+    def counts(self) -> dict[str, Tensor]:
+        """How many classes of the source memory are ready."""
+        if self.memory is None:
+            return {}
+        return {"ready_stuff": self.memory.stuff.ready.sum(), "ready_things": self.memory.things.ready.sum()}
+
+    def totals(self) -> dict[str, int]:
+        if self.memory is None:
+            return {}
+        return {"ready_stuff": len(self.memory.split.stuff), "ready_things": len(self.memory.split.things)}
+
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
+        assert target is not None
+        return prediction_panels(self.segmenter, source, "source") | prediction_panels(self.segmenter, target, "target")
+
+
+class SelfTraining(Alignment):
+    """Stage 2: the terms of stage 1, and the cross-entropy of the target with its pseudo-labels."""
+
+    name = "step2"
+    uses_target_labels = True
+    terms = (*ALIGNMENT, *PSEUDO_LABELS)
 
 
 def category_terms(
@@ -178,29 +242,29 @@ def category_terms(
     memory: SourceMemory,
     source: tuple[Tensor, Tensor],
     classify: Callable[[Tensor], Tensor],
-    terms: Terms,
-) -> Losses:
+    forms: Forms,
+) -> dict[str, Tensor]:
     """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 where no class takes part.
 
     source: the memory's `centroids()`, which all images of a batch share.
     """
     stuff = image.centroids[memory.stuff_ids]
     stuff_matched = recognised(stuff[:, None], memory.stuff_ids, classify)[:, 0] & memory.stuff.ready
-    if not terms.absent_stuff:
+    if not forms.absent_stuff:
         stuff_matched = stuff_matched & image.present[memory.stuff_ids]
     things_matched = image.is_instance & memory.things.ready[:, None]
 
     stuff_distance = nearest_distance(stuff[:, None], memory.stuff.entries)[:, 0]
     things_distance = nearest_distance(image.instances, memory.things.entries)
     stuff_weight, things_weight = aim_weights(
-        stuff_distance, stuff_matched, things_distance, things_matched, terms.aim_form, terms.aim_beta
+        stuff_distance, stuff_matched, things_distance, things_matched, forms.aim, forms.aim_beta
     )
-    if terms.isia_form == "paper":
+    if forms.isia == "paper":
         category = isia(image.centroids, image.present, *source)
     else:
         category = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
     return {
-        "cls": stuff_matching(stuff_distance, stuff_matched, stuff_weight),
-        "ins": instance_matching(things_distance, things_matched, things_weight),
-        "isia": category,
+        "adv_cls": stuff_matching(stuff_distance, stuff_matched, stuff_weight),
+        "adv_ins": instance_matching(things_distance, things_matched, things_weight),
+        "adv_cate": category,
     }

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from bench import iteration, results
 from bench.iteration import Case, enlarged, fitting_map, forced_map, main, parse
 from dataset.classes import CITYSCAPES
+from model.methods.bafft import CATEGORY, Alignment
 from model.terms.memory import correct_labels
 
 TINY = ("--backbone", "tiny", "--source-size", "128,96", "--target-size", "160,96", "--pairs", "1", "--cpu")
@@ -63,22 +64,25 @@ def test_enlarged_labels_come_back_when_resized_as_in_training(small: tuple[int,
 def test_the_case_is_the_worst_one(stage: str) -> None:
     case = Case(parse([*TINY_COMPONENTS, "--stage", stage]))
     full, plain = case.trainers["full"], case.trainers["plain"]
-    assert full.segmenter is plain.segmenter and plain.memory is None
-    memory = full.memory
+    assert full.method.segmenter is plain.method.segmenter
+    assert isinstance(full.method, Alignment) and isinstance(plain.method, Alignment) and plain.method.memory is None
+    memory = full.method.memory
     assert memory is not None and bool(memory.stuff.ready.all()) and bool(memory.things.ready.all())
     for batch in (case.source, case.target):
         with torch.no_grad():
-            _, logits = full.segmenter(batch["image"])
+            _, logits = full.method.segmenter(batch["image"])
         right = correct_labels(logits, batch["label"])
         height, width = logits.shape[2:]
         assert torch.equal(right[0], fitting_map(height, width, 2))  # all predictions forced, all labels agree
-    before = {name: p.detach().clone() for name, p in full.segmenter.named_parameters() if p.requires_grad}
-    losses = full._iterate(1, iter([(case.source, case.target)]))
-    assert {"cls", "ins", "isia"} <= losses.keys() and losses["ins"] > 0 and losses["isia"] > 0
+    before = {name: p.detach().clone() for name, p in full.method.segmenter.named_parameters() if p.requires_grad}
+    losses = full.step([(case.source, case.target)])
+    assert losses.keys() >= set(CATEGORY) and losses["adv_ins"] > 0 and losses["adv_cate"] > 0
     assert ("pseudo" in losses) == (stage == "2")
-    assert any(not torch.equal(p, before[name]) for name, p in full.segmenter.named_parameters() if name in before)
-    losses = plain._iterate(1, iter([(case.source, case.target)]))
-    assert not {"cls", "ins", "isia"} & losses.keys() and "adv" in losses and "adv_feat" in losses
+    assert any(
+        not torch.equal(p, before[name]) for name, p in full.method.segmenter.named_parameters() if name in before
+    )
+    losses = plain.step([(case.source, case.target)])
+    assert not set(CATEGORY) & losses.keys() and "adv_target" in losses and "adv_feat" in losses
 
 
 def test_the_last_line_is_one_json_object(

@@ -1,6 +1,7 @@
 """Each data set's paths, names and label ids, on small files."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -259,7 +260,7 @@ def test_the_camvid_preset_starts_from_the_download(camvid_download, monkeypatch
     assert build.source_data(options, table).names == names
     assert build.target_data(options, table).names == ["train/0001TP_1", "train/0001TP_2"]
     assert build.test_data(options, table)[1]["label"].tolist() == [[0, 1, 255], [10, 5, 8]]
-    options.data_dir = "nowhere"
+    options = replace(options, data_dir="nowhere")
     with pytest.raises(UserError, match="nowhere: data folder not found"):
         build.source_data(options, table)
 

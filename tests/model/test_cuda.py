@@ -6,13 +6,12 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
-from model.methods.bafft import Adaptation, Terms
+from model.methods.bafft import Alignment
+from model.methods.base import Step
 from model.networks.deeplab import build_segmenter
-from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
-from model.terms.memory import SourceMemory
 from model.terms.regions import ClassSplit
+from tests.methods import method_of
 from utils.system import transfer
 
 pytestmark = pytest.mark.gpu
@@ -22,13 +21,12 @@ def test_a_full_iteration_waits_for_the_two_label_maps_alone() -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny", 19, width=0.5).to(device).train()
-    discriminators = nn.ModuleDict(
-        {"output": OutputDiscriminator(19, 0.1), "feature": FeatureDiscriminator(segmenter.feature_dim, 0.1)}
-    ).to(device)
-    memory = SourceMemory(ClassSplit(19, tuple(range(8)), tuple(range(8, 19))), segmenter.feature_dim, 2, device)
+    split = ClassSplit(19, tuple(range(8)), tuple(range(8, 19)))
+    method = method_of(segmenter, split, Alignment, lambda network: network.to(device), num_prototype=2)
+    memory = method.memory
+    assert memory is not None
     for buffers in (memory.stuff, memory.things):
         buffers.count += buffers.size + 1
-    adaptation = Adaptation(segmenter, discriminators, memory, Terms())
     source, target = (
         {
             "image": torch.randint(256, (2, 3, 128, 256), dtype=torch.uint8, device=device),
@@ -38,7 +36,7 @@ def test_a_full_iteration_waits_for_the_two_label_maps_alone() -> None:
     )
 
     def iteration() -> None:
-        adaptation.iteration(source, target, lambda loss, player: loss.backward())
+        method.iteration(source, target, lambda loss, player: loss.backward(), Step(1))
 
     iteration()  # cuDNN chooses its kernels
     torch.cuda.set_sync_debug_mode("warn")

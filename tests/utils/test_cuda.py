@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dataset.classes import CITYSCAPES
-from model.methods.bafft import Batch
-from model.networks.batchnorm import set_training_mode
+from model.methods.base import Batch
 from utils.options import config
 from utils.setup import build
 from utils.system import machine
+from utils.training.finite import copied
 from utils.training.trainer import Data, Trainer
 
 pytestmark = pytest.mark.gpu
@@ -26,9 +26,10 @@ def trainer(**options: Any) -> Trainer:
     resolved = config.resolve("step1", given)
     machine.set_up(resolved)
     segmenter = build.segmenter(resolved, frozenset(), CITYSCAPES)
-    set_training_mode(segmenter, resolved.bn)
+    method = build.method(resolved, "step1", segmenter, CITYSCAPES)
+    method.set_training_mode()
     domain = cast(Any, SimpleNamespace(table=CITYSCAPES))
-    return Trainer(resolved, "step1", segmenter, Data(domain, domain))
+    return Trainer(resolved, method, Data(domain, domain))
 
 
 def batches() -> tuple[Batch, Batch]:
@@ -56,23 +57,23 @@ def test_losses_equal_the_plain_ones_within_the_precision(options: dict[str, Any
     found = []
     for given in ({}, options):
         made = trainer(**given)
-        found.append([made._iterate(step, iter([batches()])) for step in range(2)])
+        found.append([made.step([batches()]) for _ in range(2)])
     for expected, losses in zip(*found):
         assert losses.keys() == expected.keys()
-        for name in ("seg", "adv", "adv_feat", "D_output", "D_feature"):
+        for name in ("seg", "adv_target", "adv_feat", "D_output", "D_feature"):
             torch.testing.assert_close(losses[name], expected[name], rtol=tolerance, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_an_iteration_with_its_steps_waits_for_the_label_maps_alone(amp: str) -> None:
     made, pair = trainer(amp=amp), batches()
-    for step in range(2):  # the states of the optimisers, and cuDNN's choices
-        made._iterate(step, iter([pair]))
+    for _ in range(2):  # the states of the optimisers, and cuDNN's choices
+        made.step([pair])
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            made._iterate(2, iter([pair]))
+            made.step([pair])
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
@@ -81,12 +82,11 @@ def test_an_iteration_with_its_steps_waits_for_the_label_maps_alone(amp: str) ->
 
 def test_counts_of_batches_stay_on_the_host_and_kept_copies_are_pinned() -> None:
     made = trainer()
-    state = made.segmenter.state_dict()
+    state = made.method.segmenter.state_dict()
     counts = [value for name, value in state.items() if name.endswith("num_batches_tracked")]
     assert counts and not any(count.is_cuda for count in counts) and state["conv1.weight"].is_cuda
-    made._keep()
-    assert made.kept is not None and made.kept["segmenter"]["conv1.weight"].is_pinned()
-    assert torch.equal(made.kept["segmenter"]["conv1.weight"], state["conv1.weight"].cpu())
+    kept = copied(made.state_dict())["segmenter"]["conv1.weight"]
+    assert kept.is_pinned() and torch.equal(kept, state["conv1.weight"].cpu())
 
 
 @REAL
@@ -95,7 +95,7 @@ def test_peak_memory_is_less_with_recomputed_activations() -> None:
     for again in (True, False):
         made = trainer(backbone="resnet50", checkpoint_activations=again)
         torch.cuda.reset_peak_memory_stats()
-        made._iterate(0, iter([batches()]))
+        made.step([batches()])
         peaks.append(torch.cuda.max_memory_allocated())
         del made
     assert peaks[0] < 0.7 * peaks[1]

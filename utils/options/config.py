@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dataset import READERS
+from model.methods import METHODS
 from model.networks.backbones import BACKBONES, STRIDE_STYLES
 from model.networks.batchnorm import BN_MODES
 from model.networks.deeplab import NORMALIZATIONS
@@ -28,7 +29,7 @@ from model.terms.aim import AIM_FORMS
 from model.terms.isia import ISIA_FORMS
 from utils.options import contradictions
 from utils.options.flags import flag
-from utils.options.presets import METHODS, PRESETS, STAGES
+from utils.options.presets import METHOD_OPTIONS, PRESETS, STAGES
 from utils.system import distributed, machine
 from utils.system.errors import UserError, one_line, resource_fault
 from utils.system.files import write_json
@@ -92,9 +93,9 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
-    """Resolved options. The flag of `input_size` is `--input-size`, and so on."""
+    """Resolved options, which do not change. The flag of `input_size` is `--input-size`, and so on."""
 
     # Task and data
     preset: str = option("gta5_to_cityscapes", "task; fills in all defaults, here shown for", choices=tuple(PRESETS))
@@ -398,21 +399,22 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
         layers[1].pop("batch_size", None)  # a preset's is for training
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
     if "method" in given:
-        layers.append(METHODS[given["method"]].get(script, {}))
-    values: dict[str, Any] = {}
+        layers.append(METHOD_OPTIONS.get(given["method"], {}).get(script, {}))
+    values: dict[str, Any] = {item.name: item.default for item in fields(Options)}
     for layer in [*layers, given]:
         values |= layer
-    options = Options(**values)
-    names = {"preset": options.preset, "arm": arm, "snapshots": f"snapshots/{options.preset}"}
+    names = {"preset": values["preset"], "arm": arm, "snapshots": f"snapshots/{values['preset']}"}
     if "snapshot_dir" not in given:
-        options.snapshot_dir = options.snapshot_dir.format(**names)
-    names["snapshot_dir"] = options.snapshot_dir
-    for item in fields(Options):
-        value = getattr(options, item.name)
-        if isinstance(value, str) and item.name not in {*given, "snapshot_dir"}:
-            setattr(options, item.name, value.format(**names))
-    options.amp = "apex-O1" if options.amp == "apex" else options.amp
-    _check(options, script, given)
+        values["snapshot_dir"] = values["snapshot_dir"].format(**names)
+    names["snapshot_dir"] = values["snapshot_dir"]
+    for name, value in values.items():
+        if isinstance(value, str) and name not in {*given, "snapshot_dir"}:
+            values[name] = value.format(**names)
+    values["amp"] = "apex-O1" if values["amp"] == "apex" else values["amp"]
+    stop, planned = values["num_steps_stop"], values["num_steps"]
+    values["num_steps_stop"] = min(stop or planned, planned)
+    options = Options(**values)
+    _check(options, script, given, stop)
     return options
 
 
@@ -439,21 +441,20 @@ def _with_folders(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _check(options: Options, script: str, given: Collection[str]) -> None:
+def _check(options: Options, script: str, given: Collection[str], stop: int | None) -> None:
     for item in fields(Options):
         value, check = getattr(options, item.name), item.metadata["check"]
+        value = stop if item.name == "num_steps_stop" else value
         expected = check(value) if check and value is not None else None
         if isinstance(value, int) and value >= 2**32:
             expected = "a number below 4294967296"
         if expected and script in item.metadata["on"]:
             raise UserError(f"{flag(item.name)}: found {str(value)[:40]}, expected {expected}")
-    if script in TRAIN:
-        if "num_steps_stop" in given and (options.num_steps_stop or 0) > options.num_steps:
-            raise UserError(
-                f"--num-steps-stop: found {options.num_steps_stop}, expected at most --num-steps "
-                f"{options.num_steps}, over which the learning rates are planned; raise --num-steps"
-            )
-        options.num_steps_stop = min(options.num_steps_stop or options.num_steps, options.num_steps)
+    if script in TRAIN and "num_steps_stop" in given and (stop or 0) > options.num_steps:
+        raise UserError(
+            f"--num-steps-stop: found {stop}, expected at most --num-steps {options.num_steps}, over which the "
+            f"learning rates are planned; raise --num-steps"
+        )
     if options.ignore_label > 255:
         raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
     if options.sync_bn and options.norm != "batchnorm":

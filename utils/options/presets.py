@@ -155,7 +155,7 @@ STAGES: dict[str, Values] = {
 
 # `--method`: every place where the paper and its released code differ, at once: which form a term has, and which terms
 # are off. How much a term weighs is left to the preset and the stage.
-METHODS: dict[str, dict[str, Values]] = {
+METHOD_OPTIONS: dict[str, dict[str, Values]] = {
     "paper": {
         "step1": {"aim": "paper", "isia": "paper", "absent_stuff": False},
         "step2": {"aim": "paper", "isia": "paper", "absent_stuff": False},

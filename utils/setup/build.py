@@ -6,6 +6,7 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +22,11 @@ from dataset.cache import Cache
 from dataset.check import quick_check, void_alone
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
-from model.methods.bafft import Terms
+from model import methods
+from model.methods.base import Context, Method
 from model.networks.batchnorm import count_batches_on_host
 from model.networks.deeplab import DeepLab, build_segmenter
+from model.terms.regions import ClassSplit
 from utils.options.config import Options
 from utils.options.flags import flag
 from utils.states.weights import describe_file, load_weights
@@ -278,7 +281,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
 
     What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
     this project brings its whole architecture, which is said where it is not the preset's, and an option that
-    contradicts it is an error. `options` take the architecture on. With `--continue-train` that checkpoint gives the
+    contradicts it is an error. With `--continue-train` that checkpoint gives the
     architecture, and the trainer loads the weights.
     """
     wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
@@ -314,8 +317,6 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
         network = build_segmenter(num_classes=table.num_classes, **wanted)
     except ValueError as error:
         raise UserError(str(error)) from error
-    for name, value in wanted.items():
-        setattr(options, name, value)
     if path == "none":
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
@@ -330,6 +331,11 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
     return to_device(network, options)
 
 
+def with_architecture(options: Options, network: DeepLab) -> Options:
+    """The options with the architecture that the network was built with in the place of "auto" and of the preset's."""
+    return replace(options, **{name: network.architecture.get(name, "batchnorm") for name in ARCHITECTURE_OPTIONS})
+
+
 def resumed_from(options: Options) -> Path | None:
     """The checkpoint that `--continue-train` goes on from; None without it."""
     if options.continue_train is None:
@@ -337,23 +343,21 @@ def resumed_from(options: Options) -> Path | None:
     return Path(options.snapshot_dir) / "last.pth" if options.continue_train == "last" else Path(options.continue_train)
 
 
-def terms(options: Options, stage: str) -> Terms:
-    return Terms(
-        segmentation=options.lambda_seg,
-        adversarial=options.lambda_adv_target,
-        feature_adversarial=options.lambda_adv_feat,
-        stuff=options.lambda_adv_cls,
-        instance=options.lambda_adv_ins,
-        isia=options.lambda_adv_cate,
-        same=options.lambda_same if stage == "step2" else 0.0,
-        pseudo_label=options.lambda_pseudo if stage == "step2" else 0.0,
-        aim_form=options.aim,
-        aim_beta=options.aim_beta,
-        isia_form=options.isia,
-        absent_stuff=options.absent_stuff,
-        bn=options.bn,
-        ignore_label=options.ignore_label,
+def method_class(options: Options, script: str) -> type[Method]:
+    """The class of the method that a training script runs."""
+    return methods.find(methods.SOURCE_ONLY if options.source_only else methods.METHODS[options.method][script])
+
+
+def method(options: Options, script: str, network: DeepLab, table: ClassTable) -> Method:
+    """The method that a training script runs, with its networks placed and its optimisers made."""
+    context = Context(
+        segmenter=network,
+        split=ClassSplit(table.num_classes, table.stuff, table.things),
+        options=options,
+        place=lambda further: to_device(further, options),
+        gather=distributed.gather if distributed.size() > 1 else None,
     )
+    return method_class(options, script)(context)
 
 
 def _augment(options: Options) -> Augment:

@@ -55,7 +55,7 @@ def save(path: Path, state: State) -> None:
     def write(file: IO[bytes]) -> None:
         noting = _Noting(file)
         try:
-            torch.save({"format": FORMAT, "version": 1, **state}, cast(IO[bytes], noting))
+            torch.save({"format": FORMAT, "version": 2, **state}, cast(IO[bytes], noting))
         except RuntimeError as error:
             raise noting.error or OSError(f"torch says: {str(error).splitlines()[0]}") from error
 
@@ -213,17 +213,18 @@ def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(part, f"{name}/{key}")
 
 
-def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
-    """A full training state of `stage` ("step1", "step2") for a network of `architecture`.
+def load(path: Path, method: str, architecture: dict[str, Any]) -> State:
+    """A full training state of a method (by its name) for a network of `architecture`.
 
-    Raises UserError when the file is no checkpoint of this project, or of another stage or network.
+    Raises UserError if the file is no checkpoint of this project, or one of another method or network.
     """
     state = read(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
         raise UserError(f"{path}: no training state in it; --continue-train wants a checkpoint of these scripts")
-    if state.get("stage") != stage:
+    state = _of_this_version(state)
+    if state.get("method") != method:
         raise UserError(
-            f"{path}: a checkpoint of {state.get('stage')}, expected one of {stage}; give that stage's last.pth"
+            f"{path}: a checkpoint of {state.get('method')}, expected one of {method}; give that one's last.pth"
         )
     for key, value in architecture.items():
         found = (state.get("architecture") or {}).get(key)
@@ -231,7 +232,22 @@ def load(path: Path, stage: str, architecture: dict[str, Any]) -> State:
             raise UserError(
                 f"{path}: its network has {key} {found}, expected {value}; give the options that it was trained with"
             )
-    return dict(state)
+    return state
+
+
+def _of_this_version(state: State) -> State:
+    """A copy of a training state; one of version 1 in the names of version 2."""
+    state = dict(state)
+    if "stage" not in state:
+        return state
+    stage, memory = state.pop("stage"), state.pop("memory")
+    networks: dict[str, State] = {}
+    for name, value in state.pop("discriminators").items():
+        network, _, rest = name.partition(".")
+        networks.setdefault(network, {})[rest] = value
+    method = "source_only" if state["options"].get("source_only") else stage
+    given = {"drawn": 0, "input_size": state["options"].get("input_size_target")}  # there was no count at first
+    return given | state | {"method": method, "networks": networks, "state": {"memory": memory} if memory else {}}
 
 
 def rng_state() -> State:
@@ -260,7 +276,8 @@ def main(arguments: Sequence[str]) -> None:
         state = read(name)
         if not isinstance(state, dict):
             raise UserError(f"{name}: no state in it; expected a checkpoint")
-        print(f"{digest(state)}  {state.get('stage', 'weights')}  step {state.get('step', '-')}  {name}")
+        kind = state.get("method", state.get("stage", "weights"))
+        print(f"{digest(state)}  {kind}  step {state.get('step', '-')}  {name}")
 
 
 if __name__ == "__main__":

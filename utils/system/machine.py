@@ -35,10 +35,14 @@ def system_note(name: str = sys.platform) -> str | None:
 class Settings(Protocol):
     """The options that concern the machine (`utils.options.config.Options`)."""
 
-    random_seed: int
-    deterministic: bool
-    autotune: bool
-    tf32: bool
+    @property
+    def random_seed(self) -> int: ...
+    @property
+    def deterministic(self) -> bool: ...
+    @property
+    def autotune(self) -> bool: ...
+    @property
+    def tf32(self) -> bool: ...
 
 
 def set_up(settings: Settings) -> None:

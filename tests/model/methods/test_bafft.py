@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,13 +16,15 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset.classes import ClassTable
-from model.methods.bafft import Adaptation, Batch, Terms, category_terms
+from model.methods.bafft import CATEGORY, Forms, category_terms
+from model.methods.base import Batch, Context, Step
+from model.methods.source_only import SourceOnly
 from model.networks.deeplab import DeepLab, build_segmenter
-from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.networks.upsampling import upsample
 from model.terms import regions
 from model.terms.memory import SourceMemory
 from model.terms.regions import LabelMaps, pool_regions
+from tests.methods import OFF, method_of
 from tests.twins import adaptation as twin
 from tests.twins import adversarial, isia, segmentation
 from tests.twins import memory as twin_memory
@@ -39,13 +41,14 @@ from tests.twins.cases import (
 )
 from tests.twins.regions import Features
 from utils.options import config
+from utils.setup import build
 from utils.system import transfer
 from utils.training.trainer import Data, Trainer
 
 # ---------------------------------------------------------------- category and instance terms
 
 FORMS = [
-    Terms(aim_form=aim, isia_form=form, absent_stuff=absent, aim_beta=beta)
+    Forms(aim, beta, form, absent)
     for aim, form, absent, beta in [
         ("none", "paper", False, 1.0),
         ("none", "released", True, 1.0),
@@ -58,15 +61,15 @@ FORMS = [
 
 
 def assert_terms_equal_the_twin(
-    case: Case, ours: SourceMemory, memory: twin_memory.Memory, terms: Terms
+    case: Case, ours: SourceMemory, memory: twin_memory.Memory, forms: Forms
 ) -> dict[str, float]:
     """Values to 1e-5 and gradients to 1e-4, each image and term; returns the sums of the values over the images."""
     features = case.features.clone().requires_grad_()
     values: dict[str, float] = {}
     for number, image in enumerate(pool_regions(features, LabelMaps(case.prediction), case.split)):
-        losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
+        losses = category_terms(image, ours, ours.centroids(), case.classify, forms)
         pixels = Features(case.features[number])
-        expected = twin.category_terms(pixels, case.prediction[number].tolist(), memory, case.classifier, terms)
+        expected = twin.category_terms(pixels, case.prediction[number].tolist(), memory, case.classifier, forms)
         assert losses.keys() == expected.keys()
         for name, loss in losses.items():
             assert_value(loss, expected[name])
@@ -78,27 +81,27 @@ def assert_terms_equal_the_twin(
     return values
 
 
-@pytest.mark.parametrize("terms", FORMS, ids=lambda t: f"{t.aim_form}-{t.isia_form}")
+@pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")
 @pytest.mark.parametrize(("batch", "classes", "height", "width"), SIZES)
-def test_terms_equal_the_twin(batch: int, classes: int, height: int, width: int, terms: Terms) -> None:
+def test_terms_equal_the_twin(batch: int, classes: int, height: int, width: int, forms: Forms) -> None:
     case = random_case(10, batch, classes, height, width)
     ours, memory = case.memories(2)
     fill_memories(ours, memory, seed=1)
-    assert_terms_equal_the_twin(case, ours, memory, terms)
+    assert_terms_equal_the_twin(case, ours, memory, forms)
 
 
-@pytest.mark.parametrize("terms", FORMS[2::3], ids=lambda t: f"{t.aim_form}-{t.isia_form}")
-def test_terms_of_a_full_size_map_equal_the_twin(terms: Terms) -> None:
+@pytest.mark.parametrize("forms", FORMS[2::3], ids=lambda f: f"{f.aim}-{f.isia}")
+def test_terms_of_a_full_size_map_equal_the_twin(forms: Forms) -> None:
     case = random_case(11, 1, 19, 91, 161, dim=4)
     ours, memory = case.memories(1)
     fill_memories(ours, memory, seed=2)
-    values = assert_terms_equal_the_twin(case, ours, memory, terms)
+    values = assert_terms_equal_the_twin(case, ours, memory, forms)
     assert all(values.values())
 
 
-@pytest.mark.parametrize("terms", FORMS[2::3], ids=lambda t: f"{t.aim_form}-{t.isia_form}")
+@pytest.mark.parametrize("forms", FORMS[2::3], ids=lambda f: f"{f.aim}-{f.isia}")
 @pytest.mark.parametrize("fill", ["empty", "one short of full", "full", "wrapped twice", "mixed"])
-def test_only_classes_whose_buffer_has_wrapped_take_part(fill: str, terms: Terms) -> None:
+def test_only_classes_whose_buffer_has_wrapped_take_part(fill: str, forms: Forms) -> None:
     case = random_case(12, 2, 7, 12, 17)
     ours, memory = case.memories(3)
     writes = {}
@@ -107,18 +110,18 @@ def test_only_classes_whose_buffer_has_wrapped_take_part(fill: str, terms: Terms
         by_fill = {"empty": 0, "one short of full": size - 1, "full": size, "wrapped twice": 2 * size + 1}
         writes[c] = by_fill.get(fill, [size, size + 1, 2 * size][c % 3])
     fill_memories(ours, memory, 3, writes)
-    values = assert_terms_equal_the_twin(case, ours, memory, terms)
+    values = assert_terms_equal_the_twin(case, ours, memory, forms)
     ready = fill in ("wrapped twice", "mixed")
-    assert bool(values["cls"]) == bool(values["ins"]) == ready
-    if terms.isia_form == "released":
-        assert bool(values["isia"]) == ready
+    assert bool(values["adv_cls"]) == bool(values["adv_ins"]) == ready
+    if forms.isia == "released":
+        assert bool(values["adv_cate"]) == ready
     else:  # the separation among target centroids needs no memory
-        assert values["isia"] > 0
+        assert values["adv_cate"] > 0
 
 
-@pytest.mark.parametrize("terms", FORMS, ids=lambda t: f"{t.aim_form}-{t.isia_form}")
+@pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")
 @pytest.mark.parametrize("what", ["zero features", "zero features and memory", "one class"])
-def test_degenerate_images_equal_the_twin(what: str, terms: Terms) -> None:
+def test_degenerate_images_equal_the_twin(what: str, forms: Forms) -> None:
     case = random_case(13, 1, 5, 6, 7)
     ours, memory = case.memories(2)
     if what == "zero features and memory":
@@ -134,17 +137,17 @@ def test_degenerate_images_equal_the_twin(what: str, terms: Terms) -> None:
         case.bias = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
     else:
         case.prediction = torch.full_like(case.prediction, 1)
-    assert_terms_equal_the_twin(case, ours, memory, terms)
+    assert_terms_equal_the_twin(case, ours, memory, forms)
 
 
-@pytest.mark.parametrize("terms", FORMS, ids=lambda t: f"{t.aim_form}-{t.isia_form}")
-def test_an_image_of_classes_that_nobody_knows_has_no_loss(terms: Terms) -> None:
-    terms = dataclasses.replace(terms, absent_stuff=False)
+@pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")
+def test_an_image_of_classes_that_nobody_knows_has_no_loss(forms: Forms) -> None:
+    forms = replace(forms, absent_stuff=False)
     case = random_case(14, 1, 5, 6, 7)
     ours, memory = case.memories(2)
     fill_memories(ours, memory, 5)
     case.prediction = torch.full_like(case.prediction, 255)
-    assert assert_terms_equal_the_twin(case, ours, memory, terms) == {"cls": 0.0, "ins": 0.0, "isia": 0.0}
+    assert assert_terms_equal_the_twin(case, ours, memory, forms) == {"adv_cls": 0.0, "adv_ins": 0.0, "adv_cate": 0.0}
 
 
 def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient() -> None:
@@ -155,8 +158,8 @@ def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient()
     fill_memories(ours, memory, 6)
     features = case.features.requires_grad_()
     [image] = pool_regions(features, LabelMaps(case.prediction), case.split)
-    forms = (Terms(aim_form="none", absent_stuff=absent) for absent in (False, True))
-    paper, released = (category_terms(image, ours, ours.centroids(), case.classify, form)["cls"] for form in forms)
+    forms = (Forms("none", absent_stuff=absent) for absent in (False, True))
+    paper, released = (category_terms(image, ours, ours.centroids(), case.classify, form)["adv_cls"] for form in forms)
     assert paper == 0
     assert released.item() == pytest.approx(ours.stuff.entries[0].mean(1).min().item())
     (gradient,) = torch.autograd.grad(released, features)
@@ -166,17 +169,16 @@ def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient()
 # ---------------------------------------------------------------- one iteration of a small network
 
 CLASSES = 5
-ALL_ON = Terms(
-    segmentation=1.0,
-    adversarial=0.3,
-    feature_adversarial=0.2,
-    stuff=0.7,
-    instance=0.5,
-    isia=0.9,
-    pseudo_label=0.6,
-    same=0.4,
-)
-OFF = Terms(segmentation=1.0, adversarial=0, feature_adversarial=0, stuff=0, instance=0, isia=0)
+ALL_ON = {
+    "lambda_adv_target": 0.3,
+    "lambda_adv_feat": 0.2,
+    "lambda_adv_cls": 0.7,
+    "lambda_adv_ins": 0.5,
+    "lambda_adv_cate": 0.9,
+    "lambda_pseudo": 0.6,
+    "lambda_same": 0.4,
+}
+ON_TARGET = ALL_ON | {"lambda_same": 0.0}
 
 
 def batch_of(seed: int, batch: int = 2, size: tuple[int, int] = (32, 64)) -> Batch:
@@ -188,32 +190,32 @@ def batch_of(seed: int, batch: int = 2, size: tuple[int, int] = (32, 64)) -> Bat
 class Setup:
     """A tiny network that predicts several classes, in float64; discriminators; memories that are ready."""
 
-    def __init__(self, terms: Terms, num_classes: int = CLASSES, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, options: dict[str, Any], num_classes: int = CLASSES, dtype: torch.dtype = torch.float64) -> None:
         torch.manual_seed(0)
         self.model = build_segmenter("tiny", num_classes, width=0.25).to(dtype).train()
         with torch.no_grad():
             for conv in self.model.layer6.convs():
                 conv.weight.mul_(20)
-        discriminators = nn.ModuleDict()
-        if terms.adversarial:
-            discriminators["output"] = OutputDiscriminator(num_classes, 0.1)
-        if terms.feature_adversarial:
-            discriminators["feature"] = FeatureDiscriminator(self.model.feature_dim, 0.1)
-        self.discriminators = discriminators.to(dtype)
         self.split = split_of(num_classes)
-        self.memory = SourceMemory(self.split, self.model.feature_dim, 1)
+        self.method = method_of(self.model, self.split, place=lambda network: network.to(dtype), **options)
+        self.discriminators = self.method.discriminators
         self.twin = twin_memory.Memory(self.split, self.model.feature_dim, 1)
-        fill_memories(self.memory, self.twin, 0)
-        self.terms = terms
-        self.adaptation = Adaptation(self.model, self.discriminators, self.memory, terms)
+        if self.method.memory is not None:
+            fill_memories(self.method.memory, self.twin, 0)
+        self.forms = self.method.forms
+
+    @property
+    def memory(self) -> SourceMemory:
+        assert self.method.memory is not None
+        return self.method.memory
 
     def classifier(self) -> twin_memory.Classifier:
         used = self.model.layer6.convs()[: self.model.layer6.branches]
         weight = torch.stack([conv.weight[:, :, 1, 1] for conv in used]).sum(0)
         return twin_memory.Classifier(weight, torch.stack([cast(Tensor, conv.bias) for conv in used]).sum(0))
 
-    def iteration(self, source: Batch, target: Batch | None, **options: Any) -> dict[str, Tensor]:
-        return self.adaptation.iteration(source, target, lambda loss, player: loss.backward(), **options)
+    def iteration(self, source: Batch, target: Batch, step: int = 1) -> dict[str, Tensor]:
+        return self.method.iteration(source, target, lambda loss, player: loss.backward(), Step(step))
 
     def gradients(self) -> dict[str, Tensor]:
         return gradients_of(self.model)
@@ -248,7 +250,7 @@ def expected_losses(setup: Setup, source: Batch, target: Batch) -> dict[str, flo
         "pseudo": segmentation.segmentation_loss(up_t, target["label"])[0],
     }
     images = [
-        twin.category_terms(Features(f), z.argmax(0).tolist(), setup.twin, setup.classifier(), setup.terms)
+        twin.category_terms(Features(f), z.argmax(0).tolist(), setup.twin, setup.classifier(), setup.forms)
         for f, z in zip(features_t, logits_t)
     ]
     losses |= {name: sum(float(image[name].detach()) for image in images) / len(images) for name in images[0]}
@@ -256,7 +258,7 @@ def expected_losses(setup: Setup, source: Batch, target: Batch) -> dict[str, flo
     dim = features_t.shape[1]
     losses["same"] = sum(isia.released_same(s, t, dim) for s, t in pairs) / len(logits_s)
     for name, player, discriminator in (
-        ("output", "adv", setup.discriminators["output"]),
+        ("output", "adv_target", setup.discriminators["output"]),
         ("feature", "adv_feat", setup.discriminators["feature"]),
     ):
         scores_s = scores_of(discriminator, name, features_s, logits_s, size_s).detach()
@@ -267,11 +269,11 @@ def expected_losses(setup: Setup, source: Batch, target: Batch) -> dict[str, flo
 
 
 @pytest.mark.parametrize(
-    ("aim_form", "isia_form", "batch"), [("none", "released", 1), ("paper", "paper", 3), ("released", "released", 2)]
+    ("aim", "form", "batch"), [("none", "released", 1), ("paper", "paper", 3), ("released", "released", 2)]
 )
-def test_every_loss_of_an_iteration_equals_the_twins(aim_form: str, isia_form: str, batch: int) -> None:
+def test_every_loss_of_an_iteration_equals_the_twins(aim: str, form: str, batch: int) -> None:
     """Means over the images; the target losses see the memory after the source update."""
-    setup = Setup(dataclasses.replace(ALL_ON, aim_form=aim_form, isia_form=isia_form))
+    setup = Setup(ALL_ON | {"aim": aim, "isia": form})
     for seed in (1, 2):
         source, target = batch_of(seed, batch), batch_of(seed + 10, batch)
         before = setup.memory.stuff.count.sum() + setup.memory.things.count.sum()
@@ -291,12 +293,12 @@ def term_gradients(setup: Setup, source: Batch, target: Batch, term: str) -> dic
     """Of one unweighted target term with respect to the parameters: the twin's gradient, pulled back by hand."""
     model, (features_s, logits_s, features, logits) = target_maps(setup, source, target)
     size = target["image"].shape[2:]
-    if term in ("cls", "ins", "isia"):
+    if term in CATEGORY:
         setup.twin.update(features_s, logits_s, source["label"], setup.classifier())
         cotangent = torch.zeros_like(features)
         for number, (f, z) in enumerate(zip(features, logits)):
             pixels, prediction = Features(f), z.argmax(0).tolist()
-            losses = twin.category_terms(pixels, prediction, setup.twin, setup.classifier(), setup.terms)
+            losses = twin.category_terms(pixels, prediction, setup.twin, setup.classifier(), setup.forms)
             cotangent[number] = pixels.gradient(losses[term]) / len(features)
         features.backward(cotangent)
     elif term == "pseudo":
@@ -306,29 +308,21 @@ def term_gradients(setup: Setup, source: Batch, target: Batch, term: str) -> dic
         loss = (logits_s.softmax(1) - logits.softmax(1)).abs().sum() / features.shape[1] / len(logits)
         loss.backward()
     else:
-        name = "output" if term == "adv" else "feature"
+        name = "output" if term == "adv_target" else "feature"
         scores = scores_of(setup.discriminators[name], name, features, logits, size)
         scores.backward(adversarial.domain_gradient(scores.detach(), 0))
         setup.discriminators.zero_grad()
     return gradients_of(model)
 
 
-WEIGHT_OF_TERM = {
-    "adv": "adversarial",
-    "adv_feat": "feature_adversarial",
-    "cls": "stuff",
-    "ins": "instance",
-    "isia": "isia",
-    "pseudo": "pseudo_label",
-    "same": "same",
-}
+TERMS = [name.removeprefix("lambda_") for name in ALL_ON]
 
 
-@pytest.mark.parametrize("term", WEIGHT_OF_TERM)
+@pytest.mark.parametrize("term", TERMS)
 def test_a_term_adds_exactly_its_weight_times_its_gradient(term: str) -> None:
     source, target = batch_of(3), batch_of(4)
     weight = 0.37
-    without, with_term = Setup(OFF), Setup(dataclasses.replace(OFF, **cast(Any, {WEIGHT_OF_TERM[term]: weight})))
+    without, with_term = Setup(OFF), Setup(OFF | {f"lambda_{term}": weight})
     expected = term_gradients(with_term, source, target, term)
     losses_without, losses_with = without.iteration(source, target), with_term.iteration(source, target)
     assert torch.equal(losses_without["seg"], losses_with["seg"]) and losses_with[term] != 0
@@ -343,9 +337,9 @@ def test_all_terms_together_add_their_weighted_gradients() -> None:
     source, target = batch_of(5), batch_of(6)
     without, together = Setup(OFF), Setup(ALL_ON)
     wanted = torch.zeros(())
-    for term, field in WEIGHT_OF_TERM.items():
+    for term in TERMS:
         gradients = term_gradients(Setup(ALL_ON), source, target, term)
-        wanted = wanted + getattr(ALL_ON, field) * torch.cat([g.flatten() for g in gradients.values()])
+        wanted = wanted + ALL_ON[f"lambda_{term}"] * torch.cat([g.flatten() for g in gradients.values()])
     without.iteration(source, target)
     together.iteration(source, target)
     a, b = without.gradients(), together.gradients()
@@ -354,10 +348,10 @@ def test_all_terms_together_add_their_weighted_gradients() -> None:
 
 def test_the_first_iteration_of_a_run_fills_the_memory_and_leaves_its_terms_out() -> None:
     source, target = batch_of(1), batch_of(2)
-    first, without = Setup(ALL_ON), Setup(dataclasses.replace(ALL_ON, stuff=0.0, instance=0.0, isia=0.0))
+    first, without = Setup(ALL_ON), Setup(ALL_ON | {f"lambda_{name}": 0.0 for name in CATEGORY})
     before = first.memory.stuff.count.clone()
-    losses = first.iteration(source, target, matching=False)
-    assert losses.keys() == {"seg", "adv", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
+    losses = first.iteration(source, target, step=0)
+    assert losses.keys() == {"seg", "adv_target", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
     without.iteration(source, target)
     assert (first.memory.stuff.count > before).any()
     for name, gradient in without.gradients().items():
@@ -365,21 +359,24 @@ def test_the_first_iteration_of_a_run_fills_the_memory_and_leaves_its_terms_out(
 
 
 def test_source_only_is_the_cross_entropy_alone() -> None:
-    setup, reference = Setup(ALL_ON), Setup(OFF)
+    setup, reference = Setup(OFF), Setup(OFF)
     source = batch_of(1)
-    counts = setup.memory.stuff.count.clone()
-    losses = setup.iteration(source, None)
+    losses = source_only(setup, source)
     up = upsample(reference.model(source["image"])[1], (32, 64))
     up.backward(segmentation.segmentation_loss(up.detach(), source["label"])[1])
-    assert losses.keys() == {"seg"} and torch.equal(setup.memory.stuff.count, counts)
+    assert losses.keys() == {"seg"}
     for name, gradient in reference.gradients().items():
         assert_gradient(setup.gradients()[name], gradient)
-    assert all(p.grad is None for p in setup.discriminators.parameters())
+
+
+def source_only(setup: Setup, source: Batch) -> dict[str, Tensor]:
+    method = SourceOnly(Context(setup.model, setup.split, config.resolve("step1", {"source_only": True})))
+    return method.iteration(source, None, lambda loss, player: loss.backward(), Step(1))
 
 
 def test_each_player_learns_from_its_own_losses_only() -> None:
     """The discriminators' gradients are those of their loss on detached maps, and they stay trainable."""
-    setup = Setup(dataclasses.replace(ALL_ON, same=0.0))
+    setup = Setup(ON_TARGET)
     source, target = batch_of(7), batch_of(8)
     _, maps = target_maps(setup, source, target)
     features_s, logits_s, features_t, logits_t = (tensor.detach() for tensor in maps)
@@ -402,8 +399,8 @@ def test_players_are_told_apart_and_come_in_order() -> None:
         seen.append(player)
         loss.backward()
 
-    setup = Setup(dataclasses.replace(ALL_ON, same=0.0))
-    setup.adaptation.iteration(batch_of(1), batch_of(2), backward)
+    setup = Setup(ON_TARGET)
+    setup.method.iteration(batch_of(1), batch_of(2), backward, Step(1))
     assert seen == ["segmenter", "segmenter", "discriminator", "discriminator"]
 
 
@@ -424,10 +421,10 @@ def test_label_maps_set_out_for_the_host_before_the_work_that_hides_the_way(monk
         loss.backward()
 
     monkeypatch.setattr(regions, "Sending", Noted)
-    setup = Setup(dataclasses.replace(ALL_ON, same=0.0))
+    setup = Setup(ON_TARGET)
     for name, discriminator in setup.discriminators.items():
         discriminator.register_forward_hook(lambda *_, name=name: seen.append(name))
-    setup.adaptation.iteration(batch_of(1), batch_of(2), backward)
+    setup.method.iteration(batch_of(1), batch_of(2), backward, Step(1))
     assert seen[:3] == ["sent", "segmenter", "arrived"]
     assert seen[3:8] == ["sent", "output", "feature", "arrived", "segmenter"]
 
@@ -446,17 +443,16 @@ class Casts(TorchDispatchMode):
 
 
 def test_autocast_casts_a_weight_once_for_both_domains() -> None:
-    setup = Setup(dataclasses.replace(ALL_ON, same=0.0), dtype=torch.float32)
-    setup.adaptation.amp_dtype = torch.bfloat16
+    setup = Setup(ON_TARGET, dtype=torch.float32)
     weights = [m.weight for net in (setup.model, setup.discriminators) for m in net.modules() if type(m) is nn.Conv2d]
     used = [weight for weight in weights if weight.requires_grad]
-    with Casts(used) as casts:
+    with Casts(used) as casts, torch.autocast("cpu", torch.bfloat16):
         setup.iteration(batch_of(1), batch_of(2))
     assert len(used) > 10 and set(casts.counts.values()) == {1}
 
 
 def test_ignored_pixels_everywhere_give_zero_and_no_nan() -> None:
-    setup = Setup(dataclasses.replace(OFF, pseudo_label=1.0))
+    setup = Setup(OFF | {"lambda_pseudo": 1.0})
     source, target = batch_of(1), batch_of(2)
     source["label"].fill_(255)
     target["label"].fill_(255)
@@ -468,7 +464,7 @@ def test_ignored_pixels_everywhere_give_zero_and_no_nan() -> None:
 def test_terms_that_are_all_off_leave_the_cross_entropy_alone() -> None:
     setup, reference = Setup(OFF), Setup(OFF)
     setup.iteration(batch_of(1), batch_of(2))
-    reference.iteration(batch_of(1), None)
+    source_only(reference, batch_of(1))
     for name, gradient in reference.gradients().items():
         assert torch.equal(setup.gradients()[name], gradient)
 
@@ -479,16 +475,22 @@ def test_domains_may_differ_in_size() -> None:
     assert all(torch.isfinite(value) for value in losses.values())
 
 
+def backward_outside_autocast(loss: Tensor, player: str) -> None:
+    with torch.autocast("cpu", enabled=False):
+        loss.backward()
+
+
 def test_bf16_autocast_agrees_within_its_precision_and_keeps_float32_losses() -> None:
     full, low = Setup(ALL_ON, dtype=torch.float32), Setup(ALL_ON, dtype=torch.float32)
-    low.adaptation.amp_dtype = torch.bfloat16
     source, target = batch_of(1), batch_of(2)
-    expected, losses = full.iteration(source, target), low.iteration(source, target)
+    expected = full.iteration(source, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = low.method.iteration(source, target, backward_outside_autocast, Step(1))
     assert losses.keys() == expected.keys()
     for name, value in losses.items():
         assert value.dtype == torch.float32
         # A pixel whose class changes moves the terms that count regions by more than rounding does.
-        tolerance = 0.15 if name in ("cls", "ins", "isia") else 0.03
+        tolerance = 0.15 if name in CATEGORY else 0.03
         assert value.item() == pytest.approx(expected[name].item(), rel=tolerance), name
     assert low.memory.stuff.entries.dtype == torch.float32
     assert all(torch.isfinite(gradient).all() for gradient in low.gradients().values())
@@ -536,8 +538,8 @@ def test_the_counter_sees_what_it_should() -> None:
 @pytest.mark.parametrize("forms", ["paper", "released"])
 @pytest.mark.parametrize("classes", [2, 19])
 def test_a_full_iteration_waits_for_the_device_at_most_four_times(classes: int, forms: str) -> None:
-    terms = dataclasses.replace(ALL_ON, aim_form=forms, isia_form=forms, absent_stuff=forms == "released")
-    setup = Setup(terms, classes, torch.float32)
+    options = ALL_ON | {"aim": forms, "isia": forms, "absent_stuff": forms == "released"}
+    setup = Setup(options, classes, torch.float32)
     g = torch.Generator().manual_seed(0)
     source, target = (
         {
@@ -554,8 +556,8 @@ def test_a_full_iteration_waits_for_the_device_at_most_four_times(classes: int, 
     assert transfer.host_copies - before + len(traffic.waits) <= 4, traffic.waits
 
 
-@pytest.mark.parametrize("terms", FORMS, ids=lambda t: f"{t.aim_form}-{t.isia_form}")
-def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(terms: Terms) -> None:
+@pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")
+def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(forms: Forms) -> None:
     """The worst case: every class present, ten instances and more of each thing class, a memory larger than the map."""
     classes, dim, height, width = 19, 256, 17, 33
     case = random_case(0, 1, classes, height, width, dim=dim)
@@ -569,7 +571,7 @@ def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(te
         ours.update(features.detach(), case.correct(), case.classify)
         [image] = pool_regions(features, LabelMaps(case.prediction), case.split)
         assert image.present.all() and image.is_instance.all()
-        losses = category_terms(image, ours, ours.centroids(), case.classify, terms)
+        losses = category_terms(image, ours, ours.centroids(), case.classify, forms)
         torch.stack(list(losses.values())).sum().backward()
     assert traffic.largest <= 2 * features.numel() * features.element_size()
 
@@ -602,7 +604,9 @@ def trainer_of(model: DeepLab, **options: Any) -> Trainer:
         **options,
     }
     domain = cast(Any, SimpleNamespace(table=TABLE))
-    return Trainer(config.resolve("step1", given), "step1", model.train(), Data(source=domain, target=domain))
+    resolved = config.resolve("step1", given)
+    method = build.method(resolved, "step1", model.train(), TABLE)
+    return Trainer(resolved, method, Data(source=domain, target=domain))
 
 
 def by_hand(
@@ -641,15 +645,15 @@ def test_twenty_steps_without_category_and_instance_terms_equal_a_loop_by_hand(l
     model = build_segmenter("tiny", CLASSES, width=0.25)
     start, reference = copy.deepcopy(model), copy.deepcopy(model).train()
     trainer = trainer_of(model, lambda_adv_target=lam, lambda_adv_feat=0.0)
-    D = copy.deepcopy(trainer.discriminators["output"])
+    D = copy.deepcopy(trainer.method.networks["output"])
     options = trainer.options
     batches = [(batch_of(i, 1), batch_of(100 + i, 1)) for i in range(20)]
     by_hand(reference, D, batches, options.num_steps, options.learning_rate, options.learning_rate_D, lam)
     feed = iter(batches)
-    for step in range(20):
-        trainer._iterate(step, cast(Any, feed))
-    assert trainer.memory is None
-    for network, expected in ((model, reference), (trainer.discriminators["output"], D)):
+    for _ in range(20):
+        trainer.step(feed)
+    assert trainer.steps == 20
+    for network, expected in ((model, reference), (trainer.method.networks["output"], D)):
         assert distance(network.parameters(), expected.parameters()) <= 1e-6
     for ours, statistics in zip(model.buffers(), reference.buffers()):
         torch.testing.assert_close(ours, statistics, rtol=1e-6, atol=1e-6)
@@ -661,10 +665,10 @@ def test_sub_iterations_sum_to_the_mean_of_their_gradients() -> None:
     model = build_segmenter("tiny", CLASSES, width=0.25)
     pairs = [(batch_of(i, 1), batch_of(10 + i, 1)) for i in range(2)]
     trainer = trainer_of(model, iter_size=2, bn="frozen")
-    reference = Adaptation(copy.deepcopy(model), copy.deepcopy(trainer.discriminators), None, trainer.adaptation.terms)
+    reference = copy.deepcopy(trainer.method)
     for source, target in pairs:
-        reference.iteration(source, target, lambda loss, player: (loss / 2).backward())
-    trainer._iterate(0, cast(Any, iter(pairs)))
+        reference.iteration(source, target, lambda loss, player: (loss / 2).backward(), Step(0))
+    trainer.step(pairs)
     for ours, expected in zip(model.parameters(), reference.segmenter.parameters()):
         if ours.requires_grad:
             assert ours.grad is not None and expected.grad is not None

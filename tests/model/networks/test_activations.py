@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.methods.bafft import Adaptation, Terms
+from model.methods.base import Step
 from model.networks.batchnorm import BN_MODES, set_training_mode
 from model.networks.deeplab import DeepLab, build_segmenter
+from model.terms.regions import ClassSplit
+from tests.methods import OFF, method_of
 
 
 def networks(backbone: str) -> tuple[DeepLab, DeepLab]:
@@ -24,7 +26,6 @@ def networks(backbone: str) -> tuple[DeepLab, DeepLab]:
 @pytest.mark.parametrize("bn", BN_MODES)
 @pytest.mark.parametrize("backbone", ["tiny", "resnet50", "vgg16", "mobilenet_v2"])
 def test_gradients_and_running_statistics_equal_the_plain_pass(backbone: str, bn: str) -> None:
-    terms = Terms(adversarial=0, feature_adversarial=0, stuff=0, instance=0, isia=0, pseudo_label=0.5, bn=bn)
     source, target = (
         {"image": torch.randint(256, (2, 3, 33, 40), dtype=torch.uint8), "label": torch.randint(3, (2, 33, 40))}
         for _ in range(2)
@@ -32,8 +33,8 @@ def test_gradients_and_running_statistics_equal_the_plain_pass(backbone: str, bn
     both = networks(backbone)
     for network in both:
         set_training_mode(network, bn)
-        adaptation = Adaptation(network, nn.ModuleDict(), None, terms)
-        adaptation.iteration(source, target, lambda loss, _: loss.backward())
+        method = method_of(network, ClassSplit(3, (0, 1, 2), ()), bn=bn, **(OFF | {"lambda_pseudo": 0.5}))
+        method.iteration(source, target, lambda loss, _: loss.backward(), Step(1))
     plain, again = both
     for (name, p), q in zip(plain.named_parameters(), again.parameters()):
         assert (p.grad is None) == (q.grad is None), name

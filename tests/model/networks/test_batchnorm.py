@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.methods.bafft import Adaptation, Terms
+from model.methods.bafft import Alignment
+from model.methods.base import Context, Method, Step
+from model.methods.source_only import SourceOnly
 from model.networks.batchnorm import BN_MODES, set_training_mode, statistics_kept
 from model.networks.deeplab import DeepLab, build_segmenter
+from model.terms.regions import ClassSplit
+from tests.methods import OFF, method_of
+from utils.options import config
 
 
 def network() -> DeepLab:
@@ -32,8 +37,12 @@ def batch(seed: int, batch_size: int = 2) -> dict[str, Tensor]:
 def after_one_iteration(bn: str, target: bool = True) -> dict[str, Tensor]:
     model = network()
     set_training_mode(model, bn)
-    adaptation = Adaptation(model, nn.ModuleDict(), None, Terms(bn=bn))
-    adaptation.iteration(batch(0), batch(1) if target else None, lambda loss, player: loss.backward())
+    split = ClassSplit(3, (0, 1, 2), ())
+    if target:
+        method: Method = method_of(model, split, Alignment, bn=bn, **OFF)
+    else:
+        method = SourceOnly(Context(model, split, config.resolve("step1", {"source_only": True, "bn": bn})))
+    method.iteration(batch(0), batch(1) if target else None, lambda loss, player: loss.backward(), Step(1))
     return statistics(model)
 
 

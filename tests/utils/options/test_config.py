@@ -13,7 +13,7 @@ import pytest
 from model.networks.batchnorm import BN_MODES
 from utils.options import config
 from utils.options.config import Options, flag, parse, resolve
-from utils.options.presets import METHODS, PRESETS
+from utils.options.presets import METHOD_OPTIONS, PRESETS
 from utils.system.errors import UserError
 
 STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
@@ -141,10 +141,10 @@ def test_log_dir_follows_a_given_snapshot_dir_whatever_its_name():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_OPTIONS)
 def test_a_method_sets_its_switches_over_any_preset(preset, stage, method):
     options = resolve(stage, {"preset": preset, "method": method})
-    assert {name: getattr(options, name) for name in METHODS[method][stage]} == METHODS[method][stage]
+    assert {name: getattr(options, name) for name in METHOD_OPTIONS[method][stage]} == METHOD_OPTIONS[method][stage]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

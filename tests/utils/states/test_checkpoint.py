@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_tensor(tmp_path):
 
 
 STATE: dict[str, Any] = {
-    "stage": "step1",
+    "method": "step1",
     "architecture": {"backbone": "tiny", "num_classes": 19},
     "optimizer": {"segmenter": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}},
     "options": {"input_size": (96, 64), "num_classes": None},
@@ -76,14 +76,32 @@ STATE: dict[str, Any] = {
 def test_a_state_reads_back_as_it_was(tmp_path):
     checkpoint.save(tmp_path / "last.pth", STATE)
     found = checkpoint.load(tmp_path / "last.pth", "step1", STATE["architecture"])
-    assert differences(found, {"format": "bafft", "version": 1, **STATE}) == []
+    assert differences(found, {"format": "bafft", "version": 2, **STATE}) == []
+
+
+def test_a_state_of_version_1_reads_in_the_names_of_version_2(tmp_path):
+    memory, weight = {"stuff": {"count": torch.ones(2)}}, torch.ones(3)
+    old = {
+        "stage": "step1",
+        **{name: value for name, value in STATE.items() if name != "method"},
+        "options": {"source_only": False, "input_size_target": (96, 64)},
+        "discriminators": {"output.layers.0.weight": weight, "feature.layers.0.weight": 2 * weight},
+        "memory": memory,
+    }
+    torch.save({"format": "bafft", "version": 1, **old}, tmp_path / "old.pth")
+    found = checkpoint.load(tmp_path / "old.pth", "step1", STATE["architecture"])
+    assert found["method"] == "step1" and found["input_size"] == (96, 64) and found["drawn"] == 0
+    networks = {"output": {"layers.0.weight": weight}, "feature": {"layers.0.weight": 2 * weight}}
+    assert differences(found["networks"], networks) == []
+    assert differences(found["state"], {"memory": memory}) == []
+    assert not found.keys() & {"stage", "discriminators", "memory"}
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"format": "bafft", **STATE, "stage": "step2"}, "a checkpoint of step2, expected one of step1"),
-        ({"format": "bafft", **{k: v for k, v in STATE.items() if k != "stage"}}, "a checkpoint of None"),
+        ({"format": "bafft", **STATE, "method": "step2"}, "a checkpoint of step2, expected one of step1"),
+        ({"format": "bafft", **{k: v for k, v in STATE.items() if k != "method"}}, "a checkpoint of None"),
         ({"format": "bafft", **STATE, "architecture": {"backbone": "tiny", "num_classes": 13}},
          "its network has num_classes 13, expected 19"),
         ({"format": "bafft", **STATE, "architecture": None}, "its network has backbone None, expected tiny"),

@@ -24,7 +24,7 @@ from utils.training.meter import Meter
 
 # Frozen BatchNorm, because batch statistics see one image in one case and two in the other.
 TRAIN = ("--bn", "frozen", "--learning-rate", "1e-4", "--random-mirror", "--random-scale", "--overwrite", "--cpu")
-TERMS = {"step1": {"seg", "adv", "adv_feat", "cls", "ins", "isia"}}
+TERMS = {"step1": {"seg", "adv_target", "adv_feat", "adv_cls", "adv_ins", "adv_cate"}}
 TERMS["step2"] = TERMS["step1"] | {"pseudo"}
 
 
@@ -39,7 +39,7 @@ def make_start(script: str, path: Path) -> None:
     for name, values in made["segmenter"].items():
         if name.startswith("layer6") and name.endswith("weight"):
             values.zero_()[..., 1:2, 1:2].normal_(0, 0.5, generator=random)
-    for buffer in made["memory"].values():
+    for buffer in made["state"]["memory"].values():
         buffer["entries"].uniform_(0, 2, generator=random)
         buffer["count"] += buffer["entries"].shape[1] + 1
     checkpoint.save(path, made)
@@ -57,16 +57,16 @@ def check_equal_but_for_rounding(script: str) -> None:
             assert both[name] == pytest.approx(alone[name], rel=1e-4), name
             assert alone[name] > 0, f"{name} takes no part"
     began, alone, both = checkpoint.read(f"{script}.pth"), state(one), state(two)
-    for part, tolerance in (("segmenter", 1e-3), ("discriminators", 0.05)):  # Adam enlarges the rounding of small ones
+    for part, tolerance in (("segmenter", 1e-3), ("networks", 0.05)):  # Adam enlarges the rounding of small ones
         for name, values in alone[part].items():
             moved = distance(values, began[part][name])
             assert moved > 0 or not name.startswith(("conv1.", "layers."))
             assert distance(values, both[part][name]) <= tolerance * moved, name
-    for kind, buffer in alone["memory"].items():
-        assert buffer["count"].tolist() == both["memory"][kind]["count"].tolist()
-        assert torch.allclose(buffer["entries"], both["memory"][kind]["entries"], rtol=1e-4, atol=1e-5)
-    assert (alone["memory"]["things"]["count"] > began["memory"]["things"]["count"]).any()
-    assert (alone["memory"]["stuff"]["count"] > began["memory"]["stuff"]["count"]).any()
+    for kind, buffer in alone["state"]["memory"].items():
+        assert buffer["count"].tolist() == both["state"]["memory"][kind]["count"].tolist()
+        assert torch.allclose(buffer["entries"], both["state"]["memory"][kind]["entries"], rtol=1e-4, atol=1e-5)
+    assert (alone["state"]["memory"]["things"]["count"] > began["state"]["memory"]["things"]["count"]).any()
+    assert (alone["state"]["memory"]["stuff"]["count"] > began["state"]["memory"]["stuff"]["count"]).any()
 
 
 def prediction_calls(root: str) -> list[Call]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from model.methods.bafft import Batch
+from model.methods.bafft import Alignment
+from model.methods.base import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils.options import config
+from utils.reporting.sinks import Console
 from utils.setup import build
 from utils.system.errors import UserError
 from utils.system.precision import Precision
-from utils.training import trainer as engine
+from utils.training import run as loop
+from utils.training.run import Run
 from utils.training.trainer import Data, Trainer
 
 
@@ -27,24 +29,24 @@ def trainer(benchmark_root, tmp_path):
         folder = ("--snapshot-dir", str(tmp_path / "run"), "--restore-from", "none")
         options, given, _ = config.parse(stage, [*TRAINING, *data, *folder, *arguments])
         table = build.classes(options)
-        target = None if options.source_only else build.target_data(options, table)
-        segmenter = build.segmenter(options, given, table)
-        return Trainer(options, stage, segmenter, Data(build.source_data(options, table), target))
+        target = build.target_data(options, table) if build.method_class(options, stage).uses_target else None
+        method = build.method(options, stage, build.segmenter(options, given, table), table)
+        return Trainer(options, method, Data(build.source_data(options, table), target))
 
     return make
 
 
 def test_optimisers_hold_every_trainable_parameter_once_at_its_rate(trainer):
     made = trainer("--learning-rate", "0.1", "--backbone-lr-mult", "3", "--learning-rate-D", "0.2", "--momentum", "0.5")
-    backbone, classifier = made.optimizer.param_groups
+    backbone, classifier = made.method.optimizers["segmenter"].param_groups
     assert (backbone["base_lr"], classifier["base_lr"]) == pytest.approx((0.3, 1.0))
-    held = [id(p) for group in made.optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in made.segmenter.parameters() if p.requires_grad)
-    in_use = [p for p in made.segmenter.layer6.parameters() if p.requires_grad]
+    held = [id(p) for group in made.method.optimizers["segmenter"].param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in made.method.segmenter.parameters() if p.requires_grad)
+    in_use = [p for p in made.method.segmenter.layer6.parameters() if p.requires_grad]
     assert {id(p) for p in classifier["params"]} == {id(p) for p in in_use}
-    adam = made.optimizers["discriminator"].param_groups[0]
+    adam = made.method.optimizers["discriminator"].param_groups[0]
     assert (adam["base_lr"], adam["betas"]) == (0.2, (0.9, 0.99))
-    assert made.optimizer.defaults["momentum"] == 0.5
+    assert made.method.optimizers["segmenter"].defaults["momentum"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -59,15 +61,15 @@ def test_optimisers_hold_every_trainable_parameter_once_at_its_rate(trainer):
 )
 def test_only_what_a_term_needs_is_built(trainer, arguments, discriminators, memory):
     made = trainer(*arguments)
-    assert list(made.discriminators) == discriminators
-    assert (made.memory is not None) == memory
-    assert list(made.optimizers) == ["segmenter"] + ["discriminator"] * bool(discriminators)
+    assert list(made.method.networks) == ["segmenter", *discriminators]
+    assert ("memory" in made.method.state_dict()) == memory
+    assert list(made.method.optimizers) == ["segmenter"] + ["discriminator"] * bool(discriminators)
 
 
 def test_memory_has_the_slots_asked_for(trainer):
-    memory = trainer("--num-prototype", "3").memory
-    assert memory.stuff.entries.shape[:2] == (8, 3)
-    assert memory.things.entries.shape[:2] == (11, 30)
+    memory = trainer("--num-prototype", "3").method.state_dict()["memory"]
+    assert memory["stuff"]["entries"].shape[:2] == (8, 3)
+    assert memory["things"]["entries"].shape[:2] == (11, 30)
 
 
 def test_flags_reach_the_data(benchmark_root):
@@ -88,15 +90,17 @@ def test_channels_last_changes_rounding_alone(trainer):
     for argument in ("--channels-last", "--no-channels-last"):
         torch.manual_seed(0)
         made = trainer("--batch-size", "2", argument)
-        networks = (*made.segmenter.modules(), *made.discriminators.modules())
-        convs = [m for m in networks if isinstance(m, torch.nn.Conv2d) and m.weight[0, 0].numel() > 1]
+        convs = [
+            m for m in made.method.networks.modules() if isinstance(m, torch.nn.Conv2d) and m.weight[0, 0].numel() > 1
+        ]
         assert all(
             conv.weight.is_contiguous(memory_format=torch.channels_last) == (argument == "--channels-last")
             for conv in convs
         )
-        losses.append(made._iterate(1, iter([pair_of_batches()])))
-        weights.append([p.detach() for p in made.segmenter.parameters()])
-    assert losses[0].keys() == losses[1].keys() and "isia" in losses[0]
+        made.steps = 1
+        losses.append(made.step([pair_of_batches()]))
+        weights.append([p.detach() for p in made.method.segmenter.parameters()])
+    assert losses[0].keys() == losses[1].keys() and "adv_cate" in losses[0]
     for name, loss in losses[0].items():
         torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-6)
     for a, b in zip(*weights):
@@ -112,68 +116,76 @@ def pair_of_batches() -> tuple[Batch, Batch]:
 def test_a_run_can_be_resumed_with_another_memory_format(trainer):
     torch.manual_seed(0)
     before = trainer("--no-channels-last")
-    before._iterate(0, iter([pair_of_batches()]))
+    before.step([pair_of_batches()])
     state = copy.deepcopy(before.state_dict())
     torch.manual_seed(0)
     resumed = trainer("--channels-last")
     resumed.load_state_dict(state, Path("last.pth"))
     for made in (before, resumed):
-        made._iterate(1, iter([pair_of_batches()]))
-    networks = [(made.segmenter, *made.discriminators.values()) for made in (before, resumed)]
+        made.step([pair_of_batches()])
+    networks = [made.method.networks.values() for made in (before, resumed)]
     for ours, expected in zip(*networks):
         for p, q in zip(ours.parameters(), expected.parameters()):
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
-    for name, optimizer in resumed.optimizers.items():
+    for name, optimizer in resumed.method.optimizers.items():
         for p, held in optimizer.state.items():
             assert all(v.stride() == p.stride() for v in held.values() if v.shape == p.shape), name
 
 
 def test_skipped_steps_are_logged_by_player(trainer):
     made = trainer()
-    made.precision = Precision("fp16", made.device, {}, made.optimizers)
-    made.adaptation.terms = dataclasses.replace(made.adaptation.terms, segmentation=1e37)
-    made.meter.add(made._iterate(0, iter([pair_of_batches()])))
-    made.step = 1
-    record = made._record()
+    made.precision = Precision("fp16", made.device, {}, made.method.optimizers)
+    weights(made)["seg"] = 1e37
+    made.step([pair_of_batches()])
+    run = Run(made, "step1")
+    record = run._record()
     assert (record["skipped_segmenter"], record["skipped_discriminator"]) == (1, 0)
-    assert "skipped_segmenter 1" in made._line(record)
+    assert Console("step1", 10)._cells(record)["skipped_segmenter"] == "1"
+
+
+def weights(made: Trainer) -> dict[str, float]:
+    assert isinstance(made.method, Alignment)
+    return made.method.weights
 
 
 def test_a_first_step_that_is_left_out_leaves_weights_and_momentum_alone(trainer):
     made = trainer()
-    made.precision = Precision("fp16", made.device, {}, made.optimizers)
-    before = {name: p.clone() for name, p in made.segmenter.named_parameters()}
-    terms = made.adaptation.terms
+    made.precision = Precision("fp16", made.device, {}, made.method.optimizers)
+    before = {name: p.clone() for name, p in made.method.segmenter.named_parameters()}
     for step, weight in enumerate((1e37, 1.0, 1.0)):
-        made.adaptation.terms = dataclasses.replace(terms, segmentation=weight)
-        made._iterate(step, iter([pair_of_batches()]))
+        weights(made)["seg"] = weight
+        made.step([pair_of_batches()])
         if step == 0:
-            assert all(torch.equal(p, before[name]) for name, p in made.segmenter.named_parameters())
-            momenta = [state["momentum_buffer"] for state in made.optimizer.state.values()]
-            assert len(momenta) == sum(len(group["params"]) for group in made.optimizer.param_groups)
+            assert all(torch.equal(p, before[name]) for name, p in made.method.segmenter.named_parameters())
+            momenta = [state["momentum_buffer"] for state in made.method.optimizers["segmenter"].state.values()]
+            assert len(momenta) == sum(
+                len(group["params"]) for group in made.method.optimizers["segmenter"].param_groups
+            )
             assert not any(momentum.any() for momentum in momenta)
-    moved = [name for name, p in made.segmenter.named_parameters() if not torch.equal(p, before[name])]
-    assert made._finite() and "layer6.conv2d_list.0.weight" in moved
+    moved = [name for name, p in made.method.segmenter.named_parameters() if not torch.equal(p, before[name])]
+    made.meter.flush(3)  # the first step's loss is infinite
+    assert made.finite() and "layer6.conv2d_list.0.weight" in moved
 
 
 def test_a_run_that_only_skips_stops(trainer, monkeypatch):
-    monkeypatch.setattr(engine, "HOPELESS", 3)
+    monkeypatch.setattr(loop, "HOPELESS", 3)
     made = trainer()
-    made.precision = Precision("fp16", made.device, {}, made.optimizers)
+    made.precision = Precision("fp16", made.device, {}, made.method.optimizers)
     skipped = {"segmenter": 2, "discriminator": 1}
     monkeypatch.setattr(made.precision, "skipped", lambda: {k: torch.tensor(float(v)) for k, v in skipped.items()})
-    made.step = 2
+    run = Run(made, "step1")
+    made.steps = 2
     made.meter.add({"seg": torch.tensor(1.0)})
-    assert made._record()["skipped_segmenter"] == 2
-    made.step = 4
+    assert run._record()["skipped_segmenter"] == 2
+    made.steps = 4
     made.meter.add({"seg": torch.tensor(1.0)})
     with pytest.raises(UserError, match="step 4: the last 4 steps of the segmenter were all left out for an overflow"):
-        made._record()
+        run._record()
 
 
 def test_the_count_of_skipped_steps_is_part_of_the_state(trainer):
     made = trainer()
-    first, second = (Precision("fp16", made.device, {}, made.optimizers) for _ in range(2))
+    first, second = (Precision("fp16", made.device, {}, made.method.optimizers) for _ in range(2))
     first._skipped["segmenter"] += 3
     second.load_state_dict(first.state_dict())
     assert {name: int(count) for name, count in second.skipped().items()} == {"segmenter": 3, "discriminator": 0}
@@ -187,12 +199,13 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
     for arguments in ((), (option,)):
         torch.manual_seed(0)
         made.append(trainer("--batch-size", "2", *arguments))
-        losses.append(made[-1]._iterate(1, iter([pair_of_batches()])))
+        made[-1].steps = 1
+        losses.append(made[-1].step([pair_of_batches()]))
     plain, ours = made
-    assert (ours.segmenter._compiled_call_impl is not None) == (option == "--compile")
-    assert ours.segmenter.checkpoint_activations == (option == "--checkpoint-activations")
+    assert (ours.method.segmenter._compiled_call_impl is not None) == (option == "--compile")
+    assert ours.method.segmenter.checkpoint_activations == (option == "--checkpoint-activations")
     for name, loss in losses[0].items():
         torch.testing.assert_close(losses[1][name], loss, rtol=1e-5, atol=1e-7)
-    assert plain.segmenter.state_dict().keys() == ours.segmenter.state_dict().keys()
-    for a, b in zip(plain.segmenter.state_dict().values(), ours.segmenter.state_dict().values()):
+    assert plain.method.segmenter.state_dict().keys() == ours.method.segmenter.state_dict().keys()
+    for a, b in zip(plain.method.segmenter.state_dict().values(), ours.method.segmenter.state_dict().values()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

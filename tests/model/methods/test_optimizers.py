@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from model.methods.optimizers import poly
 from utils.options import config
-from utils.training.optimizers import poly
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""The optimisers of both players and their rates, as in the paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.networks.deeplab import DeepLab
+
+
+def poly(step: int, options: Any) -> float:
+    """Factor on every learning rate: (1 - i/N)^power, rising linearly over the first `--warmup-steps`."""
+    factor = (1 - step / options.num_steps) ** options.power
+    return factor * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else factor
+
+
+def segmenter_optimizer(segmenter: DeepLab, options: Any) -> torch.optim.Optimizer:
+    """SGD over the backbone and, at ten times its rate, the classifier (paper)."""
+    backbone, classifier = segmenter.parameter_groups()
+    optimizer = torch.optim.SGD(
+        [
+            {"name": "backbone", "params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
+            {"name": "classifier", "params": classifier, "base_lr": options.learning_rate * 10},
+        ],
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    if options.momentum:  # a fused optimiser would go on with arbitrary memory after a first step left out
+        for parameter in backbone + classifier:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def discriminator_optimizer(discriminators: nn.Module, options: Any) -> torch.optim.Optimizer:
+    """Adam over all discriminators (paper)."""
+    return torch.optim.Adam(
+        [{"params": list(discriminators.parameters()), "base_lr": options.learning_rate_D}],
+        lr=options.learning_rate_D,
+        betas=(0.9, 0.99),
+        fused=True,
+    )

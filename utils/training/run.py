@@ -1,0 +1,291 @@
+"""A training run: the loop over a trainer's steps, with its folder, log, checkpoints, scores, and ends of all kinds."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.options import config
+from utils.options.flags import flag
+from utils.prediction.evaluation import evaluate
+from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoard
+from utils.setup import build
+from utils.states import checkpoint
+from utils.system import distributed, interrupt, lock
+from utils.system.errors import UserError
+from utils.system.files import check_can_write, remove_leftovers
+from utils.system.logs import logger, revision
+from utils.system.transfer import to_host
+from utils.training import faults
+from utils.training.finite import copied
+from utils.training.trainer import Trainer
+
+HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
+
+
+def train(trainer: Trainer, script: str) -> None:
+    """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped.
+
+    script: the one whose options are shown and compared. Raises Interrupted after a signal, once the step is finished
+    and saved.
+    """
+    run = Run(trainer, script)
+    alone = lock.held(run.folder) if distributed.is_main() else nullcontext()
+    with alone, interrupt.StopRequest() as stop:
+        run.loop(stop)
+
+
+class Run:
+    """What a trainer's loop keeps beside the trainer: the folder, the outputs, and what was logged and scored."""
+
+    def __init__(self, trainer: Trainer, script: str) -> None:
+        self.trainer, self.options, self.script = trainer, trainer.options, script
+        self.name = trainer.method.name
+        self.folder = Path(self.options.snapshot_dir)
+        self.best = -1.0
+        self.score_due = False  # of a checkpoint that was written but not yet scored
+        self.logged = 0  # step of the last line
+        self.only_skipped: dict[str, int] = {}  # steps of each player in a row that an overflow left out, by lines
+        self.kept: checkpoint.State | None = None  # state of the last step that is known to be good
+        self.log: JsonLines | None = None
+        self.sinks: list[Sink] = []  # of one process
+        if self.options.select_on_target_labels and trainer.data.test is None:
+            raise UserError(
+                f"--select-on-target-labels: no labels for split {self.options.set!r} of "
+                f"{self.options.data_dir_target}; expected some to select on: leave the flag out"
+            )
+
+    def loop(self, stop: interrupt.StopRequest) -> None:
+        trainer, options = self.trainer, self.options
+        if options.tensorboard:
+            TensorBoard.check()
+        if options.tensorboard and distributed.is_main():
+            check_can_write("--log-dir", Path(options.log_dir), folder=True)
+        here = self._resume()
+        with stop.at_once():
+            # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
+            if trainer.steps < self._last_step:
+                trainer.first_batches()
+            distributed.check_equal(lambda: self._inputs() | trainer.digests())
+        if distributed.is_main():
+            self._open_folder(keep=here)
+            self.log = JsonLines(self.folder / "log.jsonl", self._belongs if here else lambda _: False)
+            self.sinks = [self.log, Console(self.name, self._last_step, trainer.method.totals()), Pictures(self.folder)]
+            if options.tensorboard:
+                self.sinks.append(TensorBoard(Path(options.log_dir), trainer.steps))
+        trainer.method.set_training_mode()
+        if self.score_due:
+            self._score(stop)
+        trainer.meter.start(trainer.steps)
+        self._keep()
+        bar = tqdm(range(trainer.steps, self._last_step), desc=self.name, disable=distributed.no_bar(), leave=False)
+        for _ in bar:
+            trainer.step()
+            signal = distributed.largest(stop.number or 0)  # for all processes the same, or they would part
+            save = trainer.steps == self._last_step or trainer.steps % options.save_pred_every == 0
+            report = save or trainer.steps % options.log_every == 0
+            # Not after each step, which would wait for a GPU: what is broken stays so until then.
+            look = report or signal
+            if look and not trainer.finite():
+                assert self.kept is not None
+                raise faults.find(trainer, self.kept, self.folder)
+            if report:
+                self._tell(self._record())
+            if save:
+                self._save(stop, score=not signal)
+            elif signal:
+                self._write_last()
+            if signal:
+                raise interrupt.Interrupted(signal, self._resumable())
+            if look:
+                self._keep()
+        for sink in self.sinks:
+            sink.close()
+        logger.info("%s done: %s", self.name, self.folder / "last.pth")
+        if options.deterministic:
+            logger.info("sha256 of its content: %s", checkpoint.digest(self.state_dict()))
+
+    @property
+    def _last_step(self) -> int:
+        return self.options.num_steps_stop or 0
+
+    # The beginning.
+
+    def _resume(self) -> bool:
+        """Load the run of `--continue-train`, if any: True if it goes on in its own folder.
+
+        Raises UserError if another run would be written over, or if nothing is left to do and to write.
+        """
+        path, last = build.resumed_from(self.options), self.folder / "last.pth"
+        here = path is not None and path.resolve().parent == self.folder.resolve()
+        if last.exists() and not here and not self.options.overwrite:
+            raise UserError(
+                f"--snapshot-dir: {last} is there from an earlier run; expected a new folder: add --continue-train to "
+                f"resume it, --overwrite to replace it, or choose another --snapshot-dir"
+            )
+        if path is not None:
+            method = self.trainer.method
+            architecture = method.segmenter.architecture if "segmenter" in method.networks else {}
+            state = checkpoint.load(path, self.name, architecture)
+            self.load_state_dict(state, path)
+            if self.trainer.steps >= self._last_step and path.resolve() != last.resolve():
+                raise UserError(
+                    f"--continue-train: {path} is at step {self.trainer.steps}, expected one before step "
+                    f"{self._last_step}, where this run stops; give a later --num-steps-stop, or load only its weights "
+                    f"with --restore-from"
+                )
+            logger.info("continued from %s at step %d", path, self.trainer.steps)
+            for line in config.changes(state.get("options", {}), self.options, self.script):
+                logger.info("changed since that checkpoint: %s", line)
+        return here
+
+    def _inputs(self) -> dict[str, Any]:
+        """What every process must have been given alike."""
+        data = self.trainer.data
+        options = {flag(name): value for name, value in self.options.as_dict().items()}
+        return options | {
+            "source images": data.source.names,
+            "target images": data.target.names if data.target else [],
+            "step": self.trainer.steps,
+        }
+
+    def _open_folder(self, keep: bool) -> None:
+        """Make the folder, without the checkpoints of another run, and note the configuration."""
+        remove_leftovers(self.folder)
+        if not keep:
+            named = [self.folder / name for name in ("last.pth", "best.pth", faults.NAME)]
+            for path in named + checkpoint.numbered(self.folder):
+                path.unlink(missing_ok=True)
+        config.save(self.options, self.folder)
+        self.trainer.data.skipped.list_in(self.folder, go_on=keep)
+        logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.trainer.device))
+        logger.info(
+            "options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.script)
+        )
+
+    def _belongs(self, record: dict[str, Any]) -> bool:
+        """Does a line of the log belong to the state that was loaded?"""
+        again = self.score_due and record["step"] == self.trainer.steps and "miou" in record
+        return record["step"] <= self.trainer.steps and not again
+
+    # What is logged.
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.record(record)
+
+    def _record(self) -> dict[str, Any]:
+        """What is logged: means of every term since the last line, rates, and the method's counts."""
+        trainer = self.trainer
+        for reasons in distributed.objects(trainer.data.skipped.reasons):
+            trainer.data.skipped.add(reasons)
+        steps = trainer.steps - self.logged
+        self.logged = trainer.steps
+        losses, rates = trainer.meter.flush(trainer.steps)
+        record: dict[str, Any] = {"step": trainer.steps, **losses}
+        for player, optimizer in trainer.method.optimizers.items():
+            for group in optimizer.param_groups:
+                record[f"lr_{group.get('name', player)}"] = group["lr"]
+        for player, count in trainer.precision.skipped().items():
+            record[f"skipped_{player}"] = skipped = int(to_host(count))
+            self.only_skipped[player] = self.only_skipped.get(player, 0) + steps if skipped == steps else 0
+            if self.only_skipped[player] >= HOPELESS:
+                raise UserError(
+                    f"step {trainer.steps}: the last {self.only_skipped[player]} steps of the {player} were all left "
+                    f"out for an overflow, expected few; use --amp bf16 or off and --continue-train"
+                )
+        counts = trainer.method.counts()
+        if counts:
+            values = to_host(torch.stack([count.long() for count in counts.values()]))
+            record |= {name: int(value) for name, value in zip(counts, values, strict=True)}
+        return record | rates
+
+    # What is saved.
+
+    def _save(self, stop: interrupt.StopRequest, *, score: bool) -> None:
+        """Write last.pth, score the network if the target has labels, and keep the best on request.
+
+        score: False leaves that to the run that goes on.
+        """
+        distributed.check_equal(self.trainer.digests)
+        self.score_due = self.trainer.data.test is not None
+        self._write_last()
+        if self.score_due and score:
+            self._score(stop)
+
+    def _write_last(self) -> None:
+        if self.log is not None:
+            self.log.sync()
+        self._write("last.pth", self.state_dict())
+        if distributed.is_main():
+            checkpoint.keep_last(self.folder, self.trainer.steps, self.options.keep_last)
+
+    def _write(self, name: str, state: checkpoint.State) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.folder / name, state)
+
+    def _score(self, stop: interrupt.StopRequest) -> None:
+        """Score the network of last.pth, which is written anew, so that resuming knows of it.
+
+        A signal does not wait for the end: the run that goes on scores.
+        """
+        trainer, options = self.trainer, self.options
+        test, source = trainer.data.test, trainer.data.source
+        assert test is not None
+        try:
+            with stop.at_once():
+                scores = evaluate(
+                    trainer.method.segmenter,
+                    test,
+                    amp=options.amp,
+                    num_workers=options.num_workers,
+                    skipped=trainer.data.skipped,
+                )
+        except interrupt.Interrupted as error:
+            raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
+        main = test.table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
+        others = {name: scores.mean(ids) for name, ids in test.table.subsets.items()}
+        miou = others.pop(main)
+        record = {"step": trainer.steps, "miou": _number(miou), "classes": main}
+        record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
+        self._tell(record)
+        self.score_due = False
+        if options.select_on_target_labels and miou > self.best:
+            self.best = miou
+            self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
+        self._write_last()
+
+    def _resumable(self) -> str:
+        return (
+            f"step {self.trainer.steps} is saved in {self.folder / 'last.pth'}; to go on, repeat the command with "
+            f"--continue-train, without --overwrite or --restore-from"
+        )
+
+    def _keep(self) -> None:
+        self.kept = copied(self.state_dict(), self.kept)
+
+    def state_dict(self) -> checkpoint.State:
+        """The trainer's state and that of the loop. Of several processes all must call it."""
+        own = {"best": self.best, "score_due": self.score_due, "logged": self.logged}
+        return self.trainer.state_dict() | own
+
+    def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
+        """See `Trainer.load_state_dict`."""
+        self.trainer.load_state_dict(state, path)
+        self.best = state.get("best", -1.0)
+        self.score_due = state.get("score_due", False) and self.trainer.data.test is not None
+        self.logged = state.get("logged", self.trainer.steps)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,30 @@
+"""What the training scripts share: from a command line to a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils.options import config
+from utils.setup import build
+from utils.system import distributed, logs, machine
+from utils.training.run import train
+from utils.training.trainer import Data, Trainer
+
+
+def run(script: str, argv: Sequence[str] | None, description: str | None) -> None:
+    """Run the stage of a training script, "step1" or "step2"."""
+    options, given, _ = config.parse(script, argv, description=description)
+    distributed.start(options.cpu)
+    logs.setup()
+    machine.set_up(options)
+    classes = build.classes(options, training=True)
+    kind = build.method_class(options, script)
+    target = None
+    if kind.uses_target:
+        target = build.target_data(options, classes, pseudo_labels=kind.uses_target_labels)
+    data = Data(build.source_data(options, classes), target, build.test_data_if_any(options, given, classes))
+    build.check_files(options, data.skipped, data.source, data.target, data.test)
+    segmenter = build.segmenter(options, given, classes, needs_classifier=script != "step1")
+    options = build.with_architecture(options, segmenter)
+    method = build.method(options, script, segmenter, classes)
+    train(Trainer(options, method, data), script)
