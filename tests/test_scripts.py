@@ -597,8 +597,8 @@ def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stag
         options, given, _ = config.parse("evaluate", ["--preset", preset, "--restore-from", str(STEP1 / "last.pth")])
         with caplog.at_level("INFO", logger="bafft"):
             logging.getLogger("bafft").propagate = True
-            build.segmenter(options, given, CITYSCAPES)
-        assert options.backbone == "tiny"
+            segmenter = build.segmenter(options, given, CITYSCAPES)
+        assert build.with_architecture(options, segmenter).backbone == "tiny"
         records = dict.fromkeys(caplog.records)  # caplog may listen at this logger and at the root: one record, twice
         return [record.getMessage() for record in records if "taken over" in record.getMessage()]
 

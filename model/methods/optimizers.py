@@ -21,7 +21,7 @@ def segmenter_optimizer(segmenter: DeepLab, options: Any) -> torch.optim.Optimiz
     backbone, classifier = segmenter.parameter_groups()
     optimizer = torch.optim.SGD(
         [
-            {"name": "backbone", "params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
+            {"name": "segmenter", "params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
             {"name": "classifier", "params": classifier, "base_lr": options.learning_rate * 10},
         ],
         lr=options.learning_rate,

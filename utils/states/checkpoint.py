@@ -246,7 +246,7 @@ def _of_this_version(state: State) -> State:
         network, _, rest = name.partition(".")
         networks.setdefault(network, {})[rest] = value
     method = "source_only" if state["options"].get("source_only") else stage
-    given = {"drawn": 0, "input_size": state["options"].get("input_size_target")}  # there was no count at first
+    given = {"input_size": state["options"].get("input_size_target")}
     return given | state | {"method": method, "networks": networks, "state": {"memory": memory} if memory else {}}
 
 

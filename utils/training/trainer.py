@@ -212,7 +212,7 @@ class Trainer:
             for name, network in self.method.networks.items():
                 network.load_state_dict(networks[name])
             self.steps = state["step"]
-            self._began = (self.steps, state["drawn"])
+            self._began = (self.steps, state["drawn"]) if "drawn" in state else (0, 0)  # there was no count at first
             self._loaded = None
             self.meter.load_state_dict(state.get("meter", {}), self.device)
             states = [state["rng"], *state.get("rng_of_others", [])]

@@ -90,7 +90,7 @@ def test_a_state_of_version_1_reads_in_the_names_of_version_2(tmp_path):
     }
     torch.save({"format": "bafft", "version": 1, **old}, tmp_path / "old.pth")
     found = checkpoint.load(tmp_path / "old.pth", "step1", STATE["architecture"])
-    assert found["method"] == "step1" and found["input_size"] == (96, 64) and found["drawn"] == 0
+    assert found["method"] == "step1" and found["input_size"] == (96, 64)
     networks = {"output": {"layers.0.weight": weight}, "feature": {"layers.0.weight": 2 * weight}}
     assert differences(found["networks"], networks) == []
     assert differences(found["state"], {"memory": memory}) == []
