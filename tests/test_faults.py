@@ -23,6 +23,7 @@ from model.methods.bafft import Alignment
 from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
 from utils.states import checkpoint
 from utils.system import files, lock
+from utils.training import run as loop
 from utils.training import trainer as engine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ def test_a_signal_while_scoring_does_not_wait(run_folder, monkeypatch, capsys):
         pytest.fail("went on scoring")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "evaluate", evaluate)
+        patch.setattr(loop, "evaluate", evaluate)
         assert exit_code("step1", *SETTINGS) == 143
     assert "step 2 is saved in" in capsys.readouterr().err
     call("step1", *SETTINGS, "--continue-train")
@@ -209,7 +210,7 @@ def test_ctrl_c_in_a_terminal_prints_one_line_though_all_processes_get_it(run_fo
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "step1 2/100000" in line:
+        if re.search(r" step1 +2 ", line):
             os.killpg(process.pid, signal.SIGINT)
             break
     _, said = process.communicate(timeout=200)
@@ -377,7 +378,7 @@ def test_scratch_folders_of_killed_processes_go_when_the_folder_is_next_written(
 
 
 def test_the_exit_code_of_a_stop_before_anything_was_written(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(engine.Trainer, "_resume", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(loop.Run, "_resume", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert exit_code("step1") == 143
     assert capsys.readouterr().err == "SIGTERM: stopped; no file is left half-written\n"
     assert not STEP1.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def begin(folder, *arguments: str, stage: str = "step1", step: int = 0) -> dict:
 
 def test_only_options_that_change_the_run_differ_from_its_preset():
     options = config.parse("step1", ["--preset", "builtin", "--overwrite", "--num-steps", "60", "--cpu"])[0]
-    options.stride_style = "caffe"  # "auto" is resolved when the network is built
+    options = replace(options, stride_style="caffe")  # "auto" is resolved when the network is built
     assert notes.differing_options(options, "step1") == {"--num-steps": 60, "--cpu": True}
     stopped = config.parse("step1", ["--preset", "builtin", "--num-steps", "60", "--num-steps-stop", "40"])[0]
     assert notes.differing_options(stopped, "step1") == {"--num-steps": 60, "--num-steps-stop": 40}

@@ -233,7 +233,7 @@ def test_describing_and_loading_read_a_file_once(tmp_path: Path, monkeypatch: py
     model = small()
     state = state_of(model)
     path = tmp_path / "last.pth"
-    own = {"stage": "step1", "architecture": model.architecture, "segmenter": state, "optimizer": {}}
+    own = {"method": "step1", "architecture": model.architecture, "segmenter": state, "optimizer": {}}
     checkpoint.save(path, own)
     reads: list[Any] = []
     real = torch.load

@@ -13,7 +13,7 @@ from model.methods.bafft import Alignment
 from model.methods.base import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils.options import config
-from utils.reporting.sinks import Console
+from utils.reporting import tables
 from utils.setup import build
 from utils.system.errors import UserError
 from utils.system.precision import Precision
@@ -140,7 +140,7 @@ def test_skipped_steps_are_logged_by_player(trainer):
     run = Run(made, "step1")
     record = run._record()
     assert (record["skipped_segmenter"], record["skipped_discriminator"]) == (1, 0)
-    assert Console("step1", 10)._cells(record)["skipped_segmenter"] == "1"
+    assert tables.cells(record)["skipped_segmenter"] == "1"
 
 
 def weights(made: Trainer) -> dict[str, float]:
