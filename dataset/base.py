@@ -57,6 +57,19 @@ log = logging.getLogger("bafft")
 
 ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
 
+OF_LABELS = (
+    "gtFine",
+    "gtCoarse",
+    "gt",
+    "label",
+    "labels",
+    "annotations",
+    "ann_dir",
+    "mask",
+    "masks",
+    "SegmentationClass",
+)
+"""Usual names of folders of labels, in which no images are looked for."""
 BINARY_SAMPLE = 64
 """Labels that are looked at before they are taken for masks of 0 and 255."""
 
@@ -585,9 +598,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return [name for name, reason in reasons.items() if reason is None]
 
     def _images_below(self, folder: Path) -> list[str]:
-        """Sorted names of all image files below a folder, without the labels in it if it is the root."""
-        labels = tuple(f"{label}/" for label in self.label_folders) if folder == self.root else ()
-        return [name for name in image_names(folder) if not name.startswith(labels)]
+        """Sorted names of all image files below a folder; if it is the root, without those in folders of labels."""
+        names = image_names(folder)
+        if folder != self.root:
+            return names
+        labels = {folder.lower() for folder in (*OF_LABELS, *self.label_folders)}
+        return [name for name in names if labels.isdisjoint(name.lower().split("/")[:-1])]
 
     def _passed_over(self) -> str:
         """For a message: an image file below the root that is none of the data set's, and why; empty without one."""

@@ -66,7 +66,7 @@ def test_splits_below_the_folder_of_images(root):
 
 def test_folders_of_other_names_are_given_apart(root):
     save(root, "img_dir/train/1.png", "ann_dir/train/1.png", "img_dir/val/2.png")
-    with pytest.raises(UserError, match=r"ann_dir/train/1\.png was passed over|img_dir/train/1\.png was passed over"):
+    with pytest.raises(UserError, match=r"; img_dir/train/1\.png was passed over: does not lie in images"):
         Folder(root, table=CITYSCAPES)
     data = Folder(root / "img_dir", label_root=root / "ann_dir", table=CITYSCAPES)
     assert data.names == ["train/1.png"] and data.label_path("train/1.png") == root / "ann_dir/train/1.png"
@@ -74,6 +74,11 @@ def test_folders_of_other_names_are_given_apart(root):
     for line in ("img_dir/train/1.png ann_dir/train/1.png", "img_dir/train/1.png,ann_dir/train/1.png"):
         apart = Folder(root / "img_dir", listed(root, line), label_root=root / "ann_dir", table=CITYSCAPES)
         assert apart.names == ["train/1.png"]
+
+
+def test_labels_are_not_taken_for_images_of_a_flat_target(root):
+    save(root, "a/frames/1.png", "2.png", "labels/2.png", "a/gtFine/1.png", "Masks/1.png")
+    assert Folder(root, table=CITYSCAPES, labels=False).names == ["2.png", "a/frames/1.png"]
 
 
 def test_images_of_several_sizes_come_in_one(root):
