@@ -300,7 +300,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
         Raises UserError when the label cannot be read.
         """
-        label, _ = self._stored(self.label_file(name), self._label_kind, self._read_train_ids)
+        path = self.label_file(name)
+        label, _ = self._stored(path, self._kind_of(path), self._read_train_ids)
         return np.bincount(label.ravel(), minlength=256)
 
     def known_ids(self) -> npt.NDArray[np.bool_]:
@@ -455,8 +456,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         paths = [self.label_file(name) for name in self.names if self._has_label(name)]
         if paths:
             size = _area(self._label_size, paths)
-            wanted += [Wanted(path, self._label_kind, size) for path in paths]
+            wanted += [Wanted(path, self._kind_of(path), size) for path in paths]
         return wanted
+
+    def _kind_of(self, label: Path) -> str:
+        """What a label in the cache depends on beside its content, such as a name that says which ids it holds."""
+        encoding = None if self.pseudo_label_dir is not None else self.encoding(label, self.table)
+        return self._label_kind if encoding is None else f"{self._label_kind}, {encoding.what}"
 
     def _stored(self, path: Path, kind: str, read: Callable[[Path], Stored]) -> Stored:
         return read(path) if self.cache is None else self.cache.get(path, kind, read)
@@ -482,7 +488,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return (small if self.pseudo_label_dir else np.take(self._lookup, small)), label.shape[::-1]
 
     def _train_ids(self, name: str, native: Size) -> LabelMap:
-        label, size = self._stored(self.label_file(name), self._label_kind, self._read_train_ids)
+        path = self.label_file(name)
+        label, size = self._stored(path, self._kind_of(path), self._read_train_ids)
         if self.pseudo_label_dir is None:
             self.refuse_other_size(name, size, native)
         return label

@@ -103,6 +103,19 @@ def test_samples_are_the_same_cold_and_warm(root, folder, decoded, augment, size
     assert len(entries(folder)) == 6
 
 
+def test_the_same_bytes_under_a_name_that_says_train_ids_are_other_labels(root, folder):
+    GTA5(root, cache=Cache(folder))[0]
+    expected = GTA5(root)[0]["label"]
+    for path in (root / "labels").iterdir():
+        ids = np.where(np.asarray(Image.open(path)) < 19, np.asarray(Image.open(path)), 255)
+        Image.fromarray(ids.astype(np.uint8)).save(path)
+    assert not torch.equal(GTA5(root, cache=Cache(folder))[0]["label"], torch.from_numpy(ids.astype(np.uint8)))
+    for path in list((root / "labels").iterdir()):
+        path.rename(path.with_stem(f"{path.stem}_labelTrainIds"))
+    data = GTA5(root, cache=Cache(folder))
+    assert torch.equal(data[0]["label"], GTA5(root)[0]["label"]) and not torch.equal(data[0]["label"], expected)
+
+
 def test_labels_for_evaluation_stay_native(root, folder, decoded):
     options: dict[str, Any] = {"size": SIZE, "label_size": "native"}
     expected = samples(GTA5(root, **options))
