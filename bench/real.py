@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -169,6 +170,17 @@ def weights(category: str) -> Arguments:
     return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
 
 
+# What is taken from `--method plus`, or given to it, in the arms that try its parts.
+PLUS_VARIANTS: dict[str, Arguments] = {
+    "without masked consistency": ("--lambda-masked", "0"),
+    "without class mixing": ("--no-class-mixing",),
+    "without rare-class sampling": ("--rare-class-temperature", "0"),
+    "without jitter and blur": ("--strong-jitter", "0", "--strong-blur", "0"),
+    "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
+    "with the paper's terms": weights("0.01"),
+}
+
+
 def image_level(level: str) -> Arguments:
     return () if level == "none" else ("--image-level", level)
 
@@ -185,6 +197,10 @@ class Arms:
             self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
             self._paper(level, tail, words)
+            self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
+        for title, options in PLUS_VARIANTS.items():
+            name = f"plus_lab_{re.sub(r'[^a-z]+', '_', title)}"
+            self._add(name, f"plus, `lab`, {title}", self._plus(name, "lab", options))
 
     def _add(self, name: str, title: str, last: Stage) -> None:
         self.titles[name], self.stages[name] = title, last
@@ -208,6 +224,10 @@ class Arms:
         self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
         title = f"the paper's stage 1 and 2{words}"
         self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
+
+    def _plus(self, name: str, level: str, options: Arguments = ()) -> Stage:
+        options = ("--method", "plus", *options, *image_level(level))
+        return Stage(name, STEP2, self.schedule.start, self.schedule.total, options, self._start(level))
 
     def _stopped(self, name: str, level: str, options: Arguments) -> Stage:
         """Stage 1 as stage 2 takes it."""
