@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    options = build.with_input_size(options, given)
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
     folder = Path(options.ssl_target_dir)

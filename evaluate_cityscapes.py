@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    options = build.with_input_size(options, given)
     if options.json and distributed.is_main():
         check_can_write("--json", Path(options.json))
     classes = build.classes(options)

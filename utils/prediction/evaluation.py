@@ -71,22 +71,32 @@ class Variants:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
-    def maps(self, segmenter: DeepLab, images: Tensor) -> list[Tensor]:
-        """Logits [B, C, h, w] where there is one version, else soft-max maps, one a scale; float32."""
-        if self == Variants():
+
+@torch.inference_mode()
+def maps(segmenter: DeepLab, images: Tensor, variants: Variants = Variants(), amp: str = "off") -> list[Tensor]:
+    """What a segmenter predicts for a batch, in eval mode; each layer is then put back into its own mode.
+
+    images: uint8 RGB [B, 3, H, W] on the segmenter's device. Returns float32 maps [B, C, h, w]: the logits if there is
+    one version of the images, else soft-max maps, one per scale. `best_class(maps, (height, width))` is the label map
+    at the size that is wanted.
+    """
+    dtype = AMP_DTYPES[amp]
+    with evaluating(segmenter), torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        if variants == Variants():
             return [segmenter(images)[1].float()]
-        found = []
-        for scale in self.scales:
-            scaled = images
-            if scale != 1:
-                size = [round(side * scale) for side in images.shape[2:]]
-                scaled = F.interpolate(segmenter.normalise(images), size=size, mode="bilinear", antialias=True)
-            probabilities = segmenter(scaled)[1].float().softmax(1)
-            if self.flip:
-                mirrored = segmenter(scaled.flip(3))[1].float().softmax(1).flip(3)
-                probabilities = (probabilities + mirrored) / 2
-            found.append(probabilities)
-        return found
+        return [_mean_over_mirrored(segmenter, images, scale, variants.flip) for scale in variants.scales]
+
+
+def _mean_over_mirrored(segmenter: DeepLab, images: Tensor, scale: float, flip: bool) -> Tensor:
+    """Soft-max maps of the images at a scale; with `flip`, the mean of these and of the mirrored images' ones."""
+    scaled = images
+    if scale != 1:
+        size = [round(side * scale) for side in images.shape[2:]]
+        scaled = F.interpolate(segmenter.normalise(images), size=size, mode="bilinear", antialias=True)
+    probabilities = segmenter(scaled)[1].float().softmax(1)
+    if not flip:
+        return probabilities
+    return (probabilities + segmenter(scaled.flip(3))[1].float().softmax(1).flip(3)) / 2
 
 
 @torch.inference_mode()
@@ -102,39 +112,34 @@ def predict(
     desc: str = "predict",
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-    """Every sample in turn, or those of `indices`, without its image, and its maps [1, C, h, w] (`Variants.maps`), in
-    eval mode; each layer is then put back into its own mode.
+    """Every sample in turn, or those of `indices`, without its image, and its `maps` [1, C, h, w].
 
-    Of a data set with `skip_bad`, bad images are left out and named to `skipped`; UserError where all are bad. Several
-    processes (`utils.system.distributed`) call this together, each with `indices` of its own.
+    With `skip_bad` in the data set, bad images are left out and reported to `skipped`; raises UserError if no image is
+    good. Several processes (`utils.system.distributed`) call this together, each with `indices` of its own.
     """
     device = segmenter.input_mean.device
-    dtype = AMP_DTYPES[amp]
     chosen = range(len(dataset)) if indices is None else indices
     numbers = iter(chosen)
     batches = in_order(dataset, num_workers, device.type == "cuda", batch_size, chosen)
     found = False
     bad = Skipped() if skipped is None else skipped
     reasons: list[tuple[int, str]] = []
-    with evaluating(segmenter):
-        with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
-            for group, images in shielded(batches):
-                new = [(n, sample["skipped"]) for sample, n in zip(group, numbers) if "skipped" in sample]
-                reasons += new
-                if distributed.size() == 1:
-                    bad.add(reason for _, reason in new)
-                if images is not None:
-                    images = images.to(device, non_blocking=True)
-                    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                        maps = variants.maps(segmenter, images)
-                    found = True
-                for number, sample in enumerate(sample for sample in group if "skipped" not in sample):
-                    yield sample, [m[number : number + 1] for m in maps]
-                bar.update(len(group))
-        everywhere = distributed.objects((found, reasons))
-        bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
-        if bad.reasons and not any(found for found, _ in everywhere):
-            raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
+    with tqdm(total=len(chosen), desc=desc, disable=distributed.no_bar(), leave=False) as bar:
+        for group, images in shielded(batches):
+            new = [(n, sample["skipped"]) for sample, n in zip(group, numbers) if "skipped" in sample]
+            reasons += new
+            if distributed.size() == 1:
+                bad.add(reason for _, reason in new)
+            if images is not None:
+                predicted = maps(segmenter, images.to(device, non_blocking=True), variants, amp)
+                found = True
+            for number, sample in enumerate(sample for sample in group if "skipped" not in sample):
+                yield sample, [m[number : number + 1] for m in predicted]
+            bar.update(len(group))
+    everywhere = distributed.objects((found, reasons))
+    bad.add(reason for _, reason in sorted(chain(*(others for _, others in everywhere))))
+    if bad.reasons and not any(found for found, _ in everywhere):
+        raise UserError(f"{dataset.root}: none of the {len(dataset)} images can be read; {bad.reasons[-1]}")
 
 
 def evaluate(
@@ -161,7 +166,6 @@ def evaluate(
     own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
     with nullcontext() if save is None else staged(save) as masks:
         with Background() as background:
-            # `predict` is closed before the caller goes on, so that the network is back in its mode.
             for sample, maps in predict(
                 segmenter,
                 dataset,

@@ -25,10 +25,11 @@ from dataset.tables import load_classes
 from model import methods
 from model.methods.base import Context, Method
 from model.networks.batchnorm import count_batches_on_host
-from model.networks.deeplab import DeepLab, build_segmenter
+from model.networks.deeplab import DeepLab
 from model.terms.regions import ClassSplit
 from utils.options.config import Options
 from utils.options.flags import flag
+from utils.prediction import loading
 from utils.states.weights import describe_file, load_weights
 from utils.system import distributed
 from utils.system.errors import UserError, fault
@@ -38,7 +39,6 @@ from utils.system.skipped import Skipped
 HEADER_THREADS = 16
 BUILTIN_ROOT = Path("data/builtin")
 Module = TypeVar("Module", bound=nn.Module)
-ARCHITECTURE_OPTIONS = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization", "norm")
 
 
 def device(options: Options) -> torch.device:
@@ -279,12 +279,9 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
     """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: UserError for
     weights without a trained classifier, whose predictions would be noise.
 
-    What the weights want (stride style, normalisation) is followed unless it was asked for otherwise; a checkpoint of
-    this project brings its whole architecture, which is said where it is not the preset's, and an option that
-    contradicts it is an error. With `--continue-train` that checkpoint gives the
-    architecture, and the trainer loads the weights.
+    `loading.build` says whose architecture it has. With `--continue-train` that checkpoint gives the architecture, and
+    the trainer loads the weights.
     """
-    wanted = {name: getattr(options, name) for name in ARCHITECTURE_OPTIONS}
     resumed = resumed_from(options)
     path = str(resumed or options.restore_from)
     if needs_classifier and not resumed and path == "none":
@@ -292,31 +289,10 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
             "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
             "checkpoint of the stage before"
         )
-    if path == "none":
-        fitting = {"stride_style": "caffe", "normalization": "caffe"}
-    else:
+    if path != "none":
         _check_exists(path, resumed, needs_classifier)
-        info = describe_file(path)
-        fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
-        taken_over = []
-        for name, value in (info.architecture or {}).items():
-            if name not in ARCHITECTURE_OPTIONS:
-                continue
-            if wanted[name] not in ("auto", value):
-                if name in given:
-                    raise UserError(
-                        f"{flag(name)}: found {wanted[name]}, but {path} was trained with {value}; leave the option out"
-                    )
-                taken_over.append(f"{flag(name)} {value} (the preset has {wanted[name]})")
-            wanted[name] = value
-        if taken_over:
-            logger.info("taken over from %s: %s", path, ", ".join(taken_over))
-    for name, value in fitting.items():
-        wanted[name] = value if wanted[name] == "auto" else wanted[name]
-    try:
-        network = build_segmenter(num_classes=table.num_classes, **wanted)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    wanted = {name: getattr(options, name) for name in loading.ARCHITECTURE}
+    network = loading.build(None if path == "none" else path, table, wanted, given)
     if path == "none":
         logger.info("weights: random (--restore-from none)")
     elif not resumed:
@@ -333,7 +309,25 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
 
 def with_architecture(options: Options, network: DeepLab) -> Options:
     """The options with the architecture that the network was built with in the place of "auto" and of the preset's."""
-    return replace(options, **{name: network.architecture.get(name, "batchnorm") for name in ARCHITECTURE_OPTIONS})
+    return replace(options, **{name: network.architecture.get(name, "batchnorm") for name in loading.ARCHITECTURE})
+
+
+def with_input_size(options: Options, given: frozenset[str]) -> Options:
+    """The options of a script that predicts, with the input size that its checkpoint was trained with.
+
+    A size that the user gives holds, and the log says if the checkpoint's is another.
+    """
+    path = options.restore_from
+    trained = describe_file(path).input_size if Path(path).is_file() else None
+    own = options.input_size_target
+    if trained is None or trained == own:
+        return options
+    found, there = (",".join(map(str, size)) for size in (own, trained))
+    if "input_size_target" in given:
+        logger.info("attention: predicting at --input-size-target %s, but %s was trained at %s", found, path, there)
+        return options
+    logger.info("taken over from %s: --input-size-target %s (the preset has %s)", path, there, found)
+    return replace(options, input_size_target=trained)
 
 
 def resumed_from(options: Options) -> Path | None:

@@ -43,7 +43,7 @@ class FileInfo(NamedTuple):
 
     kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that
     suit the weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table,
-    where it holds one.
+    if it holds one; input_size: width and height of the target images that it was trained on, if it says so.
     """
 
     kind: str
@@ -51,6 +51,7 @@ class FileInfo(NamedTuple):
     stride_style: str
     architecture: dict[str, Any] | None
     classes: ClassTable | None = None
+    input_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ def describe_file(path: str | Path) -> FileInfo:
     Raises:
         UserError: the file cannot be read or holds no weights.
     """
-    architecture, table, network = _read(path, keep=True)
-    return _classify(network, architecture)._replace(classes=table)
+    own, network = _read(path, keep=True)
+    if own is None:
+        return _classify(network, None)
+    return _classify(network, own.architecture)._replace(classes=own.classes, input_size=own.input_size)
 
 
 def load_weights(
@@ -121,9 +124,9 @@ def load_weights(
             `not_restore_last`, a classifier of another class count, an incomplete one, or none where it is needed.
     """
     targets = {name: tensor for name, tensor in model.state_dict().items() if counts(name)}
-    architecture, _, network = _read(path, {name: tensor.shape for name, tensor in targets.items()})
-    info = _classify(network, architecture)
-    if architecture is None:
+    own, network = _read(path, {name: tensor.shape for name, tensor in targets.items()})
+    info = _classify(network, None if own is None else own.architecture)
+    if own is None:
         classes = int(model.architecture["num_classes"])
         network = with_classifier(network, model.feature_dim, classes, needed=needs_classifier)
     found = network.tensors
@@ -171,18 +174,38 @@ def _compare(
 # ---------------------------------------------------------------- reading
 
 
+class _Own(NamedTuple):
+    """What a checkpoint of this project says of its network."""
+
+    architecture: dict[str, Any]
+    classes: ClassTable | None
+    input_size: tuple[int, int] | None
+
+
 def _read(
     path: str | Path, shapes: Mapping[str, torch.Size] | None = None, *, keep: bool = False
-) -> tuple[dict[str, Any] | None, ClassTable | None, Network]:
-    """Architecture and class table of an own checkpoint, and the network in any file. keep: for the next reading."""
+) -> tuple[_Own | None, Network]:
+    """What a checkpoint of this project says, None for other files; and the network in the file. keep: for the next
+    reading."""
     content = checkpoint.read(path, keep=keep)
     if not isinstance(content, Mapping) or content.get("format") != checkpoint.FORMAT:
-        return None, None, find_network(content, path, shapes)
+        return None, find_network(content, path, shapes)
     architecture, table, state = (content.get(key) for key in ("architecture", "classes", "segmenter"))
     if not isinstance(architecture, dict) or not isinstance(state, Mapping):
         raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and counts(name)}
-    return architecture, None if table is None else parse_classes(table, f"{path}, class table"), Network(tensors)
+    classes = None if table is None else parse_classes(table, f"{path}, class table")
+    return _Own(architecture, classes, _input_size(content)), Network(tensors)
+
+
+def _input_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """That of the checkpoint; before version 2 it was only among the options."""
+    options = content.get("options")
+    size = content.get("input_size") or (options.get("input_size_target") if isinstance(options, Mapping) else None)
+    match size:
+        case [int(width), int(height)]:
+            return width, height
+    return None
 
 
 def _fits(value: Tensor, target: Tensor) -> bool:
