@@ -26,6 +26,7 @@ from model.networks.batchnorm import BN_MODES
 from model.networks.deeplab import NORMALIZATIONS
 from model.networks.norm import NORMS
 from model.terms.aim import AIM_FORMS
+from model.terms.image_level import IMAGE_LEVELS
 from model.terms.isia import ISIA_FORMS
 from utils.options import contradictions
 from utils.options.flags import flag
@@ -58,6 +59,14 @@ def _above(low: float) -> Check:
 
 def _fraction(value: float) -> str | None:
     return None if 0 <= value < 1 else "a number of at least 0 and below 1"
+
+
+def _share(value: float) -> str | None:
+    return None if 0 <= value <= 1 else "a number from 0 to 1"
+
+
+def _below_half(value: float) -> str | None:
+    return None if 0 <= value < 0.5 else "a number of at least 0 and below 0.5"
 
 
 def _seed(value: int) -> str | None:
@@ -194,6 +203,18 @@ class Options:
 
     # Terms
     source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
+    image_level: str = option(
+        "none",
+        "restyle source images as target images: by the moments of their CIELAB colours, or by low frequencies (FDA)",
+        TRAIN,
+        choices=IMAGE_LEVELS,
+    )
+    image_level_share: float = option(
+        1.0, "share of the source images that are restyled; the others stay as they are", TRAIN, check=_share
+    )
+    fda_beta: float = option(
+        0.01, "half side of FDA's window, as a share of the shorter side of the image", TRAIN, check=_below_half
+    )
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
     lambda_adv_target: float = option(0.001, "weight of the output-space adversarial term", TRAIN, check=_at_least(0))
     lambda_adv_feat: float = option(0.001, "weight of the feature-space adversarial term", TRAIN, check=_at_least(0))

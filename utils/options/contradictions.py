@@ -34,6 +34,11 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
     if options["source_only"]:
         for name in (name for name in _ADAPTATION if name in given and options[name]):
             yield f"--source-only trains without a target, and {flag(name)} is about one; leave one of them out"
+        if "image_level" in given and options["image_level"] != "none":
+            yield (
+                f"--source-only trains without a target, and --image-level {options['image_level']} takes the style "
+                "from one; leave one of them out, or restyle the images beforehand"
+            )
     if options["continue_train"] is not None:
         last = options["continue_train"] == "last"
         if last and options["overwrite"]:
@@ -46,6 +51,10 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield "--not-restore-last: --restore-from is none, so nothing is restored; leave the flag out"
     if "aim_beta" in given and options["aim"] != "released":
         yield f"--aim-beta acts under --aim released only, found --aim {options['aim']}; leave it out"
+    if "image_level_share" in given and options["image_level"] == "none":
+        yield "--image-level-share acts with --image-level lab or fda only, found none; leave it out"
+    if "fda_beta" in given and options["image_level"] != "fda":
+        yield f"--fda-beta acts under --image-level fda only, found --image-level {options['image_level']}; leave it out"
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
