@@ -198,7 +198,7 @@ LONG = "x" * 300
         (["--not-restore-last"], "--not-restore-last: --restore-from is none"),
         (["--source-only", "--image-level", "lab"], "--source-only trains without a target, and --image-level lab"),
         (["--image-level-share", "0.5"], "--image-level-share acts with --image-level lab or fda only, found none"),
-        (["--fda-beta", "0.05"], "--fda-beta acts under --image-level fda only, found --image-level none"),
+        (["--fda-beta", "0.05"], "--fda-beta acts under --image-level fda only, found none"),
         (["--image-level", "lab", "--fda-beta", "0.05"], "--fda-beta acts under --image-level fda only"),
         (["--image-level-share", "1.5"], "--image-level-share: found 1.5, expected a number from 0 to 1"),
         (["--fda-beta", "0.5"], "--fda-beta: found 0.5, expected a number of at least 0 and below 0.5"),

@@ -1,7 +1,7 @@
 """The paper's method: alignment of the target with the source (stage 1), and self-training beside it (stage 2).
 
 One iteration of either stage:
-    source: cross-entropy -> backward; update of the source memory
+    source: restyled if there is an image level; cross-entropy -> backward; update of the source memory
     target: the weighted sum of `terms` -> backward
     both:   the discriminators, on detached maps -> backward
 """
@@ -22,6 +22,7 @@ from model.networks.batchnorm import statistics_kept
 from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.terms.adversarial import discriminator_loss, segmenter_loss, shared_scores
 from model.terms.aim import aim_weights
+from model.terms.image_level import ImageLevel
 from model.terms.isia import isia, released_gap, released_same
 from model.terms.matching import instance_matching, nearest_distance, stuff_matching
 from model.terms.memory import SourceMemory, correct_labels, recognised
@@ -117,6 +118,7 @@ class Alignment(Method):
     Attributes:
         terms: those of the target's loss, in order.
         weights: of the source cross-entropy ("seg") and of every term, by name; a weight of 0 switches a term off.
+        image_level: restyles the source batch before anything else.
         memory: the source memory; None if no term needs it.
     """
 
@@ -128,6 +130,7 @@ class Alignment(Method):
         segmenter, options = context.segmenter, context.options
         names = ("seg", *(term.name for term in self.terms))
         self.weights: dict[str, float] = {name: getattr(options, f"lambda_{name}") for name in names}
+        self.image_level = ImageLevel(options.image_level, options.image_level_share, options.fda_beta)
         self.forms = Forms(options.aim, options.aim_beta, options.isia, options.absent_stuff)
         self.discriminators = nn.ModuleDict()
         width = options.discriminator_width
@@ -150,6 +153,7 @@ class Alignment(Method):
         """See `Method.iteration`. The target's "label" holds the pseudo-labels in stage 2."""
         assert target is not None
         bn = self.options.bn
+        source = source | {"image": self.image_level(source["image"], target["image"], step.generator())}
         with statistics_kept(self.segmenter, bn == "target"):
             features_s, logits_s = self.segmenter(source["image"])
         # Label maps set out for the host before the work that the device then does meanwhile.
@@ -226,7 +230,20 @@ class Alignment(Method):
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
         assert target is not None
-        return prediction_panels(self.segmenter, source, "source") | prediction_panels(self.segmenter, target, "target")
+        panels = prediction_panels(self.segmenter, source, "source") | prediction_panels(
+            self.segmenter, target, "target"
+        )
+        return panels | self._restyled_panels(source["image"], target["image"], step)
+
+    def _restyled_panels(self, source: Tensor, target: Tensor, step: Step) -> dict[str, Panel]:
+        """The first source image that is restyled in this step, if any, with its style and the result."""
+        styles = self.image_level.styles(len(source), len(target), step.generator())
+        results = self.image_level.restyle(source, target, styles)
+        for image, style, result in zip(source, styles, results, strict=True):
+            if style is not None:
+                pictures = {"source": image, "style": target[style], "result": result}
+                return {f"image level {name}": Panel("image", picture) for name, picture in pictures.items()}
+        return {}
 
 
 class SelfTraining(Alignment):

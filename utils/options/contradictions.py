@@ -54,7 +54,7 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
     if "image_level_share" in given and options["image_level"] == "none":
         yield "--image-level-share acts with --image-level lab or fda only, found none; leave it out"
     if "fda_beta" in given and options["image_level"] != "fda":
-        yield f"--fda-beta acts under --image-level fda only, found --image-level {options['image_level']}; leave it out"
+        yield f"--fda-beta acts under --image-level fda only, found {options['image_level']}; leave it out"
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
