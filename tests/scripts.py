@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 import compute_iou
 import evaluate_cityscapes
 import Generate_Pseudo_Label
+import restyle_source
 import train_step1
 import train_step2
 from utils.options import config
@@ -22,12 +23,14 @@ from utils.states import checkpoint
 from utils.training.meter import Meter
 
 TINY_SIZE = (96, 64)
-MAINS = {
+MAINS: dict[str, Callable[[list[str]], None]] = {
     "step1": train_step1.main,
     "step2": train_step2.main,
     "pseudo": Generate_Pseudo_Label.main,
     "evaluate": evaluate_cityscapes.main,
     "iou": compute_iou.main,
+    "restyle_train": lambda arguments: restyle_source.main(["train", *arguments]),
+    "restyle_apply": lambda arguments: restyle_source.main(["apply", *arguments]),
 }
 # Of the preset only what belongs to the task is left to it: the schedule is the demo's own affair.
 NETWORK = ("--preset", "builtin", "--input-size-target", "96,64", "--num-workers", "0")
@@ -36,12 +39,19 @@ TRAINING = (
     *("--input-size", "96,64", "--batch-size", "2", "--num-steps", "3", "--log-every", "1", "--warmup-steps", "0"),
     *("--num-prototype", "1"),
 )
+RESTYLE = ("--preset", "builtin", "--input-size", "96,64", "--num-workers", "0")
+RESTYLE_TRAIN = (
+    *(*RESTYLE, "--input-size-target", "96,64", "--num-steps", "3", "--log-every", "1"),
+    *("--crop", "64,32", "--generator-width", "0.05", "--discriminator-width", "0.05"),
+)
 COMMON: dict[str, Sequence[str]] = {
     "step1": (*TRAINING, "--restore-from", "none"),
     "step2": TRAINING,
     "pseudo": NETWORK,
     "evaluate": NETWORK,
     "iou": ("--preset", "builtin"),
+    "restyle_train": RESTYLE_TRAIN,
+    "restyle_apply": RESTYLE,
 }
 STEP1, STEP2 = Path("snapshots/builtin/step1"), Path("snapshots/builtin/step2")
 SOURCE, TARGET = Path("data/builtin/gta5_deeplab"), Path("data/builtin/Cityscapes")

@@ -38,6 +38,8 @@ from utils.system.interrupt import Interrupted, raised
 from utils.system.precision import AMP_DTYPES, apex_amp
 
 TRAIN = ("step1", "step2")
+RESTYLE = ("restyle_train", "restyle_apply")
+TRAINING = (*TRAIN, "restyle_train")
 NETWORK = (*TRAIN, "pseudo", "evaluate")
 ALL = (*NETWORK, "iou", "check")
 SOURCE = (*TRAIN, "check")
@@ -107,48 +109,62 @@ class Options:
     """Resolved options, which do not change. The flag of `input_size` is `--input-size`, and so on."""
 
     # Task and data
-    preset: str = option("gta5_to_cityscapes", "task; fills in all defaults, here shown for", choices=tuple(PRESETS))
+    preset: str = option(
+        "gta5_to_cityscapes", "task; fills in all defaults, here shown for", (*ALL, *RESTYLE), choices=tuple(PRESETS)
+    )
     method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
     source: str = option(
-        "gta5", f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}", SOURCE, check=_reader, metavar="READER"
+        "gta5",
+        f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}",
+        (*SOURCE, *RESTYLE),
+        check=_reader,
+        metavar="READER",
     )
-    target: str = option("cityscapes", "unlabelled domain, likewise", check=_reader, metavar="READER")
+    target: str = option(
+        "cityscapes", "unlabelled domain, likewise", (*ALL, "restyle_train"), check=_reader, metavar="READER"
+    )
     classes: str | None = option(
         None, "class table, YAML or info.json (default: that of the checkpoint, else of the data)", metavar="FILE"
     )
-    data_dir: str = option("data/gta5_deeplab", "root of the source data", SOURCE)
+    data_dir: str = option("data/gta5_deeplab", "root of the source data", (*SOURCE, *RESTYLE))
     data_dir_labels: str | None = option(
-        None, "root of the source labels where they lie apart from the images, as for restyled ones", SOURCE
+        None,
+        "root of the source labels where they lie apart from the images, as for restyled ones",
+        (*SOURCE, *RESTYLE),
     )
-    data_dir_target: str = option("data/Cityscapes", "root of the target data")
-    data_list: str | None = option(None, "list of source images, a name a line (default: the tree)", SOURCE)
-    data_list_target: str | None = option(None, "list of target images (default: the tree)", (*SOURCE, "pseudo"))
+    data_dir_target: str = option("data/Cityscapes", "root of the target data", (*ALL, "restyle_train"))
+    data_list: str | None = option(
+        None, "list of source images, a name a line (default: the tree)", (*SOURCE, *RESTYLE)
+    )
+    data_list_target: str | None = option(
+        None, "list of target images (default: the tree)", (*SOURCE, "pseudo", "restyle_train")
+    )
     data_list_target_test: str | None = option(
         None, "list of labelled target images to score (default: the tree)", (*SOURCE, "evaluate", "iou")
     )
     set: str = option("val", "split of the target data that is scored", (*SOURCE, "evaluate"))
-    input_size: tuple[int, int] = option((1280, 720), "source W,H", TRAIN, check=_size)
-    input_size_target: tuple[int, int] = option((1024, 512), "target W,H", NETWORK, check=_size)
+    input_size: tuple[int, int] = option((1280, 720), "source W,H", (*TRAIN, *RESTYLE), check=_size)
+    input_size_target: tuple[int, int] = option((1024, 512), "target W,H", (*NETWORK, "restyle_train"), check=_size)
     num_classes: int | None = option(
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
     ignore_label: int = option(255, "label value that is left out", check=_at_least(0))
-    random_mirror: bool = option(False, "mirror images at random", TRAIN)
+    random_mirror: bool = option(False, "mirror images at random", TRAINING)
     random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
     skip_bad_images: bool = option(
         False,
         "go on without images that are missing, corrupt, or of another size than their label",
-        (*NETWORK, "check"),
+        (*NETWORK, "check", *RESTYLE),
     )
     cache: str | None = option(
         None,
         "folder that keeps decoded, resized images for later epochs and runs, see data/README.md (default: none)",
-        NETWORK,
+        (*NETWORK, *RESTYLE),
         check=lambda value: None if value else "a folder",
     )
     num_workers: int = option(
-        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check"), check=_between(0, 512)
+        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check", *RESTYLE), check=_between(0, 512)
     )
 
     # Network
@@ -179,7 +195,7 @@ class Options:
     restore_from: str = option(
         "none",
         "checkpoint, of which the weights are taken; in stage 1 also pretrained weights, or 'none' for random",
-        NETWORK,
+        (*NETWORK, "restyle_apply"),
     )
     not_restore_last: bool = option(False, "leave the classifier of --restore-from out", ("step1",))
     norm: str = option(
@@ -198,8 +214,26 @@ class Options:
     sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
     discriminator_width: float = option(
-        1.0, "factor on the discriminators' channels, for small segmenters", TRAIN, check=_above(0)
+        1.0, "factor on the discriminators' channels, for small segmenters", TRAINING, check=_above(0)
     )
+
+    # Restyling
+    crop: tuple[int, int] = option(
+        (256, 256), "W,H of the random crops that CycleGAN learns from", ("restyle_train",), check=_size
+    )
+    generator_width: float = option(
+        1.0, "factor on the generators' channels, for small data and CPUs", ("restyle_train",), check=_above(0)
+    )
+    lambda_cycle: float = option(10.0, "weight of the cycle loss", ("restyle_train",), check=_at_least(0))
+    lambda_identity: float = option(5.0, "weight of the identity loss", ("restyle_train",), check=_at_least(0))
+    semantic: str | None = option(
+        None,
+        "trained segmenter that must see the same classes before and after restyling, as in CyCADA (default: none)",
+        ("restyle_train",),
+        metavar="CHECKPOINT",
+    )
+    lambda_semantic: float = option(1.0, "weight of that term", ("restyle_train",), check=_at_least(0))
+    out: str = option("data/restyled/{preset}", "folder for the restyled images", ("restyle_apply",))
 
     # Terms
     source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
@@ -233,15 +267,18 @@ class Options:
 
     # Schedule
     batch_size: int = option(
-        1, "images a pass; in training of each domain, in each process of torchrun", NETWORK, check=_between(1, 4096)
+        1,
+        "images a pass; in training of each domain, in each process of torchrun",
+        (*NETWORK, "restyle_train"),
+        check=_between(1, 4096),
     )
-    iter_size: int = option(1, "passes whose gradients are summed before a step", TRAIN, check=_at_least(1))
-    num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAIN, check=_at_least(1))
-    num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAIN, check=_at_least(1))
+    iter_size: int = option(1, "passes whose gradients are summed before a step", TRAINING, check=_at_least(1))
+    num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAINING, check=_at_least(1))
+    num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAINING, check=_at_least(1))
     learning_rate: float = option(
-        2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAIN, check=_above(0)
+        2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAINING, check=_above(0)
     )
-    learning_rate_D: float = option(1e-4, "of the discriminators", TRAIN, check=_above(0))
+    learning_rate_D: float = option(1e-4, "of the discriminators", TRAINING, check=_above(0))
     backbone_lr_mult: float = option(
         1.0, "factor on the backbone's rate (published code: about 3)", TRAIN, check=_above(0)
     )
@@ -249,43 +286,50 @@ class Options:
     weight_decay: float = option(5e-4, "of SGD", TRAIN, check=_at_least(0))
     power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
     warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
-    random_seed: int = option(1234, "seed of everything random", TRAIN, check=_seed)
-    channels_last: bool = option(True, "keep maps in memory pixel by pixel, which convolutions are faster on", NETWORK)
+    random_seed: int = option(1234, "seed of everything random", TRAINING, check=_seed)
+    channels_last: bool = option(
+        True, "keep maps in memory pixel by pixel, which convolutions are faster on", (*NETWORK, *RESTYLE)
+    )
     checkpoint_activations: bool = option(
         False, "compute the backbone's activations again in the backward pass: less memory, more time", TRAIN
     )
-    autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", NETWORK)
+    autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", (*NETWORK, *RESTYLE))
     compile: bool = option(False, "compile the segmenter with torch.compile: minutes at the start", TRAIN)
-    deterministic: bool = option(False, "no operation whose result varies between equal runs (slower)", TRAIN)
+    deterministic: bool = option(False, "no operation whose result varies between equal runs (slower)", TRAINING)
     amp: str = option(
-        "off", "mixed precision; apex is apex-O1, in training alone", NETWORK, choices=(*AMP_DTYPES, "apex")
+        "off",
+        "mixed precision; apex is apex-O1, in training alone",
+        (*NETWORK, *RESTYLE),
+        choices=(*AMP_DTYPES, "apex"),
     )
     tf32: bool = option(
         True,
         "let float32 convolutions round their inputs to TF32, as PyTorch does by default (GPUs since Ampere)",
-        NETWORK,
+        (*NETWORK, *RESTYLE),
     )
-    cpu: bool = option(False, "do not use a GPU", NETWORK)
+    cpu: bool = option(False, "do not use a GPU", (*NETWORK, *RESTYLE))
 
     # Files
     continue_train: str | None = option(
         None,
         "resume everything from CHECKPOINT, else from last.pth",
-        TRAIN,
+        TRAINING,
         metavar="CHECKPOINT",
         nargs="?",
         const="last",
     )
-    snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAIN)
-    overwrite: bool = option(False, "replace the run that is in --snapshot-dir", TRAIN)
-    save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAIN, check=_at_least(1))
+    snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAINING)
+    overwrite: bool = option(
+        False, "replace the run that is in --snapshot-dir, or the images in --out", (*TRAIN, *RESTYLE)
+    )
+    save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAINING, check=_at_least(1))
     keep_last: int = option(
-        2, "checkpoints kept under their step's number, with the newest; 0: none", TRAIN, check=_at_least(0)
+        2, "checkpoints kept under their step's number, with the newest; 0: none", TRAINING, check=_at_least(0)
     )
     select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
-    log_every: int = option(100, "steps between log lines", TRAIN, check=_at_least(1))
-    log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAIN)
-    tensorboard: bool = option(False, "write TensorBoard files", TRAIN)
+    log_every: int = option(100, "steps between log lines", TRAINING, check=_at_least(1))
+    log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAINING)
+    tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
     save_ids: str = option(
@@ -418,6 +462,8 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
         layers[1].pop("restore_from", None)
     if script not in TRAIN:
         layers[1].pop("batch_size", None)  # a preset's is for training
+    if script in RESTYLE:
+        layers.reverse()  # what a preset says about training is about a segmenter
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
     if "method" in given:
         layers.append(METHOD_OPTIONS.get(given["method"], {}).get(script, {}))
@@ -471,7 +517,7 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
             expected = "a number below 4294967296"
         if expected and script in item.metadata["on"]:
             raise UserError(f"{flag(item.name)}: found {str(value)[:40]}, expected {expected}")
-    if script in TRAIN and "num_steps_stop" in given and (stop or 0) > options.num_steps:
+    if script in TRAINING and "num_steps_stop" in given and (stop or 0) > options.num_steps:
         raise UserError(
             f"--num-steps-stop: found {stop}, expected at most --num-steps {options.num_steps}, over which the "
             f"learning rates are planned; raise --num-steps"
@@ -483,7 +529,7 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
     if options.compile and options.checkpoint_activations:
         raise UserError("--compile: expected without --checkpoint-activations: leave one of them out")
     if options.amp.startswith("apex"):
-        if script not in TRAIN:
+        if script not in TRAINING:
             raise UserError(f"--amp {options.amp} is for training alone; expected one of off, bf16, fp16")
         apex_amp()
     if options.amp not in ("off", "bf16") and options.cpu:

@@ -55,6 +55,8 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield "--image-level-share acts with --image-level lab or fda only, found none; leave it out"
     if "fda_beta" in given and options["image_level"] != "fda":
         yield f"--fda-beta acts under --image-level fda only, found {options['image_level']}; leave it out"
+    if "lambda_semantic" in given and options["semantic"] is None:
+        yield "--lambda-semantic acts with --semantic only; leave it out, or name a trained segmenter"
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "

@@ -97,8 +97,13 @@ def _trained_classes(options: Options, readers: list[type[SegmentationDataset]])
     return table
 
 
-def source_data(options: Options, table: ClassTable, *, check: bool = True) -> SegmentationDataset:
-    """Labelled training images. UserError where the source's own label ids mean other classes than the table's."""
+def source_data(
+    options: Options, table: ClassTable, *, labels: bool = True, augmented: bool = True, check: bool = True
+) -> SegmentationDataset:
+    """Training images of the source, and their labels unless `labels` is False.
+
+    UserError where the source's own label ids mean other classes than the table's.
+    """
     own = getattr(READERS[options.source], "table", None)
     if own is not None and table.label_ids is None and own.names[: table.num_classes] != table.names:
         raise UserError(
@@ -113,7 +118,8 @@ def source_data(options: Options, table: ClassTable, *, check: bool = True) -> S
         "data_list",
         label_root=options.data_dir_labels,
         size=options.input_size,
-        augment=_augment(options),
+        labels=labels,
+        augment=_augment(options) if augmented else None,
         seed=options.random_seed,
         check=check,
     )

@@ -19,6 +19,7 @@ from utils.system.errors import UserError
 STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
 SOURCE = (*STAGES, "check")
 ALL = (*NETWORK, "iou", "check")
+RESTYLE = ("restyle_train", "restyle_apply")
 # flag, a value, what it becomes, the scripts that take it: the flags of the published scripts that are kept.
 PUBLISHED = [
     ("--preset", "synthia_to_cityscapes", "synthia_to_cityscapes", ALL),
@@ -135,6 +136,24 @@ def test_stages_share_no_folder_and_find_each_other(preset):
     assert step1.log_dir == f"{step1.snapshot_dir}/tensorboard"
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_restyling_is_as_in_the_paper_of_cyclegan_whatever_the_preset_says_about_the_segmenter(preset):
+    train, apply = (resolve(script, {"preset": preset}) for script in RESTYLE)
+    assert (train.learning_rate, train.learning_rate_D, train.batch_size, train.random_mirror) == (2e-4, 2e-4, 1, True)
+    assert (train.lambda_cycle, train.lambda_identity, train.random_scale, train.random_jitter) == (10, 5, False, False)
+    assert train.num_steps == train.num_steps_stop
+    for size in (train.input_size, train.input_size_target):
+        assert train.crop[0] <= size[0] and train.crop[1] <= size[1]
+    assert apply.restore_from == f"{train.snapshot_dir}/last.pth"
+    assert train.snapshot_dir not in {resolve(stage, {"preset": preset}).snapshot_dir for stage in STAGES}
+    assert (apply.input_size, apply.num_workers) == (train.input_size, train.num_workers)
+
+
+def test_a_flag_of_restyling_overrides_its_defaults():
+    options = parse("restyle_train", ["--preset", "builtin", "--learning-rate", "1e-3", "--num-steps", "7"])[0]
+    assert (options.learning_rate, options.num_steps, options.num_steps_stop, options.crop) == (1e-3, 7, 7, (128, 128))
+
+
 def test_log_dir_follows_a_given_snapshot_dir_whatever_its_name():
     assert parse("step1", ["--snapshot-dir", "runs/{a}"])[0].log_dir == "runs/{a}/tensorboard"
 
@@ -222,7 +241,7 @@ def test_help_explains_every_mode_of_batchnorm():
 def test_every_option_has_help_and_a_script():
     for field in dataclasses.fields(Options):
         assert field.metadata["help"] and field.metadata["on"], field.name
-        assert set(field.metadata["on"]) <= set(ALL)
+        assert set(field.metadata["on"]) <= {*ALL, *RESTYLE}
     assert flag("learning_rate_D") == "--learning-rate-D"
 
 

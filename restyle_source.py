@@ -1,0 +1,63 @@
+"""Restyle the source images as target images by CycleGAN, before any segmenter is trained (the paper's image level).
+
+`train` learns from both domains' images, unpaired and without labels; `apply` writes the restyled source images, under
+the same names and at the same sizes, into a folder that takes the place of --data-dir. A stopped run of either goes on.
+
+Examples:
+  python restyle_source.py train                                      # GTA5 -> Cityscapes
+  python restyle_source.py train --semantic snapshots/gta5_to_cityscapes/source_only/last.pth   # keep classes in place
+  python restyle_source.py train --continue-train                     # resume from last.pth
+  python restyle_source.py apply                                      # -> data/restyled/gta5_to_cityscapes
+  python train_step1.py --data-dir data/restyled/gta5_to_cityscapes --data-dir-labels data/gta5_deeplab
+  torchrun --standalone --nproc-per-node 4 restyle_source.py train    # on four GPUs
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from utils.options import config
+from utils.setup import build, translation
+from utils.system import distributed, logs, machine
+from utils.system.errors import UserError
+from utils.system.logs import logger
+from utils.training.run import train as run
+from utils.training.trainer import Data, Trainer
+
+PARTS = ("train", "apply")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    part, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if part in ("-h", "--help"):
+        print(f"usage: restyle_source.py {{{','.join(PARTS)}}} [options], or {{{','.join(PARTS)}}} --help\n\n{__doc__}")
+        return
+    if part not in PARTS:
+        raise UserError(f"restyle_source.py: found {part!r}, expected one of {', '.join(PARTS)} first")
+    (train if part == "train" else apply)(rest)
+
+
+def train(argv: Sequence[str]) -> None:
+    options, _, _ = config.parse("restyle_train", argv, description=__doc__)
+    distributed.start(options.cpu)
+    logs.setup()
+    machine.set_up(options)
+    data = Data(*translation.both_domains(options))
+    build.check_files(options, data.skipped, data.source, data.target)
+    run(Trainer(options, translation.cyclegan(options), data), "restyle_train")
+
+
+def apply(argv: Sequence[str]) -> None:
+    options, _, _ = config.parse("restyle_apply", argv, description=__doc__)
+    distributed.start(options.cpu)
+    logs.setup()
+    machine.set_up(options)
+    images = translation.source_data(options, augmented=False)
+    generator = translation.generator(options)
+    translation.restyle_all(options, generator, images)
+    logger.info("restyled images in %s", options.out)
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,128 @@
+"""Restyled copies of a data set's images, in a folder that stands in for the data set's own."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset.augment import Size, resized
+from dataset.base import SegmentationDataset
+from model.networks.translation import Generator, to_pixels, to_range
+from utils.prediction.evaluation import in_order
+from utils.system import distributed
+from utils.system.background import Background
+from utils.system.errors import UserError
+from utils.system.files import make_folder, remove_leftovers, write_bytes, write_json
+from utils.system.interrupt import shielded
+from utils.system.precision import AMP_DTYPES
+from utils.system.skipped import Skipped
+from utils.system.transfer import to_host
+
+NOTE = "restyled.json"
+"""In the folder: what its images were made with."""
+JPEG_QUALITY = 95
+
+
+class RestyledFolder:
+    """The folder of the restyled images: every image at the place, and under the name, that it has in the data set.
+
+    identity: everything that the images depend on, as JSON. With the same one a stopped run goes on.
+    """
+
+    def __init__(self, folder: Path, images: SegmentationDataset, identity: dict[str, Any]) -> None:
+        self.folder, self.images, self.identity = folder, images, identity
+        self.paths = [self._place(images.image_path(name)) for name in images.names]
+
+    def _place(self, image: Path) -> Path:
+        """Raises UserError for a place outside of the folder, and for that of an image of the data set itself."""
+        with suppress(ValueError):
+            place = self.folder / image.relative_to(self.images.root)
+            if not place.resolve().is_relative_to(self.folder.resolve()):
+                raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
+            if place.exists() and image.exists() and place.samefile(image):
+                raise UserError(f"--out: {place} belongs to the data set, expected a folder apart from it")
+            return place
+        raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
+
+    def begin(self, *, overwrite: bool) -> None:
+        """Note the identity; of several processes one does.
+
+        Raises UserError if the folder holds images of another identity, unless it is to be overwritten.
+        """
+        note = self.folder / NOTE
+        before: Any = None
+        with suppress(OSError, ValueError):
+            before = json.loads(note.read_text(encoding="utf-8"))
+        there = [path for path in self.paths if path.exists()]
+        if before != json.loads(json.dumps(self.identity)) or overwrite:
+            if there and not overwrite:
+                raise UserError(
+                    f"--out: {there[0]} is there, made from other images, weights or options; expected a new folder, "
+                    f"or that of a stopped run: choose another --out, or add --overwrite to replace its images"
+                )
+            for path in there:
+                path.unlink()
+            make_folder(self.folder)
+            write_json(note, self.identity)
+        for parent in {path.parent for path in self.paths}:
+            make_folder(parent)
+            remove_leftovers(parent)
+
+    def missing(self) -> list[int]:
+        """The images of this process's share that are not there yet, by their numbers."""
+        return [number for number in distributed.share(range(len(self.paths))) if not self.paths[number].exists()]
+
+    def write(self, number: int, pixels: np.ndarray, size: Size) -> None:
+        """Save the restyled image [H, W, 3] uint8 at the native size of its original; whole or not at all."""
+        path, content = self.paths[number], io.BytesIO()
+        image = Image.fromarray(resized(pixels, size, Image.Resampling.BICUBIC))
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+        image.save(content, kind, **options)
+        write_bytes(path, content.getvalue())
+
+
+@torch.inference_mode()
+def restyle(generator: Generator, images: Tensor, amp: str = "off") -> Tensor:
+    """uint8 RGB images [B, 3, H, W] as the generator restyles them, in the same form."""
+    dtype = AMP_DTYPES[amp]
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        restyled = generator(to_range(images))
+    return to_pixels(restyled).round().clamp(0, 255).to(torch.uint8)
+
+
+def write_restyled(
+    generator: Generator,
+    folder: RestyledFolder,
+    numbers: Sequence[int],
+    *,
+    amp: str = "off",
+    num_workers: int = 0,
+    skipped: Skipped | None = None,
+) -> int:
+    """Restyle the images of these numbers one by one, and return how many were written; bad ones go to `skipped`."""
+    device = next(generator.parameters()).device
+    generator.eval()
+    written, bad = 0, Skipped() if skipped is None else skipped
+    loader = in_order(folder.images, num_workers, device.type == "cuda", 1, numbers)
+    with Background() as background, tqdm(total=len(numbers), desc="restyle", disable=distributed.no_bar()) as bar:
+        for number, ((sample,), image) in zip(numbers, shielded(loader), strict=True):
+            bar.update()
+            if image is None:
+                bad.add([sample["skipped"]])
+                continue
+            restyled = restyle(generator, image.to(device, non_blocking=True), amp)
+            pixels = to_host(restyled[0].permute(1, 2, 0).contiguous())
+            background.run(folder.write, number, pixels, sample["size"])
+            written += 1
+    return written

@@ -1,0 +1,131 @@
+"""From resolved options to what `restyle_source.py` works with: images without labels, CycleGAN, its generator."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dataset import READERS
+from dataset.base import SegmentationDataset
+from dataset.classes import CITYSCAPES, ClassTable
+from model.methods.cyclegan import CycleGAN
+from model.networks.deeplab import DeepLab
+from model.networks.translation import Generator
+from utils.options.config import Options, flag
+from utils.prediction.pseudo_labels import fingerprint
+from utils.prediction.restyling import RestyledFolder, write_restyled
+from utils.setup import build
+from utils.states import checkpoint
+from utils.states.weights import describe_file
+from utils.system import distributed, lock
+from utils.system.errors import UserError
+from utils.system.files import write_bytes
+from utils.system.logs import logger
+from utils.system.skipped import Skipped
+
+
+def source_data(options: Options, *, augmented: bool = True) -> SegmentationDataset:
+    """The source images; no label is read."""
+    return build.source_data(options, _table(options.source), labels=False, augmented=augmented)
+
+
+def both_domains(options: Options) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The images of source and target. UserError if a crop is larger than they are."""
+    for name in ("input_size", "input_size_target"):
+        size = getattr(options, name)
+        if any(crop > side for crop, side in zip(options.crop, size, strict=True)):
+            raise UserError(
+                f"--crop: found {_text(options.crop)}, expected at most {flag(name)} {_text(size)}: give a smaller "
+                f"crop or larger images"
+            )
+    return source_data(options), build.target_data(options, _table(options.target))
+
+
+def cyclegan(options: Options) -> CycleGAN:
+    """CycleGAN with random weights, its networks placed."""
+    several = distributed.size() > 1
+    return CycleGAN(
+        options,
+        place=lambda network: build.to_device(network, options),
+        semantic=_semantic(options),
+        gather=distributed.gather if several else None,
+        rank=distributed.rank(),
+    )
+
+
+def generator(options: Options) -> Generator:
+    """The trained generator of `--restore-from` that restyles source images as target images.
+
+    Raises UserError if the file is no checkpoint of `restyle_source.py train`.
+    """
+    path = Path(options.restore_from)
+    state = checkpoint.read(path)
+    if not isinstance(state, dict) or state.get("method") != CycleGAN.name:
+        found = state.get("method", "other weights") if isinstance(state, dict) else "no state"
+        raise UserError(f"{path}: found {found}, expected a checkpoint of restyle_source.py train; give its last.pth")
+    network = Generator(**state["state"]["generator"])
+    network.load_state_dict(state["networks"]["to_target"])
+    logger.info("generator of step %d from %s", state["step"], path)
+    return build.to_device(network, options)
+
+
+def restyle_all(options: Options, network: Generator, images: SegmentationDataset) -> None:
+    """Write every source image, restyled, into `--out`, apart from those that a stopped run has written."""
+    out, skipped = Path(options.out), Skipped()
+    folder = RestyledFolder(out, images, _identity(options, network, images))
+    with lock.held(out) if distributed.is_main() else nullcontext():
+        with distributed.main_first():
+            if distributed.is_main():
+                folder.begin(overwrite=options.overwrite)
+                _copy_list(options, images, out)
+                skipped.list_in(out)
+        numbers = folder.missing()
+        there = len(folder.paths) - sum(distributed.objects(len(numbers)))
+        if there:
+            logger.info("%d of %d images are there already", there, len(folder.paths))
+        written = write_restyled(
+            network, folder, numbers, amp=options.amp, num_workers=options.num_workers, skipped=skipped
+        )
+        for reasons in distributed.objects(skipped.reasons):
+            skipped.add(reasons)
+        written = sum(distributed.objects(written))
+    logger.info("%d images restyled, %d there before, %d skipped", written, there, len(skipped.reasons))
+    if not written + there:
+        raise UserError(f"{images.root}: all images are bad, first {skipped.reasons[0]}; expected good ones")
+
+
+def _identity(options: Options, network: Generator, images: SegmentationDataset) -> dict[str, Any]:
+    """Everything that the restyled images depend on."""
+    return {
+        "generator": fingerprint(network),
+        "source": str(images.root.resolve()),
+        "input_size": list(options.input_size),
+        "amp": options.amp,
+    }
+
+
+def _copy_list(options: Options, images: SegmentationDataset, out: Path) -> None:
+    """The list of `--data-list`, if it lies within the data, goes along, so that the same option finds it."""
+    found = build.list_file(options, "data_list")
+    if found is not None and found.is_file() and found.is_relative_to(images.root):
+        write_bytes(out / found.relative_to(images.root), found.read_bytes())
+
+
+def _semantic(options: Options) -> DeepLab | None:
+    """The trained segmenter of `--semantic`."""
+    if options.semantic is None:
+        return None
+    table = describe_file(options.semantic).classes or _table(options.source)
+    wanted = replace(options, restore_from=options.semantic, continue_train=None)
+    return build.segmenter(wanted, frozenset(), table, needs_classifier=True)
+
+
+def _table(reader: str) -> ClassTable:
+    """The reader's class table, or for a reader without one any: no label is read."""
+    return getattr(READERS[reader], "table", CITYSCAPES)
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]},{size[1]}"
