@@ -28,7 +28,7 @@ def load_classes(path: str | Path) -> ClassTable:
     if found:
         raise UserError(f"{path}: cannot be read ({found}); expected a YAML file of classes, or an info.json")
     if path.suffix.lower() == ".json":
-        return parse_classes(plain(load_info_json(path)), str(path))
+        return parse_classes(plain_values(load_info_json(path)), str(path))
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: {path.stat().st_size} bytes; expected a small YAML file of classes")
@@ -60,7 +60,7 @@ def parse_classes(content: Any, where: str, name: str = "classes") -> ClassTable
     return _Parser(where).table(content, name)
 
 
-def plain(table: ClassTable) -> dict[str, Any]:
+def plain_values(table: ClassTable) -> dict[str, Any]:
     """What `parse_classes` makes `table` of again."""
     ids: dict[int, list[int]] = {}
     for label_id, train_id in (table.label_ids or {}).items():

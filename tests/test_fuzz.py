@@ -18,7 +18,7 @@ from PIL import Image
 
 from dataset import READERS
 from dataset.classes import CITYSCAPES, IGNORE, ClassTable, to_train_ids
-from dataset.tables import load_classes, parse_classes, plain
+from dataset.tables import load_classes, parse_classes, plain_values
 from tests.labels import train_ids
 from tests.scripts import differences
 from utils.states import checkpoint
@@ -101,11 +101,11 @@ def assert_sound(table: ClassTable) -> None:
     assert all(ids and set(ids) <= set(range(n)) for ids in table.subsets.values())
     for label_id, train_id in (table.label_ids or {}).items():
         assert 0 <= label_id <= 255 and (0 <= train_id < n or train_id == IGNORE)
-    assert parse_classes(plain(table), "x") == table
+    assert parse_classes(plain_values(table), "x") == table
 
 
 @given(content=st.one_of(VALUES, tables()))
-@example(content=plain(CITYSCAPES))
+@example(content=plain_values(CITYSCAPES))
 @settings(max_examples=150)
 def test_plain_values_are_a_sound_table_or_refused(content):
     try:

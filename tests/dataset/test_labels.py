@@ -28,7 +28,7 @@ from dataset.classes import (
 )
 from dataset.labels import label_file, label_stem
 from dataset.reading import read_ids
-from dataset.tables import parse_classes, plain
+from dataset.tables import parse_classes, plain_values
 from tests.labels import train_ids
 from utils.system.errors import UserError
 
@@ -124,7 +124,7 @@ def test_exact_colours_of_the_table_are_its_classes(tmp_path):
         assert Folder.decoder(table())(path).tolist() == [[7, 9, 9], [9, 7, 7]]
         assert train_ids(Folder, path, table=table()).tolist() == [[0, 1, 1], [1, 0, 0]]
     # A checkpoint brings the table along, and a process that reads labels gets it sent.
-    again = parse_classes(plain(table(ignore=[[1, 2, 3], 4])), "checkpoint")
+    again = parse_classes(plain_values(table(ignore=[[1, 2, 3], 4])), "checkpoint")
     assert again.label_colours == {SKY: 0, ROAD: 1, (1, 2, 3): IGNORE} and again == table(ignore=[4, "#010203"])
     assert pickle.loads(pickle.dumps(Folder.decoder(again)))(path).tolist() == [[7, 9, 9], [9, 7, 7]]
 
@@ -152,7 +152,7 @@ def test_colours_to_be_ignored(tmp_path):
 def test_colours_that_the_user_did_not_give_are_no_colours_of_labels(tmp_path):
     made_up = no_colours()
     path = save(tmp_path / "a.png", colours([made_up.palette[0], made_up.palette[1]]))
-    for classes in (made_up, parse_classes(plain(made_up), "checkpoint")):
+    for classes in (made_up, parse_classes(plain_values(made_up), "checkpoint")):
         assert classes.palette == made_up.palette and classes.label_colours is None
         refused(
             Folder, path, classes, "#ff0000", "the classes of classes have no colours", "give every class its color"
@@ -160,7 +160,7 @@ def test_colours_that_the_user_did_not_give_are_no_colours_of_labels(tmp_path):
     some = parse_classes(
         {"classes": [{"name": "a", "kind": "stuff"}, {"name": "b", "kind": "stuff", "color": "#0a0b0c"}]}, "x"
     )
-    assert some.label_colours == {(10, 11, 12): 1} and parse_classes(plain(some), "x", "classes") == some
+    assert some.label_colours == {(10, 11, 12): 1} and parse_classes(plain_values(some), "x", "classes") == some
 
 
 def test_a_colour_of_two_classes_is_refused_in_labels_only(tmp_path):

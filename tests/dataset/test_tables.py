@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dataset.classes import AERIAL, CAMVID, CITYSCAPES, IGNORE
-from dataset.tables import load_classes, parse_classes, plain
+from dataset.tables import load_classes, parse_classes, plain_values
 from utils.system.errors import UserError
 
 TEXT = """
@@ -78,7 +78,7 @@ def test_the_rest_may_be_left_out_on_purpose():
 
 @pytest.mark.parametrize("table", [CITYSCAPES, CAMVID, AERIAL, CITYSCAPES.first(13), parse_classes(content(), "x")])
 def test_plain_values_give_the_table_back(table):
-    assert parse_classes(json.loads(json.dumps(plain(table))), "x") == table
+    assert parse_classes(json.loads(json.dumps(plain_values(table))), "x") == table
 
 
 def test_a_published_info_json(tmp_path):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from dataset.base import SegmentationDataset
 from dataset.sampler import EndlessSampler
 from dataset.skip import Replacing
-from dataset.tables import plain
+from dataset.tables import plain_values
 from model.methods.base import Batch, Method, Step
 from utils.options.config import Options
 from utils.states import checkpoint
@@ -180,7 +180,7 @@ class Trainer:
             segmenter = {"architecture": self.method.segmenter.architecture, "segmenter": networks.pop("segmenter")}
         return {
             "method": self.method.name,
-            "classes": plain(self.data.source.table),
+            "classes": plain_values(self.data.source.table),
             "input_size": list(self.options.input_size_target),
             **segmenter,
             "networks": networks,
