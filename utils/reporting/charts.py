@@ -58,7 +58,17 @@ def number(value: float) -> str:
 
 def percent(value: float) -> str:
     """0.1234 -> 12.3 %."""
-    return f"{100 * value:.3g} %"
+    return f"{100 * value:.1f} %"
+
+
+def distinct(values: Sequence[float], form: Format = number) -> list[str]:
+    """The values as `form` writes them, or with as many more digits as tell them apart."""
+    shown = [form(value) for value in values]
+    digits = 4
+    while len(set(shown)) < len(set(values)) and digits < 12:
+        shown = [f"{value:.{digits}g}" for value in values]
+        digits += 1
+    return shown
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -133,7 +143,8 @@ def lines(
     steps = [place for _, x, _ in drawn for place in x]
     first, last = (min(steps), max(steps)) if steps else (0.0, 1.0)
     up = Scale(bottom, top, height - 22, 10)
-    marks = [(value, form(value)) for value in ticks(bottom, top, 4)]
+    values = ticks(bottom, top, 4)
+    marks = list(zip(values, distinct(values, form), strict=True))
     left = 12 + 6 * max(len(text) for _, text in marks)
     across = Scale(min(first, 0.0) if first > 0 else first, last, left, width - 12)
     body = [

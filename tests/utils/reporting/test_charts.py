@@ -31,6 +31,11 @@ def test_numbers_are_short(value, shown):
     assert charts.number(value) == shown
 
 
+def test_ticks_close_together_get_the_digits_that_tell_them_apart():
+    assert charts.distinct([0.6925, 0.693, 0.6935]) == ["0.6925", "0.693", "0.6935"]
+    assert charts.distinct([0, 0.5, 0.5]) == ["0", "0.5", "0.5"]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "most", "expected"),
     [
@@ -82,7 +87,7 @@ def test_bars_are_as_long_as_their_values():
     svg = charts.bars(["road", "sky"], rows, "IoU", high=1, width=340)
     widths = [numbers(e, "width")[0] for e in elements(svg, "rect")]
     assert widths[1] == pytest.approx(4 * widths[0], abs=0.5) and widths[1] == pytest.approx(2 * widths[2], abs=0.5)
-    assert texts(svg, "value") == ["25 %", "100 %", "–", "50 %"]
+    assert texts(svg, "value") == ["25.0 %", "100.0 %", "–", "50.0 %"]
 
 
 def test_a_heat_map_is_darker_for_higher_values():

@@ -66,18 +66,18 @@ def test_pictures_of_a_group_have_a_slider_that_starts_with_image_and_prediction
 def test_pseudo_labels_by_class():
     body = sections.pseudo_labels(full()).body
     assert "50.0 % of all pixels have a pseudo-label. Never predicted: train." in body
-    assert body.count("0.750</text>") == 2 and body.count(">50 %</text>") == 4
+    assert body.count("0.750</text>") == 2 and body.count(">50.0 %</text>") == 4
 
 
 def test_the_memory_says_which_classes_wait():
     body = sections.source_memory(full(), "red").body
-    assert "Not ready: car." in body and "road, filled: 100 %" in body and "car, filled: 50 %" in body
+    assert "Not ready: car." in body and "road, filled: 100.0 %" in body and "car, filled: 50.0 %" in body
     assert "ready_things" in body
 
 
 def test_the_confusion_matrix_is_of_rows():
     body = sections.confusion(full()).body
-    assert "road → sidewalk: 10 %" in body and "<li>10.0 % of road is taken for sidewalk</li>" in body
+    assert "road → sidewalk: 10.0 %" in body and "<li>10.0 % of road is taken for sidewalk</li>" in body
     assert sections.row_shares([[1, 2], [0, 0]], [1, 0]) == [[0.25, 0.5], [None, None]]
     shares: list[list[float | None]] = [[0.5, 0.04, 0.46], [None, None, None], [0.05, 0.2, 0.75]]
     expected = [("a", "c", 0.46), ("c", "b", 0.2), ("c", "a", 0.05)]
