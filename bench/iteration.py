@@ -46,6 +46,7 @@ from model.networks.deeplab import BACKBONES, DeepLab
 from model.terms.memory import RingBuffers
 from utils.options import config
 from utils.options.config import Options
+from utils.options.presets import PRESETS
 from utils.setup import build
 from utils.training.trainer import Data, Trainer
 
@@ -182,6 +183,7 @@ class Case:
 
 def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
     given: dict[str, Any] = {
+        "preset": arguments.preset,
         "backbone": arguments.backbone,
         "restore_from": "none",
         "input_size": arguments.source_size,
@@ -263,6 +265,7 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="gta5_to_cityscapes")
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
     parser.add_argument("--source-size", type=size_of, default=(320, 180), metavar="W,H")
     parser.add_argument("--target-size", type=size_of, default=(256, 128), metavar="W,H")

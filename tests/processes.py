@@ -15,13 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 Call = tuple[str, ...]  # a script of `tests.scripts.MAINS`, then its arguments
 
 
-def run_in_two(
-    *calls: Call, timeout: float = 240, meanwhile: Callable[[list[subprocess.Popen[str]]], object] = lambda _: None
-) -> list[tuple[int, str, str]]:
-    """Make the calls in turn, in the working folder; return exit code, output and errors of each process.
+Ended = list[tuple[int, str, str]]  # exit code, output and errors of each process
+Meanwhile = Callable[[list[subprocess.Popen[str]]], object]
 
-    meanwhile: is called with both processes once they have started.
-    """
+
+def run_in_two(*calls: Call, timeout: float = 240, meanwhile: Meanwhile = lambda _: None) -> Ended:
+    """Make the calls in turn, in the working folder. meanwhile: called with both processes once they have started."""
+    return start_two(["-m", "tests.processes", json.dumps(calls)], timeout, meanwhile)
+
+
+def start_two(arguments: list[str], timeout: float = 240, meanwhile: Meanwhile = lambda _: None) -> Ended:
+    """Run Python with these arguments in two connected processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -31,8 +35,8 @@ def run_in_two(
             **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)},
             **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
         }
-        command = [sys.executable, "-m", "tests.processes", json.dumps(calls)]
         pipe = subprocess.PIPE
+        command = [sys.executable, *arguments]
         started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
     try:
         meanwhile(started)

@@ -19,6 +19,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
 from dataset import READERS
 from model.methods import METHODS
 from model.networks.backbones import BACKBONES, STRIDE_STYLES
@@ -562,8 +564,20 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def _line(error: Exception) -> str | None:
+    """The line for an error about which the user can do something; None for any other."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; expected a file or folder that can be used"
+    return resource_fault(error) if isinstance(error, (MemoryError, RuntimeError)) else None
+
+
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in one and 130 or 143."""
+    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in one and 130 or 143.
+
+    Any other error is also recorded for the report of torchrun, if that has started this process.
+    """
     # More reading processes than cores are no fault: decoding large images waits for the disk too.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
@@ -574,22 +588,23 @@ def run(main: Callable[[], None]) -> NoReturn:
         print(note, file=sys.stderr)
     try:
         with distributed.session(), raised():
-            main()
-    except UserError as error:
-        logging.getLogger("bafft").debug("bad input", exc_info=True)
-        _refuse(one_line(error))
-    except OSError as error:
-        if error.filename is None:
-            raise
-        logging.getLogger("bafft").debug("fault of a file", exc_info=True)
-        _refuse(f"{error.filename}: {error.strerror}; expected a file or folder that can be used")
-    except (MemoryError, RuntimeError) as error:
-        line = resource_fault(error)
+            _recorded(main)
+    except Exception as error:
+        line = _line(error)
         if line is None:
             raise
-        logging.getLogger("bafft").debug("out of a resource", exc_info=True)
+        logging.getLogger("bafft").debug("bad input", exc_info=True)
         _refuse(line)
     except Interrupted as signal:
         print(signal, file=sys.stderr)
         sys.exit(signal.code)
     sys.exit(0)
+
+
+def _recorded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except Exception as error:
+        if _line(error) is None:
+            get_error_handler().record_exception(error)
+        raise

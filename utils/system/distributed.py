@@ -1,9 +1,13 @@
 """Several processes, one a GPU, started by `torchrun`: what they exchange, and how they end together.
 
 Every process works on its share of the images with its own copy of everything, and all copies stay equal: gradients
-and BatchNorm's running statistics are averaged once an iteration, in one message (`average`), and the source memory
-gets the entries of all (`gather`). DistributedDataParallel would send the gradients in each of an iteration's backward
-passes through the segmenter. Without `torchrun` all of this does nothing.
+and BatchNorm's running statistics are averaged once per step, in one message (`average_gradients`), and the source
+memory gets the entries of all processes (`gather`). Without `torchrun` all of this does nothing.
+
+DistributedDataParallel is not used. A step has several backward passes per network, whose number only the method knows,
+and each network's forward pass would have to know which of them is the last; the buckets that it rearranges after its
+first step would make a resumed run add up in another order than one that was never stopped; and the statistics need a
+message anyway. bench/gradients.py compares both.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from utils.system.interrupt import Interrupted
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 _WATCH = 0.5  # seconds between two looks at whether another process has failed
+# From the watching thread to the main one, which may sit in a system call. Unlike SIGUSR1 and SIGUSR2, which schedulers
+# and their tools send, it is ignored by default and used by nobody; one from outside does nothing here either.
+_WAKE = signal.SIGURG
 _GRACE = 10.0  # seconds that all have to clean up after one has failed
 T = TypeVar("T")
 _FAILED, _LEFT = "failed", "left"
@@ -97,6 +104,22 @@ def average(tensors: Iterable[Tensor]) -> None:
     flat /= size()
     means = flat.split([tensor.numel() for tensor in tensors])
     torch._foreach_copy_(tensors, [mean.view_as(tensor) for tensor, mean in zip(tensors, means, strict=True)])
+
+
+def average_gradients(parameters: Iterable[Tensor], others: Iterable[Tensor] = ()) -> None:
+    """Replace each gradient, and each of the `others`, by its mean over all processes, where it stands, in one message.
+
+    A parameter without a gradient counts as zeros: the message has the same layout in every process, whatever each of
+    them computed, and a gradient that is missing in one process is averaged as the zeros that it stands for.
+    """
+    if size() == 1:
+        return
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    average([*gradients, *others])
 
 
 def gather(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -184,7 +207,7 @@ def session() -> Iterator[None]:
         return
     store = _store = dist.PrefixStore(_attempt("session"), _connect(serve=True))
     over = threading.Event()
-    _interrupt_when_failed(store, over)
+    before = _interrupt_when_failed(store, over)
     try:
         yield
         if dist.is_initialized():
@@ -199,7 +222,9 @@ def session() -> Iterator[None]:
         if first is None:
             raise
         raise SystemExit(first) from None
-    over.set()
+    finally:
+        over.set()
+        signal.signal(_WAKE, before)
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -210,27 +235,33 @@ def failing(error: BaseException) -> None:
         _fail(_store, _exit_code(error))
 
 
-def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> None:
-    """Start a thread that ends this process, once another has failed, until `over` is set."""
+def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> Any:
+    """Start a thread that ends this process, once another has failed, until `over` is set.
+
+    Returns the handler of `_WAKE` before, which is to be put back.
+    """
+    failed = threading.Event()
 
     def interrupt(*_: Any) -> None:
-        if not over.is_set():
+        if failed.is_set() and not over.is_set():
             raise _OtherFailed
 
     def watch() -> None:
         while not over.wait(_WATCH):
             try:
-                failed = store.check([_FAILED])
+                found = store.check([_FAILED])
             except RuntimeError:  # the process that kept the store is gone
-                failed = True
-            if failed and not over.is_set():
-                signal.pthread_kill(main, signal.SIGUSR2)
+                found = True
+            if found and not over.is_set():
+                failed.set()
+                signal.pthread_kill(main, _WAKE)
                 if not over.wait(_GRACE / 2):  # it waits for a GPU that waits for a process that has failed
                     os._exit(_fail(store, 1) or 1)
 
     main = threading.get_ident()
-    signal.signal(signal.SIGUSR2, interrupt)
+    before = signal.signal(_WAKE, interrupt)
     threading.Thread(target=watch, daemon=True).start()
+    return before
 
 
 def _fail(store: dist.Store, code: int) -> int | None:

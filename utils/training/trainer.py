@@ -82,7 +82,8 @@ class Trainer:
                 losses = self.method.iteration(source, target, self._backward, self._pass(number))
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value / options.iter_size
-        distributed.average(self._averaged())
+        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+        distributed.average_gradients([p for group in groups for p in group["params"]], self.method.averaged())
         self.precision.step()
         self.method.after_step(self.steps)
         self.steps += 1
@@ -97,13 +98,6 @@ class Trainer:
     def _backward(self, loss: Tensor, player: str) -> None:
         with torch.autocast(self.device.type, enabled=False):
             self.precision.backward(loss / self.options.iter_size, player)
-
-    def _averaged(self) -> Iterator[Tensor]:
-        """What a step makes different in each process, and must be the same for the next one."""
-        for optimizer in self.method.optimizers.values():
-            for group in optimizer.param_groups:
-                yield from (p.grad for p in group["params"] if p.grad is not None)
-        yield from self.method.averaged()
 
     # The data.
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dataset.reading import image_names
-from tests.processes import ROOT, Call, run_in_two
+from tests.processes import ROOT, Call, run_in_two, start_two
 from tests.scripts import COMMON, PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
 from utils.states import checkpoint
 from utils.system import distributed
@@ -171,3 +171,61 @@ def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
         distributed.check_equal(lambda: given)
     held[1] = ("gpu02", dict(given))
     distributed.check_equal(lambda: given)
+
+
+def code_in_two(code: str) -> list[str]:
+    """What each process prints."""
+    ended = start_two(["-c", "import torch\nfrom utils.system import distributed\n" + code], timeout=60)
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    return [output for _, output, _ in ended]
+
+
+def test_a_gradient_that_one_process_lacks_counts_as_zeros():
+    """The same parameters have the same means in both, though each process computed others."""
+    said = code_in_two("""
+a, b, c, rest = (torch.tensor([1.0, 2.0], requires_grad=True) for _ in range(4))
+with distributed.session():
+    distributed.start(cpu=True)
+    if distributed.rank() == 0:
+        (3 * a + 5 * b).sum().backward()
+        buffer = torch.tensor([4.0])
+    else:
+        (7 * b + 9 * c).sum().backward()
+        buffer = torch.tensor([8.0])
+    distributed.average_gradients([a, b, c, rest], [buffer])
+    print([tensor.tolist() for tensor in (a.grad, b.grad, c.grad, rest.grad, buffer)])
+""")
+    assert said == ["[[1.5, 1.5], [6.0, 6.0], [4.5, 4.5], [0.0, 0.0], [6.0]]\n"] * 2
+
+
+def test_the_signals_of_schedulers_are_left_alone_and_the_one_in_use_harms_nobody():
+    said = code_in_two("""
+import os, signal, time
+before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGURG)}
+with distributed.session():
+    distributed.start(cpu=True)
+    assert all(signal.getsignal(number) == before[number] for number in (signal.SIGUSR1, signal.SIGUSR2))
+    os.kill(os.getpid(), signal.SIGURG)
+    time.sleep(0.1)
+assert {number: signal.getsignal(number) for number in before} == before
+print("unharmed")
+""")
+    assert said == ["unharmed\n"] * 2
+
+
+def test_an_error_that_nobody_expected_stands_in_the_report_of_torchrun(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "from utils.options import config\nfrom utils.system import distributed\n"
+        "def main():\n"
+        "    distributed.start(cpu=True)\n"
+        "    distributed.barrier() if distributed.rank() == 0 else {}['a key that is missing']\n"
+        "    distributed.barrier()\n"
+        "config.run(main)\n"
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([*torchrun, str(script)], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    report = ended.stderr.partition("Root Cause")[2]
+    assert "rank      : 1" in report and "KeyError: 'a key that is missing'" in report
