@@ -7,12 +7,14 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,27 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert not (folder / lock.NAME).exists()
     call(script, *settings, "--continue-train")
     same(WHOLE, folder)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_data_that_cannot_be_read_half_way_lose_no_step(run_folder, benchmark_root, monkeypatch, capsys, workers):
+    """A file that breaks while the run goes on: with checkpoints far apart, the steps made so far are saved."""
+    copy = run_folder / "source"
+    shutil.copytree(benchmark_root / SOURCE.name, copy)
+    settings = ("--num-steps", "5", "--select-on-target-labels", "--num-workers", workers, "--data-dir", str(copy))
+    call("step1", *settings, "--snapshot-dir", "whole")
+    drawn = [index for batch in islice(EndlessSampler(6, 2, 1234), 3) for index, _ in batch]
+    broken = sorted((copy / "images").iterdir())[drawn[5]]  # first drawn in the third step
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    assert exit_code("step1", *settings) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {broken}: ") and said.count("\n") == 1
+    assert f"step 2 is saved in {STEP1}/last.pth" in said
+    assert state(STEP1)["step"] == 2
+    broken.write_bytes(content)
+    call("step1", *settings, "--continue-train")
+    same(WHOLE, STEP1)
 
 
 def test_a_signal_while_scoring_does_not_wait(run_folder, monkeypatch, capsys):

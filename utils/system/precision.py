@@ -66,6 +66,11 @@ class Precision:
             for name, optimizer in optimizers.items():
                 optimizer.register_step_pre_hook(self._counter(name))
 
+    @property
+    def skips_overflows(self) -> bool:
+        """Is a step whose loss or gradient overflows left out, so that it does no harm?"""
+        return any(scaler.is_enabled() for scaler in self.scalers.values())
+
     def _counter(self, player: str) -> Any:
         def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             # Left by the scaler on a fused optimiser, whose kernel then skips the step: nothing waits for the device.
@@ -99,7 +104,7 @@ class Precision:
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {player: scaler.state_dict() for player, scaler in self.scalers.items()}
-        if any(scaler.is_enabled() for scaler in self.scalers.values()):
+        if self.skips_overflows:
             state["skipped"] = {player: count.clone() for player, count in self._skipped.items()}
         return state if self._apex is None else state | {"apex": self._apex.state_dict()}
 

@@ -15,13 +15,18 @@ from utils.system.transfer import to_host
 
 
 class Meter:
-    """Sums of the losses since the last flush, kept on the device until then; and where the time went."""
+    """Sums of the losses since the last flush, kept on the device until then; and where the time went.
+
+    overflows: losses that are not finite are expected and left out of the means, since the gradient scaler leaves out
+    their steps (`--amp fp16`). Otherwise they stay in the sums, where a look finds them.
+    """
 
     RATES = ("iterations_per_s", "data_wait")
 
-    def __init__(self) -> None:
+    def __init__(self, overflows: bool = False) -> None:
         self.sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | Tensor] = {}
+        self._overflows = overflows
         self.start(0)
 
     def start(self, step: int) -> None:
@@ -37,16 +42,22 @@ class Meter:
 
     def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
+            counted: int | Tensor = 1
+            if self._overflows:
+                finite = value.isfinite()
+                value, counted = value.where(finite, 0), finite.float()
             self.sums[name] = self.sums.get(name, 0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + counted
 
-    def flush(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean of every term since the last call; and, since then or the start, iterations a second and the share of
-        the time, 0 to 1, that was spent waiting for images (`RATES`)."""
-        sums = torch.stack([self.sums[name].float() for name in self.sums])
-        distributed.average([sums])
-        values = to_host(sums)
-        means = {name: float(v) / self._counts[name] for name, v in zip(self.sums, values, strict=True)}
+    def flush(self, step: int) -> tuple[dict[str, float | None], dict[str, float]]:
+        """Mean of every term since the last call, None if it was never finite; and, since then or the start, iterations
+        per second and the share of the time, 0 to 1, that was spent waiting for images (`RATES`)."""
+        sums = torch.stack([value.float() for value in self.sums.values()])
+        counts = torch.stack([torch.as_tensor(self._counts[name], device=sums.device).float() for name in self.sums])
+        both = torch.stack([sums, counts])
+        distributed.average([both])
+        columns = zip(self.sums, *to_host(both).tolist(), strict=True)
+        means = {name: total / count if count else None for name, total, count in columns}
         passed = time.perf_counter() - self._since
         rates = (round((step - self._step) / passed, 3), round(self._waited / passed, 3))
         self.sums, self._counts = {}, {}
@@ -56,10 +67,13 @@ class Meter:
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Of several processes all must call it, and get the same: what they would log."""
         sums = {name: value.clone() for name, value in self.sums.items()}
-        if sums:
-            distributed.average(sums.values())
-        return {"sums": sums, "counts": dict(self._counts)}
+        counts = {n: count.clone() if isinstance(count, Tensor) else count for n, count in self._counts.items()}
+        averaged = [value for value in (*sums.values(), *counts.values()) if isinstance(value, Tensor)]
+        if averaged:
+            distributed.average(averaged)
+        return {"sums": sums, "counts": counts}
 
     def load_state_dict(self, state: dict[str, dict[str, Any]], device: torch.device) -> None:
         self.sums = {name: value.to(device) for name, value in state.get("sums", {}).items()}
-        self._counts = dict(state.get("counts", {}))
+        counts = state.get("counts", {})
+        self._counts = {n: count.to(device) if isinstance(count, Tensor) else count for n, count in counts.items()}

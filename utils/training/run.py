@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoar
 from utils.setup import build
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, lock
-from utils.system.errors import UserError
+from utils.system.errors import UserError, one_line
 from utils.system.files import check_can_write, remove_leftovers
 from utils.system.logs import logger, revision
 from utils.system.transfer import to_host
@@ -26,6 +26,7 @@ from utils.training import faults
 from utils.training.finite import copied
 from utils.training.trainer import Trainer
 
+_UNREADABLE = 2**10  # above all signals
 HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
 
 
@@ -71,7 +72,7 @@ class Run:
         with stop.at_once():
             # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
             if trainer.steps < self._last_step:
-                trainer.first_batches()
+                trainer.read_ahead()
             distributed.check_equal(lambda: self._inputs() | trainer.digests())
         if distributed.is_main():
             self._open_folder(keep=here)
@@ -87,7 +88,9 @@ class Run:
         bar = tqdm(range(trainer.steps, self._last_step), desc=self.name, disable=distributed.no_bar(), leave=False)
         for _ in bar:
             trainer.step()
-            signal = distributed.largest(stop.number or 0)  # for all processes the same, or they would part
+            unreadable = self._read_ahead()
+            # The same for all processes, which would part otherwise.
+            signal = distributed.largest(_UNREADABLE if unreadable else stop.number or 0)
             save = trainer.steps == self._last_step or trainer.steps % options.save_pred_every == 0
             report = save or trainer.steps % options.log_every == 0
             # Not after each step, which would wait for a GPU: what is broken stays so until then.
@@ -101,6 +104,8 @@ class Run:
                 self._save(stop, score=not signal)
             elif signal:
                 self._write_last()
+            if signal == _UNREADABLE:
+                self._end_with(unreadable)
             if signal:
                 raise interrupt.Interrupted(signal, self._resumable())
             if look:
@@ -110,6 +115,26 @@ class Run:
         logger.info("%s done: %s", self.name, self.folder / "last.pth")
         if options.deterministic:
             logger.info("sha256 of its content: %s", checkpoint.digest(self.state_dict()))
+
+    def _read_ahead(self) -> Exception | None:
+        """Read what the next step wants, if there is one; the error if that fails."""
+        try:
+            if self.trainer.steps < self._last_step:
+                self.trainer.read_ahead()
+        except Exception as error:  # whatever it is, the steps made so far are worth saving
+            return error
+        return None
+
+    def _end_with(self, unreadable: Exception | None) -> NoReturn:
+        """End a saved run whose data cannot be read any more, in this process or in another."""
+        distributed.barrier()  # or the first process would be ended while it writes
+        if isinstance(unreadable, UserError):
+            raise UserError(f"{one_line(unreadable)}; {self._resumable()}") from unreadable
+        if unreadable is not None:
+            logger.info("%s", self._resumable())
+            raise unreadable
+        distributed.barrier()  # which ends with the process that raises
+        raise AssertionError("a process that could not read its data went on")
 
     @property
     def _last_step(self) -> int:

@@ -54,10 +54,11 @@ class Trainer:
         self.options, self.method, self.data = options, method, data
         self.device = next(method.networks.parameters()).device
         self.steps = 0
-        self.meter = Meter()
         self._began = (0, 0)  # step from which this process trains, and samples of each domain drawn before it
         self._loaded: Iterator[Pair] | None = None
+        self._ahead: list[Pair] | None = None  # what `read_ahead` has read
         self.precision = Precision(options.amp, self.device, dict(method.networks.items()), method.optimizers)
+        self.meter = Meter(overflows=self.precision.skips_overflows)
         if options.compile:
             method.segmenter.compile(dynamic=False)  # a graph for each domain's size: one for all takes longer
         if distributed.rank():  # the networks are built: from here on each process has its own random numbers
@@ -72,12 +73,14 @@ class Trainer:
         set_rates(optimizers.values(), self.method.rate(self.steps))
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        batches = self._batches() if pairs is None else iter(pairs)
+        if pairs is None:
+            self.read_ahead()
+            pairs, self._ahead = self._ahead, None
+        batches = iter(pairs or ())
         dtype, total = self.precision.autocast, dict[str, Tensor]()
         # One context around both domains: it casts each weight once, not once per domain.
         for number in range(options.iter_size):
-            with self.meter.waiting():
-                source, target = next(batches)
+            source, target = next(batches)
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
                 losses = self.method.iteration(source, target, self._backward, self._pass(number))
             for name, value in losses.items():
@@ -101,12 +104,11 @@ class Trainer:
 
     # The data.
 
-    def first_batches(self) -> Pair:
-        """The batches of the next pass, which that pass will still get: data that cannot be read show early."""
-        batches = self._batches()
-        pair = next(batches)
-        self._loaded = _with_first(pair, batches)
-        return pair
+    def read_ahead(self) -> None:
+        """Read all batches of the next step, which it will use. What cannot be read shows here, between two steps."""
+        if self._ahead is None:
+            with self.meter.waiting():
+                self._ahead = list(islice(self._batches(), self.options.iter_size))
 
     def _batches(self) -> Iterator[Pair]:
         """Endless batches from the current step on."""
@@ -207,7 +209,7 @@ class Trainer:
                 network.load_state_dict(networks[name])
             self.steps = state["step"]
             self._began = (self.steps, state["drawn"]) if "drawn" in state else (0, 0)  # there was no count at first
-            self._loaded = None
+            self._loaded = self._ahead = None
             self.meter.load_state_dict(state.get("meter", {}), self.device)
             states = [state["rng"], *state.get("rng_of_others", [])]
             if distributed.rank() < len(states):
@@ -220,8 +222,3 @@ class Trainer:
                 f"--continue-train: {path} does not fit ({reason}); expected the options that it was trained with "
                 f"(see config.json beside it)"
             ) from error
-
-
-def _with_first(pair: Pair, others: Iterator[Pair]) -> Iterator[Pair]:
-    yield pair
-    yield from others

@@ -144,6 +144,8 @@ def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_r
     assert error == "" and "step1 1/3" in out and "step1 2/3" not in out
     assert said_by_other[1].startswith(f"error: {images}/images/0000{order[3] + 1}.png: corrupt or unreadable image")
     assert said_by_other[0] == "" and said_by_other[1].count("\n") == 1
+    assert f"step 1 is saved in {STEP1}/last.pth" in said_by_other[1]
+    assert state(STEP1)["step"] == 1 and len(state(STEP1)["rng_of_others"]) == 1
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step_with_a_checkpoint(run_folder):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
 
+from utils.training.finite import all_finite
 from utils.training.meter import Meter
 
 
@@ -46,3 +48,17 @@ def test_a_meter_goes_on_from_its_state():
     for value in values[1:]:
         second.add({"seg": value})
     assert second.flush(3)[0] == whole.flush(3)[0]
+
+
+def test_under_a_gradient_scaler_an_overflow_is_left_out_of_the_mean():
+    overflown = torch.tensor(torch.inf)
+    meter, exact = Meter(overflows=True), Meter()
+    for value in (torch.tensor(1.0), overflown, torch.tensor(2.0), torch.tensor(torch.nan)):
+        meter.add({"seg": value, "adv": overflown})
+        exact.add({"seg": value})
+    assert all_finite(meter.sums.values()) and not all_finite(exact.sums.values())
+    again = Meter(overflows=True)
+    again.load_state_dict(meter.state_dict(), torch.device("cpu"))
+    for found in (meter, again):
+        assert found.flush(4)[0] == {"seg": 1.5, "adv": None}
+    assert math.isnan(exact.flush(4)[0]["seg"])
