@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.system.transfer import Sending
+from utils.system.transfer import PendingCopy
 
 MAX_INSTANCES = 10  # paper: the ten largest instances of a class and image
 
@@ -84,12 +84,12 @@ class LabelMaps:
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
-        self._sending = Sending(labels.to(torch.uint8))
+        self._copy = PendingCopy(labels.to(torch.uint8))
 
     def instances(self, split: ClassSplit, count: int | None = None) -> tuple[np.ndarray, int]:
         """Numbers `t * R + rank` [B, h, w] of the pixels of instances, -1 elsewhere; and R, the largest number of
         instances of a class and image, or `count`."""
-        numbers = np.stack([largest_components(image, split.things) for image in self._sending.arrived()])
+        numbers = np.stack([largest_components(image, split.things) for image in self._copy.wait()])
         if count is None:
             count = int((numbers % MAX_INSTANCES).max(initial=-1, where=numbers >= 0)) + 1
         return np.where(numbers >= 0, numbers // MAX_INSTANCES * count + numbers % MAX_INSTANCES, -1), count

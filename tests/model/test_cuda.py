@@ -11,13 +11,13 @@ from model.methods.bafft import Alignment
 from model.methods.base import Step
 from model.networks.deeplab import build_segmenter
 from model.terms.regions import ClassSplit
+from tests.copies import counted_copies
 from tests.methods import method_of
-from utils.system import transfer
 
 pytestmark = pytest.mark.gpu
 
 
-def test_a_full_iteration_waits_for_the_two_label_maps_alone() -> None:
+def test_a_full_iteration_waits_for_the_two_label_maps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny", 19, width=0.5).to(device).train()
@@ -43,11 +43,11 @@ def test_a_full_iteration_waits_for_the_two_label_maps_alone() -> None:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            before = transfer.host_copies
+            copies = counted_copies(monkeypatch)
             iteration()
             float(memory.stuff.count.sum())  # one that is seen
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
     # The two copies, of label maps, are waited for by events, which are not seen as such.
-    assert transfer.host_copies == before + 2 and len(waits) == 1, waits
+    assert len(copies) == 2 and len(waits) == 1, waits

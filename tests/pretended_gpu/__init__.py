@@ -1,8 +1,9 @@
 """A GPU for machines without one: tensors say that they are on it, and compute on the CPU.
 
 Mixed devices are refused, but for indexing. The waits that tensors.py lists are warned of, where
-`torch.cuda.set_sync_debug_mode` asks for it. Autocast casts as on a GPU. Speed, memory and CUDA's own kernels cannot be
-pretended. Used as a plugin of pytest (plugin.py), in a process that loads what `build` makes before PyTorch.
+`torch.cuda.set_sync_debug_mode` asks for it. A non-blocking copy to the host holds garbage until it is waited for.
+Autocast casts as on a GPU. Speed, memory and CUDA's own kernels cannot be pretended.
+Used as a plugin of pytest (plugin.py), in a process that loads what `build` makes before PyTorch.
 """
 
 from __future__ import annotations

@@ -13,11 +13,16 @@ NAME = "pretended GPU"
 
 
 class Event:
-    """Nothing is ever under way."""
+    """Only copies to the host are ever under way: they arrive when they are waited for."""
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-    def record(self, *_: Any) -> None: ...
-    def synchronize(self) -> None: ...
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._number = 0
+
+    def record(self, *_: Any) -> None:
+        self._number = tensors.sent()
+
+    def synchronize(self) -> None:
+        tensors.arrive(self._number)
 
 
 def _always(value: Any) -> Any:
@@ -54,7 +59,8 @@ def pytest_configure() -> None:
         **{"is_available": _always(True), "is_initialized": _always(True), "is_bf16_supported": _always(True)},
         **{"device_count": _always(1), "current_device": _always(0), "get_device_name": _always(NAME)},
         **{"get_rng_state": _always(no_random_numbers), "get_rng_state_all": _always([no_random_numbers])},
-        **{name: _always(None) for name in ("_lazy_init", "set_device", "synchronize", "empty_cache")},
+        **{name: _always(None) for name in ("_lazy_init", "set_device", "empty_cache")},
+        "synchronize": lambda *_: tensors.arrive(),
         **{name: _always(None) for name in ("manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all")},
         **{"Event": Event, "set_sync_debug_mode": _warn_of_waits},
     }

@@ -17,6 +17,8 @@ _WAITING = (aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.d
 _COPYING = (aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default, *_INDEXING)
 
 waits_are_warned_of = False
+_under_way: list[tuple[int, Tensor, Tensor]] = []  # copies to the host: number, where they go, and what they bring
+_sent = 0
 
 
 class OnGpu(Tensor):
@@ -78,10 +80,15 @@ def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not on_gpu and not to_gpu:
         return operation(*args, **kwargs)
     _check(operation, args, kwargs, tensors)
+    if _waits(operation, args, kwargs, tensors):
+        arrive()
+    sends = _crosses(operation, args, kwargs, tensors) and isinstance(tensors[-1], OnGpu) and _behind(args, kwargs)
     if device is not None:
         kwargs = kwargs | {"device": "cpu"}
     kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
     result = operation(*tree_map(_to_cpu, args), **tree_map(_to_cpu, kwargs))
+    if sends:
+        send(result)
     to_cpu = (device is not None and not to_gpu) or (operation is aten.copy_.default and not isinstance(args[0], OnGpu))
     # An operation in place returns its argument.
     known = {id(_to_cpu(tensor)): tensor for tensor in tensors}
@@ -92,6 +99,31 @@ def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known[id(value)] if id(value) in known else value if to_cpu else OnGpu(value)
 
     return tree_map(as_result, result)
+
+
+def send(arrived: Tensor) -> None:
+    """Let a copy on the host hold garbage until it is waited for, as the memory that a real GPU still writes to may."""
+    global _sent
+    _sent += 1
+    _under_way.append((_sent, arrived, arrived.clone()))
+    if arrived.is_floating_point():
+        arrived.fill_(torch.nan)
+    elif arrived.dtype == torch.bool:
+        arrived.logical_not_()
+    else:
+        arrived.bitwise_not_()
+
+
+def sent() -> int:
+    """The number of the latest copy to the host."""
+    return _sent
+
+
+def arrive(number: int | None = None) -> None:
+    """Wait for the copies to the host up to this number, or for all."""
+    while _under_way and (number is None or _under_way[0][0] <= number):
+        _, place, values = _under_way.pop(0)
+        place.copy_(values)
 
 
 def _to_cpu(value: Any) -> Any:
@@ -107,13 +139,27 @@ def _check(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tens
             f"Expected all tensors to be on the same device, but {operation} got some on {GPU} and one of shape "
             f"{tuple(host[0].shape)} on cpu"
         )
-    waits = operation in _WAITING
+    if waits_are_warned_of and _waits(operation, args, kwargs, tensors):
+        warnings.warn(f"called a synchronizing CUDA operation: {operation}", stacklevel=2)
+
+
+def _waits(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
+    """Does the host wait in this operation until the GPU has caught up?"""
     if operation in (aten.copy_.default, aten._to_copy.default):
-        device = torch.device(kwargs.get("device") or tensors[-1].device)
-        behind = kwargs.get("non_blocking") or (len(args) > 2 and args[2])
-        waits = on_gpu[0] != (device.type == "cuda") and not behind
+        return _crosses(operation, args, kwargs, tensors) and not _behind(args, kwargs)
     if operation in _INDEXING:
         indices = [index for index in args[1] if index is not None]
-        waits = any(index.dtype == torch.bool or not isinstance(index, OnGpu) for index in indices)
-    if waits and waits_are_warned_of:
-        warnings.warn(f"called a synchronizing CUDA operation: {operation}", stacklevel=2)
+        return any(index.dtype == torch.bool or not isinstance(index, OnGpu) for index in indices)
+    return operation in _WAITING
+
+
+def _crosses(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
+    """Does a copy lead from the host to the GPU or back?"""
+    to = torch.device(kwargs.get("device") or tensors[-1].device) if operation is aten._to_copy.default else None
+    if to is not None:
+        return isinstance(tensors[0], OnGpu) != (to.type == "cuda")
+    return operation is aten.copy_.default and isinstance(args[0], OnGpu) != isinstance(args[1], OnGpu)
+
+
+def _behind(args: Any, kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking") or (len(args) > 2 and args[2]))

@@ -24,6 +24,7 @@ from model.networks.upsampling import upsample
 from model.terms import regions
 from model.terms.memory import SourceMemory
 from model.terms.regions import LabelMaps, pool_regions
+from tests.copies import counted_copies
 from tests.methods import OFF, method_of
 from tests.twins import adaptation as twin
 from tests.twins import adversarial, isia, segmentation
@@ -407,20 +408,20 @@ def test_players_are_told_apart_and_come_in_order() -> None:
 def test_label_maps_set_out_for_the_host_before_the_work_that_hides_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    class Noted(transfer.Sending):
+    class Noted(transfer.PendingCopy):
         def __init__(self, tensor: Tensor) -> None:
             seen.append("sent")
             super().__init__(tensor)
 
-        def arrived(self) -> np.ndarray:
+        def wait(self) -> np.ndarray:
             seen.append("arrived")
-            return super().arrived()
+            return super().wait()
 
     def backward(loss: Tensor, player: str) -> None:
         seen.append(player)
         loss.backward()
 
-    monkeypatch.setattr(regions, "Sending", Noted)
+    monkeypatch.setattr(regions, "PendingCopy", Noted)
     setup = Setup(ON_TARGET)
     for name, discriminator in setup.discriminators.items():
         discriminator.register_forward_hook(lambda *_, name=name: seen.append(name))
@@ -537,7 +538,9 @@ def test_the_counter_sees_what_it_should() -> None:
 
 @pytest.mark.parametrize("forms", ["paper", "released"])
 @pytest.mark.parametrize("classes", [2, 19])
-def test_a_full_iteration_waits_for_the_device_at_most_four_times(classes: int, forms: str) -> None:
+def test_a_full_iteration_waits_for_the_device_at_most_four_times(
+    classes: int, forms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ALL_ON | {"aim": forms, "isia": forms, "absent_stuff": forms == "released"}
     setup = Setup(options, classes, torch.float32)
     g = torch.Generator().manual_seed(0)
@@ -549,11 +552,11 @@ def test_a_full_iteration_waits_for_the_device_at_most_four_times(classes: int, 
         for _ in range(2)
     )
     assert setup.memory.stuff.ready.all() and setup.memory.things.ready.all()
-    before = transfer.host_copies
+    copies = counted_copies(monkeypatch)
     with Traffic() as traffic:
         setup.iteration(source, target)
-    assert transfer.host_copies > before  # the components of each domain
-    assert transfer.host_copies - before + len(traffic.waits) <= 4, traffic.waits
+    assert len(copies) == 2  # the label map of each domain
+    assert len(copies) + len(traffic.waits) <= 4, traffic.waits
 
 
 @pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")

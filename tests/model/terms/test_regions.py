@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.terms.regions import MAX_INSTANCES, ClassSplit, LabelMaps, Regions, largest_components, pool_regions
+from tests.copies import counted_copies
 from tests.twins import regions as twin
 from tests.twins.cases import SIZES, assert_gradient, blobs, random_case, split_of
-from utils.system import transfer
 
 
 def numbered(labels: np.ndarray, things: tuple[int, ...]) -> np.ndarray:
@@ -175,11 +175,11 @@ def test_instances_may_be_numbered_for_more_than_there_are() -> None:
     assert 1 < largest < MAX_INSTANCES and (fewer >= 0).tolist() == (numbers >= 0).tolist()
 
 
-def test_a_batch_costs_one_copy_to_the_host() -> None:
+def test_a_batch_costs_one_copy_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case(7, 4, 19, 8, 9)
-    before = transfer.host_copies
+    copies = counted_copies(monkeypatch)
     pool_regions(case.features, LabelMaps(case.prediction), case.split)
-    assert transfer.host_copies == before + 1
+    assert len(copies) == 1
 
 
 @pytest.mark.parametrize(("stuff", "things"), [((0, 0), ()), ((0,), (0, 1)), ((4,), ()), ((), (-1,))])

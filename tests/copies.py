@@ -1,0 +1,21 @@
+"""Copies to the host, counted."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor
+
+from utils.system.transfer import PendingCopy
+
+
+def counted_copies(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """A list that every tensor joins from now on which is copied to the host."""
+    copied: list[Tensor] = []
+    copy = PendingCopy.__init__
+
+    def noted(self: PendingCopy, tensor: Tensor) -> None:
+        copied.append(tensor)
+        copy(self, tensor)
+
+    monkeypatch.setattr(PendingCopy, "__init__", noted)
+    return copied
