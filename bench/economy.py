@@ -1,11 +1,11 @@
-"""What each piece of clever machinery gains: a full training iteration with it against one with the plain form.
+"""What a piece of clever machinery gains: a full training iteration with it against one with the plain form.
 
     python bench/economy.py            # ResNet-101 at 320x180 / 256x128, and the built-in network at 256x128
     python bench/economy.py --write    # also the section of bench/RESULTS.md
 
 An iteration is the Trainer's own in the forced worst case of bench/iteration.py. Both forms take turns in one process,
 on one thread; compared are medians of the processor time, which other programs disturb little. Peak memory is that of a
-process of its own for each form. What saves work of a GPU's queue only is counted in operations per iteration.
+process of its own for each form. A piece that gains less than 3 % of either on both networks goes.
 """
 
 from __future__ import annotations
@@ -17,27 +17,21 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import utils.system.machine  # noqa: F401 - before torch
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import iteration
 from bench.iteration import Case
 from bench.results import write_section
 from bench.timing import one_thread
 from model.methods import bafft
-from model.networks.upsampling import upsample
 from utils.options import config
 
 NETWORKS = {
@@ -51,60 +45,17 @@ def two_passes(discriminator: nn.Module, maps: Tensor) -> tuple[Tensor, Tensor]:
     return discriminator(maps), discriminator(maps.detach())
 
 
-def whole_cross_entropy(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
-    """The plain form of `segmentation_loss`: all classes at image size."""
-    with torch.autocast(logits.device.type, enabled=False):
-        target = labels.long().where(labels != ignore_label, -100)
-        each = F.cross_entropy(upsample(logits.float(), labels.shape[1:]), target, ignore_index=-100, reduction="none")
-        return (each.sum((1, 2)) / (target >= 0).sum((1, 2)).clamp_min(1)).mean()
+# By name: what puts the plain form in its place.
+PIECES = {"one discriminator pass for both players": lambda: patch.object(bafft, "shared_scores", two_passes)}
 
 
-@contextmanager
-def cast_per_domain(case: Case) -> Iterator[None]:
-    """Casts of the weights are forgotten before each forward pass of the segmenter."""
-    segmenter = next(iter(case.trainers.values())).segmenter
-    hook = segmenter.register_forward_pre_hook(lambda *_: torch.clear_autocast_cache())
-    yield
-    hook.remove()
-
-
-@contextmanager
-def replaced(name: str, plain: Any) -> Iterator[None]:
-    with patch.object(bafft, name, plain):
-        yield
-
-
-# By name: the precision that it acts in, and what puts the plain form in its place.
-PIECES: dict[str, tuple[str, Any]] = {
-    "one discriminator pass for both players": ("off", lambda case: replaced("shared_scores", two_passes)),
-    "cross-entropy in strips": ("off", lambda case: replaced("segmentation_loss", whole_cross_entropy)),
-    "weights cast once for both domains (bf16)": ("bf16", cast_per_domain),
-}
-
-
-class Operations(TorchDispatchMode):
-    """Counts operations that compute: what a GPU would be given, one kernel or more each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all = self.counts_of_batches = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.all += not func.is_view
-        integers = (
-            isinstance(args[0], Tensor) and args[0].dtype == torch.int64 and args[0].dim() == 0 if args else False
-        )
-        self.counts_of_batches += func is torch.ops.aten.add_.Tensor and integers
-        return func(*args, **(kwargs or {}))
-
-
-def arguments_of(network: str, piece: str) -> argparse.Namespace:
-    return iteration.parse([*NETWORKS[network], "--amp", PIECES[piece][0], "--cpu"])
+def arguments_of(network: str) -> argparse.Namespace:
+    return iteration.parse([*NETWORKS[network], "--cpu"])
 
 
 def processor_seconds(network: str, piece: str, rounds: int) -> tuple[float, float]:
     """Medians with the piece and with the plain form."""
-    case, seconds = Case(arguments_of(network, piece), ("full",)), {True: list[float](), False: list[float]()}
+    case, seconds = Case(arguments_of(network), ("full",)), {True: list[float](), False: list[float]()}
     for number in range(rounds + 1):
         for clever in (True, False) if number % 2 else (False, True):
             seconds[clever].append(_iterate(case, piece, clever))
@@ -114,7 +65,7 @@ def processor_seconds(network: str, piece: str, rounds: int) -> tuple[float, flo
 def _iterate(case: Case, piece: str, clever: bool) -> float:
     if clever:
         return case.iterate("full")[1]
-    with PIECES[piece][1](case):
+    with PIECES[piece]():
         return case.iterate("full")[1]
 
 
@@ -124,14 +75,6 @@ def peak_mib(network: str, piece: str, clever: bool) -> float:
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return float(json.loads(done.stdout.splitlines()[-1]))
-
-
-def operations(network: str) -> tuple[int, int]:
-    """All of an iteration, and those that count BatchNorm's batches."""
-    case = Case(arguments_of(network, next(iter(PIECES))), ("full",))
-    with Operations() as counted:
-        case.iterate("full")
-    return counted.all, counted.counts_of_batches
 
 
 def table(rounds: int) -> list[str]:
@@ -150,14 +93,6 @@ def table(rounds: int) -> list[str]:
         row += [f"{peaks[0]:.0f}", f"{peaks[1]:.0f}", _gain(*peaks)]
         lines.append(" | ".join(["", piece, network, *row, ""]).strip())
         print(lines[-1], flush=True)
-    lines.append("")
-    for network in NETWORKS:
-        every, counts = operations(network)
-        lines.append(
-            f"- {network}: an iteration is {every} operations; BatchNorm's counts of batches are {counts} of them "
-            f"({100 * counts / every:.1f} %), which `count_batches_on_host` takes off a GPU's queue."
-        )
-        print(lines[-1], flush=True)
     return lines
 
 
@@ -174,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     one_thread()
     if arguments.peak_of:
         network, piece, clever = arguments.peak_of
-        case = Case(arguments_of(network, piece), ("full",))
+        case = Case(arguments_of(network), ("full",))
         for _ in range(2):  # the optimisers' states come with the first step
             _iterate(case, piece, clever == "yes")
         print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))

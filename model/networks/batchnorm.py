@@ -53,13 +53,6 @@ def running_statistics(segmenter: nn.Module) -> list[Tensor]:
     return [values for pair in both for values in pair if values is not None]
 
 
-def count_batches_on_host(network: nn.Module) -> None:
-    """Keep BatchNorm's counts of batches, which nothing here computes with, off the device: a kernel less a layer."""
-    for layer in _layers(network):
-        if layer.num_batches_tracked is not None:
-            layer.num_batches_tracked = layer.num_batches_tracked.cpu()
-
-
 def second_pass(block: nn.Module) -> AbstractContextManager[None]:
     """A context, to be made before a forward pass, for repeating that pass later: with the statistics that the first
     one used, and without feeding the running ones again."""

@@ -38,10 +38,10 @@ def shared_scores(discriminator: nn.Module, maps: Tensor) -> tuple[Tensor, Tenso
     """
     seen = maps.detach().requires_grad_()
     scores = discriminator(seen)
-    return _Past.apply(maps, (seen, scores)), scores
+    return _ScoresForSegmenter.apply(maps, (seen, scores)), scores
 
 
-class _Past(torch.autograd.Function):
+class _ScoresForSegmenter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, graph: tuple[Tensor, Tensor]) -> Tensor:
         ctx.graph = graph  # in a tuple, or autograd would follow it into the discriminator

@@ -24,7 +24,6 @@ from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
 from model import methods
 from model.methods.base import Context, Method
-from model.networks.batchnorm import count_batches_on_host
 from model.networks.deeplab import DeepLab
 from model.terms.regions import ClassSplit
 from utils.options.config import Options
@@ -52,7 +51,6 @@ def device(options: Options) -> torch.device:
 def to_device(network: Module, options: Options) -> Module:
     """The network on its device, its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
-    count_batches_on_host(network)
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
     return network

@@ -78,7 +78,6 @@ class Trainer:
             pairs, self._ahead = self._ahead, None
         batches = iter(pairs or ())
         dtype, total = self.precision.autocast, dict[str, Tensor]()
-        # One context around both domains: it casts each weight once, not once per domain.
         for number in range(options.iter_size):
             source, target = next(batches)
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):

@@ -430,28 +430,6 @@ def test_label_maps_set_out_for_the_host_before_the_work_that_hides_the_way(monk
     assert seen[3:8] == ["sent", "output", "feature", "arrived", "segmenter"]
 
 
-class Casts(TorchDispatchMode):
-    """Counts how often each parameter is cast."""
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.counts = dict.fromkeys(map(id, parameters), 0)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket is torch.ops.aten._to_copy and id(args[0]) in self.counts:
-            self.counts[id(args[0])] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def test_autocast_casts_a_weight_once_for_both_domains() -> None:
-    setup = Setup(ON_TARGET, dtype=torch.float32)
-    weights = [m.weight for net in (setup.model, setup.discriminators) for m in net.modules() if type(m) is nn.Conv2d]
-    used = [weight for weight in weights if weight.requires_grad]
-    with Casts(used) as casts, torch.autocast("cpu", torch.bfloat16):
-        setup.iteration(batch_of(1), batch_of(2))
-    assert len(used) > 10 and set(casts.counts.values()) == {1}
-
-
 def test_ignored_pixels_everywhere_give_zero_and_no_nan() -> None:
     setup = Setup(OFF | {"lambda_pseudo": 1.0})
     source, target = batch_of(1), batch_of(2)

@@ -1,17 +1,13 @@
-"""Up-sampling, soft-max maps and the strip-wise cross-entropy against slow twins and PyTorch's own."""
+"""Up-sampling, soft-max maps and the cross-entropy against slow twins and PyTorch's own."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from model.networks.upsampling import upsample
-from model.terms import segmentation as ours
 from model.terms.segmentation import probabilities, segmentation_loss, weighted_segmentation_loss
 from tests.twins import plus, segmentation
 from tests.twins.cases import SIZES, assert_gradient, assert_value, random_case
@@ -77,17 +73,6 @@ def test_probabilities_are_the_soft_max_of_the_up_sampled_logits(size: tuple[int
     assert_gradient(gradient, wanted.double(), 1e-5)
 
 
-# ---------------------------------------------------------------- strips
-
-
-@pytest.fixture(params=[1, 150, 1000, 2**20], ids=lambda pixels: f"strips of {pixels}")
-def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """From a row a strip to one strip for the whole map."""
-    monkeypatch.setitem(ours._STRIP, "cpu", request.param)
-    yield
-
-
-@pytest.mark.usefixtures("strips")
 @pytest.mark.parametrize(
     ("small", "large"), [((1, 1), (7, 5)), ((5, 9), (33, 64)), ((7, 4), (3, 2)), ((1, 6), (1, 31)), ((9, 3), (10, 3))]
 )
@@ -106,20 +91,6 @@ def test_cross_entropy_at_label_size_equals_that_of_up_sampled_logits(
     assert_value(loss, expected)
     (gradient,), (wanted,) = (torch.autograd.grad(value, logits) for value in (3 * loss, 3 * expected))
     assert_gradient(gradient, wanted.double(), 1e-5)
-
-
-@pytest.mark.parametrize("side", [1, 2, 3, 9, 91, 161])
-def test_a_strip_looks_at_all_rows_that_it_is_made_of_and_few_more(side: int) -> None:
-    for height in (1, 2, 5, 8, 64, 720):
-        matrix = ours._interpolation(side, height, torch.zeros(()))
-        for first, last in ((0, height - 1), (height // 3, height // 2), (height - 1, height - 1)):
-            near = ours._rows_between(first, last, height, side)
-            outside = matrix[first : last + 1].clone()
-            assert outside[:, near].abs().sum() == pytest.approx(last + 1 - first)
-            outside[:, near] = 0
-            assert not outside.any()
-            used = (matrix[first : last + 1] != 0).any(0).nonzero()
-            assert len(range(side)[near]) <= int(used[-1] - used[0]) + 4
 
 
 def test_half_precision_logits_have_a_float32_loss_and_a_gradient_of_their_type() -> None:
@@ -152,26 +123,6 @@ def test_probabilities_of_half_precision_logits_are_float32(dtype: torch.dtype) 
     assert maps.dtype == torch.float32 and torch.equal(maps, probabilities(logits.float(), (33, 64)))
 
 
-class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the number of elements of the largest tensor."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
-def test_no_map_of_the_size_of_the_image_is_made() -> None:
-    logits = torch.randn(1, 19, 13, 23, requires_grad=True)
-    with Largest() as largest:
-        segmentation_loss(logits, torch.zeros(1, 720, 160, dtype=torch.uint8)).backward()
-    assert largest.elements <= 19 * 2**15 < 19 * 720 * 160
-
-
 # ---------------------------------------------------------------- weights
 
 
@@ -194,7 +145,6 @@ def test_ignored_pixels_count_in_the_denominator_of_the_weighted_loss() -> None:
     assert loss.item() == pytest.approx(0.5 * np.log(2) / 4)
 
 
-@pytest.mark.usefixtures("strips")
 def test_weighted_loss_of_a_larger_map_has_the_weight_of_every_pixel() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 5, 9, generator=g)
