@@ -12,7 +12,6 @@ identical.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bench.results import device, write_section
+from bench import results
+from bench.results import device
 from bench.timing import interleaved, one_thread
 from model.networks.upsampling import best_class
 from utils.options import config
@@ -83,19 +83,13 @@ def table(r: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=21, help="of each way, that count [21]")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
-    parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
     parser.set_defaults(size=(1024, 2048), classes=19)
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if not arguments.json:
-        print("\n".join(table(result)))
-    print(json.dumps(result))
-    if arguments.write:
-        write_section("evaluation", " ".join(["python bench/evaluation.py", *argv]), table(result))
+    results.report("evaluation", argv, arguments, result, table(result))
 
 
 if __name__ == "__main__":

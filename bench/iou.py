@@ -12,7 +12,6 @@ index hold no source of it). All three count the same, which is checked. `speedu
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -31,7 +30,8 @@ import numpy.typing as npt
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 from PIL import Image
 
-from bench.results import device, write_section
+from bench import results
+from bench.results import device
 from bench.timing import interleaved, one_thread
 from dataset import Cityscapes
 from dataset.builtin.domains import CAMERA
@@ -176,20 +176,14 @@ def table(r: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--pairs", type=int, default=6, help="generated pairs of files [6]")
     parser.add_argument("--rounds", type=int, default=5, help="of each way, that count [5]")
     parser.add_argument("--workers", type=int, default=2, help="processes to compare with one [2]")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
-    parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
     parser.set_defaults(size=(2048, 1024))
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if not arguments.json:
-        print("\n".join(table(result)))
-    print(json.dumps(result))
-    if arguments.write:
-        write_section("iou", " ".join(["python bench/iou.py", *argv]), table(result))
+    results.report("iou", argv, arguments, result, table(result))
 
 
 if __name__ == "__main__":

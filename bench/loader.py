@@ -1,7 +1,7 @@
 """How fast one core loads GTA5's pairs for training: the published loader's way, ours, and ours from the cache.
 
-    python bench/loader.py --json       # the last line is one JSON object
-    python bench/loader.py --results    # also writes the section of bench/RESULTS.md
+    python bench/loader.py --json     # the last line is one JSON object
+    python bench/loader.py --write    # also writes the section of bench/RESULTS.md
 
 The pairs are drawn by the built-in generator at GTA5's size, 1914x1052, and saved as GTA5's are (RGB and palette PNG,
 2.8 MB a pair), into a temporary folder; the same at every run. All three ways read every pair in turn, in one process
@@ -14,7 +14,6 @@ normalises on its device. Before anything is timed, all three are checked to be 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -33,13 +32,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from bench.results import device, write_section
+from bench import results
+from bench.results import device
 from dataset import GTA5
 from dataset.builtin.domains import GAME
 from dataset.builtin.write import draw_example
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES_IDS, IGNORE
 from model.networks.deeplab import NORMALIZATIONS
+from utils.options import config
 
 WAYS = ("published", "uncached", "cached")
 TRAIN_IDS = {i: int(CITYSCAPES_IDS[i]) for i in range(256) if CITYSCAPES_IDS[i] != IGNORE}
@@ -149,18 +150,15 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--pairs", type=int, default=3, help="different pairs [3]")
     parser.add_argument("--rounds", type=int, default=15, help="times that each way reads all pairs [15]")
     parser.add_argument("--native", type=int, nargs=2, default=(1914, 1052), metavar=("W", "H"), help="[1914 1052]")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), metavar=("W", "H"), help="[1280 720]")
-    parser.add_argument("--json", action="store_true", help="print only one JSON object")
-    parser.add_argument("--results", action="store_true", help="write the section of bench/RESULTS.md")
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
+def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -168,10 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = measure(Path(root), arguments)
     result |= {"pairs": arguments.pairs, "rounds": arguments.rounds, "device": device()}
     result |= {"native": list(arguments.native), "size": list(arguments.size)}
-    if arguments.results:
-        write_section("loader", "python bench/loader.py --results", table(result))
-    print(json.dumps(result) if arguments.json else "\n".join(table(result)))
+    results.report("loader", argv, arguments, result, table(result))
 
 
 if __name__ == "__main__":
-    main()
+    config.run(lambda: main(sys.argv[1:]))

@@ -11,7 +11,6 @@ all of them into a new folder, reading and encoding included. Every number of wo
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from bench.results import device, write_section
+from bench import results
+from bench.results import device
 from bench.timing import interleaved, one_thread
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import Settings, prepare
@@ -97,21 +97,15 @@ def table(r: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--images", type=int, default=8, help="generated originals [8]")
     parser.add_argument("--side", type=int, default=2500, help="pixels of a side [2500]")
     parser.add_argument("--workers", type=int, default=2, help="workers to compare with one [2]")
     parser.add_argument("--rounds", type=int, default=3, help="of each number of workers, that count [3]")
     parser.add_argument("--folder", help="where to put temporary files (default: the system's)")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
-    parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if not arguments.json:
-        print("\n".join(table(result)))
-    print(json.dumps(result))
-    if arguments.write:
-        write_section("prepare_aerial", " ".join(["python bench/prepare_aerial.py", *argv]), table(result))
+    results.report("prepare_aerial", argv, arguments, result, table(result))
 
 
 if __name__ == "__main__":

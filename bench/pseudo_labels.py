@@ -12,7 +12,6 @@ a loop over the classes for every mask, Pillow) takes 16 bytes a pixel, so it is
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import resource
 import sys
@@ -33,7 +32,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.results import device, write_section
+from bench import results
+from bench.results import device
 from bench.timing import interleaved, one_thread
 from model.networks.upsampling import best_class
 from utils.options import config
@@ -151,21 +151,15 @@ def table(r: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = results.parser(__doc__)
     parser.add_argument("--images", type=int, default=2975, help="of the whole run [2975]")
     parser.add_argument("--twin-images", type=int, default=32, help="beside the published way [32]")
     parser.add_argument("--rounds", type=int, default=3, help="beside the published way, that count [3]")
     parser.add_argument("--folder", help="where to write; removed afterwards [the system's temporary folder]")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
-    parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
     parser.set_defaults(size=(1024, 512))
     arguments = parser.parse_args(argv)
     result = measure(arguments)
-    if not arguments.json:
-        print("\n".join(table(result)))
-    print(json.dumps(result))
-    if arguments.write:
-        write_section("pseudo_labels", " ".join(["python bench/pseudo_labels.py", *argv]), table(result))
+    results.report("pseudo_labels", argv, arguments, result, table(result))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from utils.system.files import write_atomically
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a bench that prints a table and one JSON object (`report`)."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", action="store_true", help="print the JSON line only")
+    made.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
+    return made
+
+
+def report(name: str, argv: Sequence[str], arguments: argparse.Namespace, result: Any, table: Sequence[str]) -> None:
+    """Print a bench's table, unless only JSON is wanted, then its result as one JSON line; write its section if asked.
+
+    name: of the bench's file and of its section.
+    """
+    if not arguments.json:
+        print("\n".join(table))
+    print(json.dumps(result))
+    if arguments.write:
+        write_section(name, " ".join([f"python bench/{name}.py", *argv]), table)
 
 
 def device() -> str:

@@ -23,7 +23,7 @@ def test_one_json_object_at_the_end_and_nothing_left(tmp_path, monkeypatch, caps
     page, scratch = tmp_path / "RESULTS.md", tmp_path / "scratch"
     page.write_text("a\n<!-- prepare_aerial -->\nof before\n<!-- end prepare_aerial -->\nb\n")
     scratch.mkdir()
-    monkeypatch.setattr(prepare_aerial, "write_section", partial(results.write_section, page=page))
+    monkeypatch.setattr(results, "write_section", partial(results.write_section, page=page))
     main((*SMALL, "--folder", str(scratch), "--json", "--write"))
     [line] = capsys.readouterr().out.splitlines()
     found = json.loads(line)

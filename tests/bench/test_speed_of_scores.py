@@ -46,7 +46,7 @@ def test_the_bench_of_pseudo_labels_prints_one_json_object_and_leaves_nothing(tm
     page = tmp_path / "RESULTS.md"
     page.write_text("<!-- pseudo_labels -->\n<!-- end pseudo_labels -->\n")
     (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(pseudo_labels, "write_section", partial(results.write_section, page=page))
+    monkeypatch.setattr(results, "write_section", partial(results.write_section, page=page))
     arguments = ["--images", "5", "--twin-images", "3", "--rounds", "1", "--folder", str(tmp_path / "scratch")]
     generate = pseudo_labels.generate
     monkeypatch.setattr(pseudo_labels, "generate", lambda number, size: generate(2, (64, 32)))

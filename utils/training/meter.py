@@ -53,8 +53,9 @@ class Meter:
         """Mean of every term since the last call, None if it was never finite; and, since then or the start, iterations
         per second and the share of the time, 0 to 1, that was spent waiting for images (`RATES`)."""
         sums = torch.stack([value.float() for value in self.sums.values()])
-        counts = torch.stack([torch.as_tensor(self._counts[name], device=sums.device).float() for name in self.sums])
-        both = torch.stack([sums, counts])
+        counts = [self._counts[name] for name in self.sums]
+        counted = [c if isinstance(c, Tensor) else torch.tensor(float(c), device=sums.device) for c in counts]
+        both = torch.stack([sums, torch.stack(counted)])
         distributed.average([both])
         columns = zip(self.sums, *to_host(both).tolist(), strict=True)
         means = {name: total / count if count else None for name, total, count in columns}
