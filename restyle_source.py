@@ -17,9 +17,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from utils.system.machine import set_up  # before torch
+
 from utils.options import config
 from utils.setup import build, translation
-from utils.system import distributed, logs, machine
+from utils.system import distributed, logs
 from utils.system.errors import UserError
 from utils.system.logs import logger
 from utils.training.run import train as run
@@ -42,7 +44,7 @@ def train(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_train", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
-    machine.set_up(options)
+    set_up(options)
     data = Data(*translation.both_domains(options))
     build.check_files(options, data.skipped, data.source, data.target)
     run(Trainer(options, translation.cyclegan(options), data), "restyle_train")
@@ -52,7 +54,7 @@ def apply(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_apply", argv, description=__doc__)
     distributed.start(options.cpu)
     logs.setup()
-    machine.set_up(options)
+    set_up(options)
     images = translation.source_data(options, augmented=False)
     generator = translation.generator(options)
     translation.restyle_all(options, generator, images)
