@@ -275,7 +275,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self.label_root != self.root or not self.labels
 
     def below(self, root: Path, folder: str) -> Path:
-        """`root`/`folder`, also in the only folder of `root` that has it; where images and labels lie apart, `root`
+        """`root`/`folder`, also in the folder of its archive; where images and labels lie apart, `root`
         itself if there is no such folder."""
         return folder_in(root, folder) or (root / folder if self.label_root == self.root else root)
 

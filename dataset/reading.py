@@ -361,8 +361,8 @@ def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
 
 
 def folder_in(root: Path, folder: str) -> Path | None:
-    """`root`/`folder`, or else the one that lies a folder deeper, as archives are unpacked into folders of their names;
-    None if there is none or if there are several."""
+    """`root`/`folder`, or else the one in a folder that an archive of it was unpacked into: one whose name begins as
+    that of `folder`, such as gtFine_trainvaltest/gtFine, or RAND_CITYSCAPES. None if there is none, or several."""
     path = root / folder
     if path.is_dir():
         return path
@@ -376,7 +376,10 @@ def folder_in(root: Path, folder: str) -> Path | None:
 @lru_cache(maxsize=256)
 def _folder_below(root: Path, folder: str, changed: int) -> Path | None:
     """`changed` tells an outdated search."""
-    found = [path for name in _visible(root) if (path := root / name / folder).is_dir()]
+    begin = (re.split("[/_]", folder)[0].lower(), "rand_cityscapes")
+    found = [
+        path for name in _visible(root) if name.lower().startswith(begin) and (path := root / name / folder).is_dir()
+    ]
     return found[0] if len(found) == 1 else None
 
 

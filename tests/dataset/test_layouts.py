@@ -35,7 +35,7 @@ def root(tmp_path) -> Path:
         ),
         (ACDC, f"rgb_anon_trainvaltest/rgb_anon/{NIGHT}", f"gt_trainval/gt/{NIGHT_LABEL}"),
         (Synthia, "RAND_CITYSCAPES/RGB/0000001.png", "RAND_CITYSCAPES/GT/LABELS/0000001.png"),
-        (GTA5, "GTA5/images/00001.png", "GTA5/labels/00001.png"),
+        (GTA5, "images_all/images/00001.png", "labels_all/labels/00001.png"),
     ],
 )
 def test_archives_unpacked_into_folders_of_their_names(root, reader, image, label):
