@@ -101,6 +101,13 @@ def _operations_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_map(request, monkeypatch) -> None:
+    """The map of the feature space takes seconds per run: only the tests of the reports compute it."""
+    if "reporting" not in request.path.parts:
+        monkeypatch.setattr("utils.reporting.features.has_layout", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def _logger_as_before() -> Iterator[None]:
     with logger_as_before():
         yield

@@ -12,7 +12,8 @@ Of several processes one does this, and the others need not wait for it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,8 @@ def begin(
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / PICTURES, ignore_errors=True)
         if segmenter is not None:
-            _keep_features(folder / features.BEFORE, options, images, segmenter)
+            with _harmless("features"):
+                _keep_features(folder / features.BEFORE, options, images, segmenter)
 
 
 def look(
@@ -82,13 +84,24 @@ def look(
     seen = images.test or images.target or images.source
     held = notes.thresholds(folder, seen.table.names)
     truth = seen is not images.target
-    for name, picture in examples(segmenter, seen, thresholds=held, amp=options.amp, truth=truth):
-        for sink in sinks:
-            sink.panel(step, name, picture)
-    _keep_features(folder / features.AFTER, options, images, segmenter)
+    with _harmless("pictures"):
+        for name, picture in examples(segmenter, seen, thresholds=held, amp=options.amp, truth=truth):
+            for sink in sinks:
+                sink.panel(step, name, picture)
+    with _harmless("features"):
+        _keep_features(folder / features.AFTER, options, images, segmenter)
     if memory is not None:
         notes.write_memory(folder, step, memory, images.source.table)
     notes.progress(folder, step, segmenter.input_mean.device)
+
+
+@contextmanager
+def _harmless(what: str) -> Iterator[None]:
+    """Logs a fault in the block: a run of days must not end because of a picture of it."""
+    try:
+        yield
+    except Exception as error:
+        logger.info("attention: no %s: %s: %s", what, type(error).__name__, error)
 
 
 def _keep_features(path: Path, options: Options, images: Images, segmenter: DeepLab) -> None:

@@ -115,6 +115,19 @@ def test_pseudo_labels_are_not_shown_as_the_truth(tmp_path, benchmark_root):
     assert names == {"image", "prediction", "overlay", "pseudo-label", "confidence"}
 
 
+def test_a_fault_in_a_picture_does_not_end_the_run(tmp_path, benchmark_root, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="bafft")
+    monkeypatch.setattr(report, "examples", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(features, "points", lambda *_, **__: 1 / 0)
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin"])[0]
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU)
+    report.look(tmp_path, options, images, segmenter, 20, [Pictures(tmp_path)])
+    said = [record.getMessage().split(": ")[:2] for record in caplog.records]
+    assert said == [["attention", f"no {what}"] for what in ("features", "pictures", "features")]
+    assert json.loads((tmp_path / "run.json").read_text())["sessions"][0]["step"] == 20
+
+
 def test_a_run_without_a_target_keeps_no_features(tmp_path, benchmark_root):
     images, segmenter = images_and_network(benchmark_root)
     options = config.parse("step1", ["--preset", "builtin", "--source-only"])[0]
