@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dataset.sampler import EndlessSampler
 from tests.scripts import MASKS, PSEUDO, SOURCE, STEP1, STEP2, TARGET, TINY_SIZE, TRUTH, call, exit_code, mask, state
 
 Spoil = Callable[[Path], object]
@@ -132,13 +134,12 @@ LONG = "x" * 300
         (["--data-list", "escape.txt"], "escape.txt, line 1"),
         (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list (not found)"),
         (["--data-list", "nowhere.txt"],
-         "also below data/builtin/gta5_deeplab; expected a file of image names: give the folder that holds it with "
-         "--data-dir, or another --data-list\n"),
-        (["--data-list-target", "nowhere.txt"], "with --data-dir-target, or another --data-list-target\n"),
-        (["--data-list-target-test", "nowhere.txt"], "with --data-dir-target, or another --data-list-target-test\n"),
+         ("nowhere.txt", "data/builtin/gta5_deeplab", "--data-dir,", "--data-list\n")),
+        (["--data-list-target", "nowhere.txt"], ("--data-dir-target,", "--data-list-target\n")),
+        (["--data-list-target-test", "nowhere.txt"], ("--data-dir-target,", "--data-list-target-test\n")),
         (["--data-list", "nowhere.txt", "--data-dir", "nowhere"], "nowhere: data folder not found; expected images/"),
-        (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'; expected a name below"),
-        (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'; expected a name below"),
+        (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'"),
+        (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'"),
         (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
         (["--data-list", "aliases.txt"], "'./00001.png' is the image of line 1 too"),
         (["--data-list", "long.txt"], ".png: image cannot be opened (File name too long)"),
@@ -162,10 +163,10 @@ LONG = "x" * 300
         (["--classes", "pipe"], "pipe: cannot be read (is a pipe or device"),
         (["--classes", "/dev/zero"], "/dev/zero: cannot be read (is a pipe or device"),
         (["--classes", "folder"], "folder: cannot be read (is a folder"),
-        (["--classes", "image.pth"], "image.pth: is no text; expected a YAML file of classes"),
+        (["--classes", "image.pth"], "image.pth: is no text"),
         (["--classes", "zero.pth"], "zero.pth: found nothing; expected keys classes"),
-        (["--set", "../train"], "--set: found ../train, expected a split"),
-        (["--set", "/etc"], "--set: found /etc, expected a split"),
+        (["--set", "../train"], "--set: found ../train"),
+        (["--set", "/etc"], "--set: found /etc"),
         (["--data-list-target", "empty.txt"], "empty.txt: the list is empty"),
         (["--data-list-target-test", "empty.txt"], "empty.txt: the list is empty"),
         (["--preset", "mars"], "--preset: invalid choice: 'mars' (choose from"),
@@ -183,27 +184,27 @@ LONG = "x" * 300
         (["--num-steps", "1.5"], "--num-steps: invalid int value: '1.5'"),
         (["--num-steps", "3", "--num-steps-stop", "4"], "--num-steps-stop: found 4, expected at most --num-steps 3"),
         (["--num-steps-stop", "0"], "--num-steps-stop: found 0"),
-        (["--num-steps", "9" * 30], "--num-steps: found 999999999999999999999999999999, expected a number below"),
+        (["--num-steps", "9" * 30], "--num-steps: found 999999999999999999999999999999"),
         (["--num-workers", "100000"], "--num-workers: found 100000, expected a number of at least 0 and at most 512"),
         (["--batch-size", "1000000"], "--batch-size: found 1000000, expected"),
         (["--num-prototype", "1" + "0" * 9], "--num-prototype: found 1000000000, expected"),
         (["--input-size", "100000,100000"], "--input-size: found (100000, 100000), expected"),
         (["--input-size", "9" * 5000 + ",64"], "--input-size: found '999"),
-        (["--source-only", "--data-list-target", "x"], "--source-only trains without a target, and --data-list-target"),
-        (["--source-only", "--lambda-adv-cls", "1"], "--source-only trains without a target, and --lambda-adv-cls"),
-        (["--source-only", "--isia", "paper"], "--source-only trains without a target, and --isia"),
-        (["--continue-train", "--overwrite"], "--continue-train goes on with the run that --overwrite would replace"),
-        (["--continue-train", "--restore-from", "text.pth"], "--continue-train takes its weights from its checkpoint"),
-        (["--continue-train", "--not-restore-last"], "--continue-train takes everything up"),
-        (["--not-restore-last"], "--not-restore-last: --restore-from is none"),
-        (["--source-only", "--image-level", "lab"], "--source-only trains without a target, and --image-level lab"),
-        (["--image-level-share", "0.5"], "--image-level-share acts with --image-level lab or fda only, found none"),
-        (["--fda-beta", "0.05"], "--fda-beta acts under --image-level fda only, found none"),
-        (["--image-level", "lab", "--fda-beta", "0.05"], "--fda-beta acts under --image-level fda only"),
+        (["--source-only", "--data-list-target", "x"], ("--source-only", "--data-list-target")),
+        (["--source-only", "--lambda-adv-cls", "1"], ("--source-only", "--lambda-adv-cls")),
+        (["--source-only", "--isia", "paper"], ("--source-only", "--isia")),
+        (["--continue-train", "--overwrite"], ("--continue-train", "--overwrite")),
+        (["--continue-train", "--restore-from", "text.pth"], ("--continue-train", "--restore-from")),
+        (["--continue-train", "--not-restore-last"], ("--continue-train", "--not-restore-last")),
+        (["--not-restore-last"], ("--not-restore-last", "--restore-from is none")),
+        (["--source-only", "--image-level", "lab"], ("--source-only", "--image-level lab")),
+        (["--image-level-share", "0.5"], ("--image-level-share", "--image-level lab or fda")),
+        (["--fda-beta", "0.05"], ("--fda-beta", "--image-level fda")),
+        (["--image-level", "lab", "--fda-beta", "0.05"], ("--fda-beta", "--image-level fda")),
         (["--image-level-share", "1.5"], "--image-level-share: found 1.5, expected a number from 0 to 1"),
         (["--fda-beta", "0.5"], "--fda-beta: found 0.5, expected a number of at least 0 and below 0.5"),
         (["--image-level", "cyclegan"], "--image-level: invalid choice"),
-        (["--aim-beta", "2"], "--aim-beta acts under --aim released only, found --aim paper"),
+        (["--aim-beta", "2"], ("--aim-beta", "--aim released", "--aim paper")),
         (["--warmup-steps", "4"], "--warmup-steps: found 4, expected at most --num-steps 3"),
         (["--learning-rate", "-1"], "--learning-rate: found -1.0, expected a number above 0"),
         (["--learning-rate", "nan"], "--learning-rate: found nan"),
@@ -221,7 +222,7 @@ LONG = "x" * 300
         (["--save-pred-every", "0"], "--save-pred-every: found 0"),
         (["--random-seed", "-1"], "--random-seed: found -1"),
         (["--random-seed", str(2**70)], "--random-seed: found"),
-        (["--input-size", "96"], "--input-size: found '96', expected WIDTH,HEIGHT"),
+        (["--input-size", "96"], "--input-size: found '96'"),
         (["--input-size", "96x64"], "--input-size: found '96x64'"),
         (["--input-size", "96,64,3"], "--input-size: found '96,64,3'"),
         (["--input-size=-96,64"], "--input-size: found '-96,64'"),
@@ -231,8 +232,8 @@ LONG = "x" * 300
         (["--ignore-label", "5"], "--ignore-label: found 5, expected at least 19"),
         (["--ignore-label", "256"], "--ignore-label: found 256"),
         (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
-        (["--compile", "--checkpoint-activations"], "--compile: expected without --checkpoint-activations"),
-        (["--norm", "inplace-abn", "--sync-bn"], "--sync-bn: expected --norm batchnorm"),
+        (["--compile", "--checkpoint-activations"], ("--compile", "--checkpoint-activations")),
+        (["--norm", "inplace-abn", "--sync-bn"], ("--sync-bn", "--norm batchnorm")),
         (["--output-stride", "16"], "output_stride is 16; tiny comes with 8"),
         (["--snapshot-dir", "empty.txt"], "empty.txt: cannot be made a folder (a file is in the way)"),
         (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: cannot be made a folder (a file is in the way)"),
@@ -245,7 +246,7 @@ LONG = "x" * 300
         (["--restore-from", "image.pth"], "image.pth: "),
         (["--restore-from", "zip.pth"], "zip.pth: "),
         (["--restore-from", "pipe"], "pipe: is a pipe or device, no regular file; expected a weight file"),
-        (["--restore-from", "/dev/zero"], "/dev/zero: is a pipe or device, no regular file; expected a weight file"),
+        (["--restore-from", "/dev/zero"], "/dev/zero: is a pipe or device, no regular file"),
         (["--restore-from", LONG], "File name too long"),
         (["--restore-from", "names.pth"], "names.pth: is not of the backbone tiny: 0 of"),
         (["--continue-train", "folder"], "folder: is a folder; expected a weight file"),
@@ -268,7 +269,9 @@ def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
     Path("code.pth").write_bytes(pickle.dumps(print))
     torch.save([1, 2], "list.pth")
     Path("folder").mkdir()
-    assert said in refused(capsys, "step1", *arguments)
+    error = refused(capsys, "step1", *arguments)
+    parts = said if isinstance(said, tuple) else (said,)
+    assert [part for part in parts if part not in error] == [], error
 
 
 @pytest.mark.parametrize("script", ["step1", "step2", "pseudo", "evaluate"])
@@ -350,17 +353,18 @@ def test_a_place_for_scores_that_cannot_be_written_is_refused_before_the_work(af
 # A fault that shows only on the way: what was written before it is whole.
 
 
-def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can_be_repeated(bad, capsys):
+def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can_be_resumed(bad, capsys):
     good = (bad / "gta5_deeplab/images/00003.png").read_bytes()
     cut(bad / "gta5_deeplab/images/00003.png")
     arguments = [*BAD_SOURCE, "--batch-size", "1", "--num-steps", "6"]
     assert exit_code("step1", *arguments) == 2
     error = capsys.readouterr().err
     assert "images/00003.png: corrupt or unreadable image" in error and error.count("\n") == 1
-    assert not (STEP1 / "last.pth").exists()
+    drawn = [batch[0][0] for batch in islice(EndlessSampler(6, 1, 1234), 6)]
+    assert state(STEP1)["step"] == drawn.index(2) > 0  # the steps before the one that would have needed the image
     assert not list(STEP1.glob(".*"))
     (bad / "gta5_deeplab/images/00003.png").write_bytes(good)
-    call("step1", *arguments)
+    call("step1", *arguments, "--continue-train")
     assert state(STEP1)["step"] == 6
 
 

@@ -73,7 +73,7 @@ def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch
         (["--out", "file.txt"], "--out: file.txt: cannot be written (a file is in the way)"),
         (["--out", "/proc/nowhere"], "--out: /proc/nowhere: cannot be written"),
         (["--data", "file.txt/data"], "file.txt/data: cannot be made a folder (a file is in the way)"),
-        (["--data", "file.txt"], "file.txt: found a file, expected an empty or new folder"),
+        (["--data", "file.txt"], "file.txt: found a file"),
         (["--seed", "-1"], "--seed: found -1, expected 0 to 4294967295"),
         (["--seed", "4294967296"], "--seed: found 4294967296, expected 0 to 4294967295"),
         (["--seed", "x"], "--seed: invalid int value: 'x'"),

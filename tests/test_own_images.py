@@ -100,7 +100,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
         ("step1", ("--source", "mars"), "--source: found mars, expected one of gta5, synthia"),
         ("step1", ("--source", "folder:"), "--source: found 'folder:', expected READER:PATH such as folder:data/mine"),
         ("step1", ("--source", "folder:a", "--data-dir", "b"),
-         "--source folder:a: found --data-dir b too, expected one folder"),
+         "--source folder:a: found --data-dir b too"),
         ("step1", (*TRAIN, "--classes", "classes.yaml", "--target", "folder:nowhere"),
          "nowhere: data folder not found; expected images/NAME.png"),
         ("iou", ("a", "b", "--target", "folder:camera"), "--classes: not given"),

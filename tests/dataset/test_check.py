@@ -298,7 +298,7 @@ def test_what_is_counted(good):
     report = check([Part("source", Folder("game", table=table, check=False), "all")])
     assert report.wrong == [
         "source: label id 5 is not in the class table of classes: 6.25 % of the pixels, in 1 labels, first "
-        "game/labels/2.png; give it a class, or list it under ignore"
+        "game/labels/2.png"
     ]
     assert [line.split() for line in report.table[-4:]] == [
         ["a", "0", "62.50", "%"],

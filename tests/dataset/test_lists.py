@@ -225,11 +225,11 @@ def test_a_list_of_another_split(root, line):
 
 def test_an_absolute_name_needs_a_folder_of_the_layout(root):
     save(root, "images/00001.png")
-    with pytest.raises(UserError, match=r"line 1: '/etc/00001\.png'; expected a name below the data folder"):
+    with pytest.raises(UserError, match=r"line 1: '/etc/00001\.png'"):
         GTA5(root, listed(root, "/etc/00001.png"), labels=False)
 
 
 def test_an_image_that_is_listed_under_two_names(root):
     save(root, "images/00001.png", "images/00002.png")
-    with pytest.raises(UserError, match=r"line 3: 'images/00001\.png' is the image of line 1 too; remove one"):
+    with pytest.raises(UserError, match=r"line 3: 'images/00001\.png' is the image of line 1 too"):
         GTA5(root, listed(root, "00001.png", "00002.png", "images/00001.png"), labels=False)

@@ -347,7 +347,7 @@ def test_gta5_restyled_images_take_their_labels_from_elsewhere(restyled, labels)
 
 def test_labels_apart_refuse_another_shape_and_no_folder(restyled):
     save(restyled / "flat" / "00001.jpg", np.full((4, 7, 3), 9, np.uint8))
-    with pytest.raises(UserError, match=r"label of 3x2 pixels, but its image .* has 7x4; expected the same shape"):
+    with pytest.raises(UserError, match=r"label of 3x2 pixels, but its image .* has 7x4"):
         GTA5(restyled / "flat", label_root=restyled / "gta", size=(3, 2))[0]
     with pytest.raises(UserError, match="nowhere: folder of labels not found"):
         GTA5(restyled / "flat", label_root=restyled / "nowhere")
@@ -493,7 +493,7 @@ def test_labels_in_the_same_folder_may_be_larger_but_not_of_another_shape(tmp_pa
     assert data[0]["label"].tolist() == TRAIN_IDS
     # 1024x564 and 1914x1052, as restyled images of GTA5 have, differ by 0.2 %; 1914x1052 and 2048x1024 by 9 %.
     data.refuse_other_size("00001.png", (1914, 1052), (1024, 564))
-    with pytest.raises(UserError, match=r"label of 1914x1052 pixels, .* has 2048x1024; expected the same shape"):
+    with pytest.raises(UserError, match=r"label of 1914x1052 pixels, .* has 2048x1024"):
         data.refuse_other_size("00001.png", (1914, 1052), (2048, 1024))
 
 

@@ -39,7 +39,7 @@ def test_a_run_is_read_with_its_notes_and_those_beside_it(tmp_path):
 
 
 def test_a_folder_without_a_log_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no log\.jsonl in it; expected the folder of a run"):
+    with pytest.raises(UserError, match=r"no log\.jsonl in it"):
         read_run(tmp_path)
 
 
