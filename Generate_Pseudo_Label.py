@@ -80,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         skipped.list_in(folder)
         notes.write_pseudo_label_note(folder, result, classes)  # for the report of stage 2
     logger.info("%d pseudo-labels in %s", result.masks, folder)
+    missing = [name for name, n_kept in zip(classes.names, result.kept, strict=True) if not n_kept]
+    if missing:
+        logger.warning(
+            "no pixel of these pseudo-labels is %s: stage 2 cannot learn it from the target. If the target shows it, "
+            "train stage 1 for longer or on source images in the target's style, or run train_step2.py --method plus, "
+            "which pastes every class of the source into target images",
+            " or ".join(missing),
+        )
 
 
 def identity(options: Options, images: SegmentationDataset, segmenter: DeepLab) -> dict[str, Any]:

@@ -24,8 +24,10 @@ def method_of(
     split: ClassSplit,
     kind: type[Alignment] = SelfTraining,
     place: Callable[[nn.Module], nn.Module] = lambda network: network,
+    imagenet: DeepLab | None = None,
     **options: Any,
 ) -> Alignment:
     """A method of the paper with the options of the built-in preset, small discriminators and one prototype."""
     given = {"preset": "builtin", "num_prototype": 1, "discriminator_width": 0.1, "bn": "shared", **options}
-    return kind(Context(segmenter, split, config.resolve(kind.name, given), place))
+    script = "step1" if kind is Alignment else "step2"
+    return kind(Context(segmenter, split, config.resolve(script, given), place, imagenet=imagenet))

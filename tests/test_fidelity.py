@@ -1,4 +1,4 @@
-"""docs/FIDELITY.md: its options exist, and its hyper-parameters are what the options resolve to."""
+"""docs/FIDELITY.md and docs/PLUS.md: their options exist, their hyper-parameters are what the options resolve to."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from typing import Any
 
 import pytest
 
-from utils.options import config
+from utils.options import config, contradictions
 from utils.options.config import TRAIN, Options, flag
 from utils.options.presets import METHOD_OPTIONS
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs/FIDELITY.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = (DOCS / "FIDELITY.md").read_text(encoding="utf-8")
+PLUS_PAGE = (DOCS / "PLUS.md").read_text(encoding="utf-8")
 OPTIONS = {flag(item.name): item for item in fields(Options)}
 COLUMNS = [(method, stage) for method in ("paper", "released") for stage in TRAIN]
 ROWS = dict(re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
+PLUS = {*contradictions.PLUS, "rare_class_temperature"}  # docs/PLUS.md has them
 ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
     *("preset", "method", "source", "target", "classes", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
     *("data_list_target", "data_list_target_test", "set", "num_classes", "num_workers", "stride_style"),
     *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu"),
     *("continue_train", "snapshot_dir", "overwrite", "save_pred_every", "select_on_target_labels", "log_every"),
     *("log_dir", "tensorboard", "ssl_target_dir", "skip_bad_images", "cache", "channels_last", "sync_bn"),
-    *("autotune", "compile", "checkpoint_activations", "keep_last", "deterministic"),
+    *("autotune", "compile", "checkpoint_activations", "keep_last", "deterministic", "log_gradients"),
+    *("label_free_images", "select_by"),
+    *PLUS,
 }
 
 
@@ -64,3 +69,10 @@ def test_every_value_is_what_the_options_resolve_to(method: str, stage: str) -> 
 def test_paper_is_the_default(stage: str) -> None:
     assert config.resolve(stage, {}) == config.resolve(stage, {"method": "paper"})
     assert METHOD_OPTIONS["paper"][stage].keys() <= METHOD_OPTIONS["released"][stage].keys()
+
+
+def test_the_page_of_plus_has_every_option_of_it_and_its_default() -> None:
+    options = config.resolve("step2", {"method": "plus"})
+    rows = dict(re.findall(r"^\| `(--[\w-]+)` \| ([^|]*) \|", PLUS_PAGE, flags=re.MULTILINE))
+    assert rows == {flag(name): shown(getattr(options, name)) for name in PLUS}
+    assert set(re.findall(r"--[a-z][\w-]*", PLUS_PAGE)) <= OPTIONS.keys()

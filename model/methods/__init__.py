@@ -16,6 +16,7 @@ SOURCE_ONLY = "source_only:SourceOnly"
 
 METHODS: dict[str, dict[str, str]] = {
     "paper": {"step1": "bafft:Alignment", "step2": "bafft:SelfTraining"},
+    "plus": {"step1": "bafft:Alignment", "step2": "plus:Plus"},
     "released": {"step1": "bafft:Alignment", "step2": "bafft:SelfTraining"},
 }
 

@@ -8,7 +8,7 @@ One iteration of either stage:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from model.methods.base import Backward, Batch, Context, Losses, Method, Panel, Step, prediction_panels
+from model.methods.gradients import GradientShares
 from model.methods.optimizers import discriminator_optimizer
 from model.networks.batchnorm import statistics_kept
 from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
 from model.terms.adversarial import discriminator_loss, segmenter_loss, shared_scores
 from model.terms.aim import aim_weights
+from model.terms.contrast import pixel_contrast
 from model.terms.image_level import ImageLevel
 from model.terms.isia import isia, released_gap, released_same
 from model.terms.matching import instance_matching, nearest_distance, stuff_matching
@@ -50,7 +52,8 @@ class TargetPass:
 
     features [B, D, h, w] and logits [B, C, h, w] are the target's, source_logits [B, C, h', w'] the source's. fooled:
     the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
-    instance terms take no part (the first step of a run fills the memory).
+    instance terms take no part (the first step of a run fills the memory). sure: under `--isia contrast`, train ids
+    [B, h, w] of the pixels that are contrasted, and the ignore label for the others.
     """
 
     batch: Batch
@@ -63,6 +66,7 @@ class TargetPass:
     classify: Callable[[Tensor], Tensor]
     forms: Forms
     ignore_label: int
+    sure: Tensor | None = None
 
     @cached_property
     def category(self) -> dict[str, Tensor]:
@@ -73,7 +77,21 @@ class TargetPass:
         with torch.autocast(self.features.device.type, enabled=False):
             centroids = self.memory.centroids()
             each = [category_terms(image, self.memory, centroids, self.classify, self.forms) for image in images]
-        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
+        losses = {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
+        if self.sure is not None:
+            losses["adv_cate"] = pixel_contrast(self.features, self.sure, *centroids)
+        return losses
+
+
+@dataclass(frozen=True)
+class SourcePass:
+    """The source batch of one iteration after its pass: features [B, D, h, w], logits [B, C, h, w] and image size; and
+    the weighted cross-entropy, if its gradient is to be computed together with the target's."""
+
+    features: Tensor
+    logits: Tensor
+    size: torch.Size
+    loss: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,7 @@ class Alignment(Method):
     """Stage 1: adversarial, category and instance alignment.
 
     Attributes:
-        terms: those of the target's loss, in order.
+        terms: those of the target's loss, in order; `all_terms` also those of a subclass's other passes.
         weights: of the source cross-entropy ("seg") and of every term, by name; a weight of 0 switches a term off.
         image_level: restyles the source batch before anything else.
         memory: the source memory; None if no term needs it.
@@ -124,13 +142,15 @@ class Alignment(Method):
 
     name = "step1"
     terms: tuple[Term, ...] = ALIGNMENT
+    all_terms: tuple[Term, ...] = ALIGNMENT
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         segmenter, options = context.segmenter, context.options
-        names = ("seg", *(term.name for term in self.terms))
+        names = ("seg", *(term.name for term in self.all_terms))
         self.weights: dict[str, float] = {name: getattr(options, f"lambda_{name}") for name in names}
         self.image_level = ImageLevel(options.image_level, options.image_level_share, options.fda_beta)
+        self.gradients = GradientShares(segmenter.parameter_groups()[0], options.log_gradients)
         self.forms = Forms(options.aim, options.aim_beta, options.isia, options.absent_stuff)
         self.discriminators = nn.ModuleDict()
         width = options.discriminator_width
@@ -152,56 +172,92 @@ class Alignment(Method):
     def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
         """See `Method.iteration`. The target's "label" holds the pseudo-labels in stage 2."""
         assert target is not None
-        bn = self.options.bn
-        source = source | {"image": self.image_level(source["image"], target["image"], step.generator())}
-        with statistics_kept(self.segmenter, bn == "target"):
-            features_s, logits_s = self.segmenter(source["image"])
+        source = self._restyled(source, target, step.generator())
+        losses: Losses = {}
+        self.gradients.start(step.number)
+        learnt = self._source_pass(source, backward, losses)
+        self._target_pass(target, learnt, backward, step, losses)
+        return losses
+
+    def _restyled(self, source: Batch, target: Batch, generator: torch.Generator) -> Batch:
+        """The source batch after the image level."""
+        return source | {"image": self.image_level(source["image"], target["image"], generator)}
+
+    @property
+    def active(self) -> list[Term]:
+        """The terms of the target batch whose weight is not 0."""
+        return [term for term in self.terms if self.weights[term.name]]
+
+    def _source_pass(self, source: Batch, backward: Backward, losses: Losses) -> SourcePass:
+        """Cross-entropy of the source batch, and what the memory learns from it."""
+        with statistics_kept(self.segmenter, self.options.bn == "target"):
+            features, logits = self.segmenter(source["image"])
         # Label maps set out for the host before the work that the device then does meanwhile.
-        correct = None if self.memory is None else LabelMaps(correct_labels(logits_s.detach(), source["label"]))
-        loss = segmentation_loss(logits_s, source["label"], self.options.ignore_label)
-        losses = {"seg": loss.detach()}
+        correct = None if self.memory is None else LabelMaps(correct_labels(logits.detach(), source["label"]))
+        loss = segmentation_loss(logits, source["label"], self.options.ignore_label)
+        losses["seg"] = loss.detach()
         loss = self.weights["seg"] * loss
-        active = [term for term in self.terms if self.weights[term.name]]
-        together = any(term.both_domains for term in active)
+        self.gradients.measure("seg", loss, losses)
+        loss = loss + self._further_source_terms(source, features, losses)
+        together = any(term.both_domains for term in self.active)
         if not together:
             backward(loss, "segmenter")
         if self.memory is not None and correct is not None:
-            self.memory.update(features_s.detach(), correct, self.segmenter.classify)
+            self.memory.update(features.detach(), correct, self.segmenter.classify)
+        return SourcePass(features, logits, source["image"].shape[2:], loss if together else None)
 
-        with statistics_kept(self.segmenter, bn == "source"):
-            features_t, logits_t = self.segmenter(target["image"])
+    def _further_source_terms(self, source: Batch, features: Tensor, losses: Losses) -> Tensor | float:
+        """Weighted sum of what is learnt from the source beside the cross-entropy."""
+        return 0.0
+
+    def _target_pass(self, target: Batch, source: SourcePass, backward: Backward, step: Step, losses: Losses) -> None:
+        """The active terms of the target batch, and the discriminators."""
+        with statistics_kept(self.segmenter, self.options.bn == "source"):
+            features, logits = self.segmenter(target["image"])
         compared = self.memory is not None and step.number > 0
-        predicted = LabelMaps(logits_t.detach().argmax(1)) if compared else None
-        maps_t = self._maps(features_t, logits_t, target["image"].shape[2:])
+        predicted = LabelMaps(logits.detach().argmax(1)) if compared else None
+        maps_t = self._maps(features, logits, target["image"].shape[2:])
         scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
-        view = TargetPass(
-            batch=target,
-            features=features_t,
-            logits=logits_t,
-            source_logits=logits_s,
-            fooled={name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()},
+        view = self._view(target, features, logits, predicted, source.logits)
+        view.fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
+        total = self._total(self.active, view, losses)
+        backward(total if source.loss is None else total + source.loss, "segmenter")
+
+        with torch.no_grad():
+            maps_s = self._maps(source.features, source.logits, source.size)
+        for name, maps in maps_s.items():
+            loss = discriminator_loss(self.discriminators[name](maps.detach()), scores[name][1])
+            backward(loss, "discriminator")
+            losses[f"D_{name}"] = loss.detach()
+
+    def _view(
+        self, batch: Batch, features: Tensor, logits: Tensor, predicted: LabelMaps | None, source_logits: Tensor
+    ) -> TargetPass:
+        return TargetPass(
+            batch=batch,
+            features=features,
+            logits=logits,
+            source_logits=source_logits,
+            fooled={},
             predicted=predicted,
             memory=self.memory,
             classify=self.segmenter.classify,
             forms=self.forms,
             ignore_label=self.options.ignore_label,
         )
+
+    def _total(self, terms: Sequence[Term], view: TargetPass, losses: Losses) -> Tensor:
+        """Weighted sum of the terms of a pass; each of them is added to `losses`."""
         # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
-        total = logits_t.flatten()[:0].float().sum()
-        for term in active:
+        total = view.logits.flatten()[:0].float().sum()
+        for term in terms:
             value = term.loss(view)
             if value is not None:
                 losses[term.name] = value.detach()
-                total = total + self.weights[term.name] * value
-        backward(total + loss if together else total, "segmenter")
-
-        with torch.no_grad():
-            maps_s = self._maps(features_s, logits_s, source["image"].shape[2:])
-        for name, maps in maps_s.items():
-            loss = discriminator_loss(self.discriminators[name](maps.detach()), scores[name][1])
-            backward(loss, "discriminator")
-            losses[f"D_{name}"] = loss.detach()
-        return losses
+                weighted = self.weights[term.name] * value
+                self.gradients.measure(term.name, weighted, losses)
+                total = total + weighted
+        return total
 
     def _maps(self, features: Tensor, logits: Tensor, size: torch.Size) -> dict[str, Tensor]:
         """What each discriminator looks at, by its name."""
@@ -250,8 +306,11 @@ class SelfTraining(Alignment):
     """Stage 2: the terms of stage 1, and the cross-entropy of the target with its pseudo-labels."""
 
     name = "step2"
-    uses_target_labels = True
-    terms = (*ALIGNMENT, *PSEUDO_LABELS)
+    terms = all_terms = (*ALIGNMENT, *PSEUDO_LABELS)
+
+    @classmethod
+    def uses_target_labels(cls, options: Any) -> bool:
+        return True
 
 
 def category_terms(
@@ -278,6 +337,8 @@ def category_terms(
     )
     if forms.isia == "paper":
         category = isia(image.centroids, image.present, *source)
+    elif forms.isia == "contrast":  # by pixels, over the whole batch: `TargetPass.category`
+        category = image.centroids.new_zeros(())
     else:
         category = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -36,6 +36,7 @@ class Context:
 
     segmenter: already on its device. options: the hyper-parameters, as attributes named like the options. place: moves
     a further network to the segmenter's device. gather: see `SourceMemory`; None if there is only one process.
+    imagenet: the frozen network whose features `--lambda-imagenet` keeps things close to, if that is above 0.
     """
 
     segmenter: DeepLab
@@ -43,6 +44,7 @@ class Context:
     options: Any
     place: Callable[[nn.Module], nn.Module] = _as_it_is
     gather: Gather | None = None
+    imagenet: DeepLab | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,16 @@ class Method:
 
     name: str
     uses_target: bool = True
-    uses_target_labels: bool = False  # pseudo-labels as the target's "label"
 
     def __init__(self, context: Context) -> None:
         self.options = context.options
         self.networks = nn.ModuleDict({"segmenter": context.segmenter})
         self.optimizers: dict[str, Optimizer] = {"segmenter": segmenter_optimizer(context.segmenter, context.options)}
+
+    @classmethod
+    def uses_target_labels(cls, options: Any) -> bool:
+        """Are the target's batches to bring pseudo-labels as their "label"?"""
+        return False
 
     @property
     def segmenter(self) -> DeepLab:
@@ -136,6 +142,10 @@ class Method:
     def totals(self) -> dict[str, int]:
         """Of how many each of the `counts` is, where that is known."""
         return {}
+
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        """What looks wrong at a log line, one sentence each; `names` are those of the classes."""
+        return []
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
         """Pictures of the first images of a batch. Called without gradients; changes nothing."""

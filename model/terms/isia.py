@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.terms.regions import MAX_INSTANCES
 
-ISIA_FORMS = ("paper", "released")
+ISIA_FORMS = ("paper", "released", "contrast")
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:

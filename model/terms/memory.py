@@ -135,8 +135,13 @@ class SourceMemory:
 
 def correct_labels(logits: Tensor, labels: Tensor) -> Tensor:
     """Labels [B, H, W] at feature size [B, h, w], 255 where the prediction argmax(logits [B, C, h, w]) differs."""
-    small = F.interpolate(labels[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0].long()
+    small = resized_labels(labels, logits.shape[2:])
     return small.where(small == logits.argmax(1), 255)
+
+
+def resized_labels(labels: Tensor, size: torch.Size) -> Tensor:
+    """Labels [B, H, W] at feature size, int64 [B, h, w] (nearest, as `F.interpolate` rounds)."""
+    return F.interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0].long()
 
 
 def recognised(vectors: Tensor, ids: Tensor, classify: Classify) -> Tensor:

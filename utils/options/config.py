@@ -81,6 +81,11 @@ def _size(value: tuple[int, int]) -> str | None:
     return None if min(value) >= 32 and max(value) <= 16384 else "WIDTH,HEIGHT of at least 32 and at most 16384 pixels"
 
 
+def _borders(values: tuple[float, ...]) -> str | None:
+    fine = len(values) == 2 and min(values) >= 0 and sum(values) < 1
+    return None if fine else "TOP,BOTTOM, two shares of at least 0 whose sum is below 1"
+
+
 def _scales(values: tuple[float, ...]) -> str | None:
     return None if all(0.1 <= value <= 10 for value in values) else "scales from 0.1 to 10"
 
@@ -114,7 +119,12 @@ class Options:
     preset: str = option(
         "gta5_to_cityscapes", "task; fills in all defaults, here shown for", (*ALL, *RESTYLE), choices=tuple(PRESETS)
     )
-    method: str = option("paper", "terms as in the paper or as in its released code", TRAIN, choices=tuple(METHODS))
+    method: str = option(
+        "paper",
+        "the paper, its released code, or plus: self-training with a mean teacher",
+        TRAIN,
+        choices=tuple(METHODS),
+    )
     source: str = option(
         "gta5",
         f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}",
@@ -261,10 +271,60 @@ class Options:
     lambda_pseudo: float = option(1.0, "weight of the pseudo-label cross-entropy", ("step2",), check=_at_least(0))
     aim: str = option("paper", "form of the AIM weights", TRAIN, choices=AIM_FORMS)
     aim_beta: float = option(1.0, "factor of instances under --aim released", TRAIN, check=_above(0))
-    isia: str = option("paper", "form of ISIA; 'released' is step 2's gap term", TRAIN, choices=ISIA_FORMS)
+    isia: str = option(
+        "paper",
+        "form of ISIA; 'released' is step 2's gap term, 'contrast' (--method plus) contrasts pixels",
+        TRAIN,
+        choices=ISIA_FORMS,
+    )
     absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
     num_prototype: int = option(
         50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
+    )
+
+    # Self-training (plus)
+    ema: float = option(
+        0.999, "share of itself that the mean teacher keeps per step, late in a run", ("step2",), check=_fraction
+    )
+    pseudo_threshold: float = option(
+        0.968,
+        "confidence above which a pixel of the teacher's labels is sure; the share of sure pixels weighs an image",
+        ("step2",),
+        check=_fraction,
+    )
+    pseudo_borders: tuple[float, ...] = option(
+        (0.0, 0.0),
+        "TOP,BOTTOM: shares of an image's rows in which the teacher's labels are ignored",
+        ("step2",),
+        check=_borders,
+        metavar="TOP,BOTTOM",
+    )
+    lambda_mix: float = option(1.0, "weight of the cross-entropy on mixed images", ("step2",), check=_at_least(0))
+    class_mixing: bool = option(
+        True, "paste half of the classes of a source image onto each target image; off: none", ("step2",)
+    )
+    strong_jitter: float = option(
+        0.2, "strength of the colour jitter of the student's images, 0 for none", ("step2",), check=_fraction
+    )
+    strong_blur: float = option(
+        1.15, "largest sigma of the blur of the student's images, in pixels, 0 for none", ("step2",), check=_at_least(0)
+    )
+    rare_class_temperature: float = option(
+        0.0,
+        "draw source images by class, rare classes more often: the smaller, the more; 0 draws all images alike",
+        ("step2",),
+        check=_at_least(0),
+    )
+    lambda_masked: float = option(
+        1.0, "weight of the cross-entropy on target images with hidden blocks", ("step2",), check=_at_least(0)
+    )
+    mask_block: int = option(64, "side of a hidden block in pixels", ("step2",), check=_at_least(1))
+    mask_ratio: float = option(0.7, "share of the blocks that is hidden", ("step2",), check=_fraction)
+    lambda_imagenet: float = option(
+        0.0, "weight of the distance to ImageNet features on things", ("step2",), check=_at_least(0)
+    )
+    imagenet_weights: str | None = option(
+        None, "ImageNet weights of the backbone, for --lambda-imagenet", ("step2",), metavar="FILE"
     )
 
     # Schedule
@@ -328,8 +388,27 @@ class Options:
     keep_last: int = option(
         2, "checkpoints kept under their step's number, with the newest; 0: none", TRAINING, check=_at_least(0)
     )
+    label_free_images: int = option(
+        32,
+        "target images on which every checkpoint is scored without labels: SND, InfoMax, agreement; 0: none",
+        TRAIN,
+        check=_at_least(0),
+    )
+    select_by: str = option(
+        "none",
+        "label-free score by which selected.pth is kept beside last.pth",
+        TRAIN,
+        choices=("none", "snd", "infomax", "agreement"),
+    )
     select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
     log_every: int = option(100, "steps between log lines", TRAINING, check=_at_least(1))
+    log_gradients: int = option(
+        0,
+        "steps between measurements of each term's gradient on the backbone, as a share of the source cross-entropy's; "
+        "0: none",
+        TRAIN,
+        check=_at_least(0),
+    )
     log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAINING)
     tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
@@ -469,6 +548,9 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
     if "method" in given:
         layers.append(METHOD_OPTIONS.get(given["method"], {}).get(script, {}))
+        layers.append(preset.get(given["method"], {}) if script == "step2" else {})
+    if given.get("method") == "plus" and "ssl_target_dir" in given:
+        layers.append({"lambda_pseudo": 1.0})
     values: dict[str, Any] = {item.name: item.default for item in fields(Options)}
     for layer in [*layers, given]:
         values |= layer
@@ -524,6 +606,8 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
             f"--num-steps-stop: found {stop}, expected at most --num-steps {options.num_steps}, over which the "
             f"learning rates are planned; raise --num-steps"
         )
+    if script == "step1" and options.isia == "contrast":
+        raise UserError("--isia contrast is for stage 2 of --method plus; expected another form in stage 1")
     if options.ignore_label > 255:
         raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
     if options.sync_bn and options.norm != "batchnorm":

@@ -15,6 +15,22 @@ _ADAPTATION = (
     *("lambda_adv_cate", "aim", "isia", "absent_stuff"),
 )
 
+# What only `--method plus` uses, by the weight without which it does nothing.
+PLUS = {
+    "ema": None,
+    "pseudo_threshold": None,
+    "pseudo_borders": None,
+    "lambda_mix": None,
+    "lambda_masked": None,
+    "class_mixing": "lambda_mix",
+    "strong_jitter": None,
+    "strong_blur": None,
+    "mask_block": "lambda_masked",
+    "mask_ratio": "lambda_masked",
+    "lambda_imagenet": None,
+    "imagenet_weights": "lambda_imagenet",
+}
+
 
 def refuse(options: Mapping[str, Any], given: Collection[str]) -> None:
     """Raise UserError for the first contradiction. `options`: all values by name; `given`: names the user gave."""
@@ -39,6 +55,10 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
                 f"--source-only trains without a target, and --image-level {options['image_level']} takes the style "
                 "from one; leave one of them out, or restyle the images beforehand"
             )
+    if options["select_by"] != "none" and options["source_only"]:
+        yield "--select-by scores target images, and --source-only never reads one; leave one of them out"
+    if options["select_by"] != "none" and not options["label_free_images"]:
+        yield "--select-by: found --label-free-images 0, expected some images to score; leave one of them out"
     if options["continue_train"] is not None:
         last = options["continue_train"] == "last"
         if last and options["overwrite"]:
@@ -57,8 +77,29 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield f"--fda-beta acts under --image-level fda only, found {options['image_level']}; leave it out"
     if "lambda_semantic" in given and options["semantic"] is None:
         yield "--lambda-semantic acts with --semantic only; leave it out, or name a trained segmenter"
+    yield from _of_plus(options, given)
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
             "the learning rates would never be reached"
         )
+
+
+def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
+    if options["method"] != "plus":
+        for name in (name for name in PLUS if name in given):
+            yield f"{flag(name)} acts under --method plus only, found --method {options['method']}; leave it out"
+        if options["isia"] == "contrast":
+            yield f"--isia contrast acts under --method plus only, found --method {options['method']}; choose another"
+        return
+    for name, weight in PLUS.items():
+        if name in given and weight and not options[weight]:
+            yield f"{flag(name)} has no effect with {flag(weight)} 0; leave one of them out"
+    if "isia" in given and not options["lambda_adv_cate"]:
+        yield "--isia: under --method plus ISIA is off by default; give --lambda-adv-cate too"
+    if options["lambda_imagenet"] and options["imagenet_weights"] is None:
+        yield "--lambda-imagenet: found no --imagenet-weights, expected the file that the backbone started from"
+    if "ssl_target_dir" in given and not options["lambda_pseudo"]:
+        yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
+    if {"lambda_mix", "lambda_masked"} & set(given) and not (options["lambda_mix"] or options["lambda_masked"]):
+        yield "--lambda-mix: found 0, and --lambda-masked 0 too: nothing learns from the teacher; use --method paper"

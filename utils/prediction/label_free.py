@@ -22,7 +22,6 @@ from utils.prediction.evaluation import in_order
 from utils.system.precision import AMP_DTYPES
 from utils.system.transfer import to_host
 
-SCORES = ("snd", "infomax", "agreement")
 SND_PIXELS = 100
 SND_TEMPERATURE = 0.05
 
@@ -34,13 +33,14 @@ class LabelFree:
     snd: soft neighbourhood density (Saito et al. 2021), in nats. infomax: the entropy of the mean prediction minus the
     mean entropy, in nats; a network that gives every pixel the same class gets 0, however sure it is. agreement: the
     share of pixels to which an image and its mirror image give the same class. share: of all pixels that each class is
-    predicted on, [C].
+    predicted on, [C]. images: how many were scored.
     """
 
     snd: float
     infomax: float
     agreement: float
     share: npt.NDArray[np.float64]
+    images: int
 
 
 @torch.inference_mode()
@@ -78,10 +78,10 @@ def label_free(
                 means.append(probabilities.mean((1, 2)))
                 shares.append(predicted.flatten().bincount(minlength=len(probabilities)) / predicted.numel())
     if not each:
-        return LabelFree(math.nan, math.nan, math.nan, np.zeros(0))
+        return LabelFree(math.nan, math.nan, math.nan, np.zeros(0), 0)
     snd, uncertain, agreement = to_host(torch.stack(each).mean(0)).tolist()
     mean, share = to_host(torch.stack([torch.stack(means).mean(0), torch.stack(shares).mean(0)]))
-    return LabelFree(snd, float(entropy(torch.from_numpy(mean), 0)) - uncertain, agreement, share)
+    return LabelFree(snd, float(entropy(torch.from_numpy(mean), 0)) - uncertain, agreement, share, len(each))
 
 
 def soft_neighbourhood_density(probabilities: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Name(NamedTuple):
-    """group: which keys are drawn together: terms, discriminators, target scores, label-free scores, memory, rates,
-    speed or other; title: a few words; better: whether higher or lower values are better, if that can be said."""
+    """group: which keys are drawn together: terms, discriminators, gradients, target scores, label-free scores, memory,
+    rates, speed or other; title: a few words; better: whether higher or lower is better, if that can be said."""
 
     group: str
     title: str
@@ -23,6 +23,12 @@ NAMES = {
     "adv_cate": Name("terms", "category divergence (ISIA)"),
     "same": Name("terms", "'same' term of an earlier release"),
     "pseudo": Name("terms", "pseudo-label cross-entropy", "lower"),
+    "mix": Name("terms", "cross-entropy of mixed images", "lower"),
+    "masked": Name("terms", "cross-entropy of images with hidden blocks", "lower"),
+    "imagenet": Name("terms", "distance to ImageNet features on things", "lower"),
+    "sure": Name("other", "share of pixels of which the teacher is sure", "higher"),
+    "teacher_classes": Name("other", "classes among the teacher's labels", "higher"),
+    "grad_seg": Name("other", "norm of the source cross-entropy's gradient on the backbone"),
     "D_output": Name("discriminators", "discriminator, output space"),
     "D_feature": Name("discriminators", "discriminator, feature space"),
     "iou": Name("target scores", "target IoU", "higher"),
@@ -39,6 +45,7 @@ NAMES = {
 }
 
 _PREFIXES = {
+    "grad_": ("gradients", "gradient on the backbone as a share of the source's: "),
     "lr_": ("rates", "learning rate of the "),
     "skipped_": ("other", "steps skipped after an overflow: "),
     "miou_": ("target scores", "target mean IoU, classes: "),

@@ -71,6 +71,11 @@ class Console(Sink):
         if "miou" in record:
             logger.info("%s %d  target mIoU %s", self._title, record["step"], tables.means(record))
             return
+        if "snd" in record:
+            scores = tables.cells({key: record[key] for key in ("snd", "infomax", "agreement")}, {})
+            shown = "  ".join(f"{key} {value}" for key, value in scores.items())
+            logger.info("%s %d  without labels: %s", self._title, record["step"], shown)
+            return
         row = tables.cells(record, self._totals)
         if "it/s" in row:
             left = round((self._steps - record["step"]) / max(record["iterations_per_s"], 1e-9))

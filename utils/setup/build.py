@@ -20,11 +20,12 @@ from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
 from dataset.check import quick_check, void_alone
+from dataset.class_sampler import Pixels, class_pixels, class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
 from model import methods
 from model.methods.base import Context, Method
-from model.networks.deeplab import DeepLab
+from model.networks.deeplab import DeepLab, build_segmenter
 from model.terms.regions import ClassSplit
 from utils.options.config import Options
 from utils.options.flags import flag
@@ -121,6 +122,31 @@ def source_data(
         seed=options.random_seed,
         check=check,
     )
+
+
+def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | None:
+    """The pixels of every class in every source label, if `--rare-class-temperature` draws images by class.
+
+    They are counted once and kept in the folder of `--cache`, else in that of the run. Raises UserError if classes are
+    to be mixed and the labels show only one.
+    """
+    if not options.rare_class_temperature:
+        return None
+    with distributed.main_first():
+        pixels = class_pixels(source, options.cache or options.snapshot_dir, options.num_workers)
+    probabilities = class_probabilities(pixels, options.rare_class_temperature)
+    names = source.table.names
+    shown = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
+    logger.info("source images are drawn by class: %s", shown)
+    if options.method == "plus" and options.class_mixing and (pixels[:, :-1].sum(0) > 0).sum() < 2:
+        raise UserError(
+            f"{source.root}: the labels show only one class, {shown.split()[0]}; expected two or more, of which class "
+            f"mixing chooses half: give --no-class-mixing, or labels with more classes"
+        )
+    missing = ", ".join(name for name, share in zip(names, pixels.sum(0)) if not share)
+    if missing:
+        logger.warning("%s: no label shows %s: it cannot be learnt; is the class table right?", source.root, missing)
+    return pixels
 
 
 def target_data(
@@ -354,8 +380,23 @@ def method(options: Options, script: str, network: DeepLab, table: ClassTable) -
         options=options,
         place=lambda further: to_device(further, options),
         gather=distributed.gather if distributed.size() > 1 else None,
+        imagenet=_imagenet(options, network) if options.lambda_imagenet else None,
     )
     return method_class(options, script)(context)
+
+
+def _imagenet(options: Options, network: DeepLab) -> DeepLab:
+    """The network's backbone with the weights of `--imagenet-weights`, frozen."""
+    path = str(options.imagenet_weights)
+    if not os.path.exists(path):
+        raise UserError(
+            f"--imagenet-weights: {path} does not exist; expected the weights that the backbone started from"
+        )
+    info = describe_file(path)
+    fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+    frozen = build_segmenter(**(network.architecture | fitting))
+    load_weights(frozen, path, not_restore_last=True)
+    return to_device(frozen.requires_grad_(False).eval(), options)
 
 
 def _augment(options: Options) -> Augment:

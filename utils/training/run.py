@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,9 +12,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataset.classes import ClassTable
 from utils.options import config
 from utils.options.flags import flag
 from utils.prediction.evaluation import evaluate
+from utils.prediction.label_free import LabelFree, label_free
+from utils.prediction.metrics import ConfusionMatrix
 from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoard
 from utils.setup import build
 from utils.states import checkpoint
@@ -26,6 +30,7 @@ from utils.training import faults
 from utils.training.finite import copied
 from utils.training.trainer import Trainer
 
+LABEL_FREE = ("snd", "infomax", "agreement")
 _UNREADABLE = 2**10  # above all signals
 HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
 
@@ -50,6 +55,9 @@ class Run:
         self.name = trainer.method.name
         self.folder = Path(self.options.snapshot_dir)
         self.best = -1.0
+        self.selected = -math.inf  # the best score without labels
+        self.shares: list[float] = []  # of the target's pixels that each class was predicted on at the last score
+        self.warned: set[str] = set()
         self.score_due = False  # of a checkpoint that was written but not yet scored
         self.logged = 0  # step of the last line
         self.only_skipped: dict[str, int] = {}  # steps of each player in a row that an overflow left out, by lines
@@ -100,6 +108,7 @@ class Run:
                 raise faults.find(trainer, self.kept, self.folder)
             if report:
                 self._tell(self._record())
+                self._warn(trainer.method.warnings(trainer.data.source.table.names))
             if save:
                 self._save(stop, score=not signal)
             elif signal:
@@ -139,6 +148,10 @@ class Run:
     @property
     def _last_step(self) -> int:
         return self.options.num_steps_stop or 0
+
+    @property
+    def _scorable(self) -> bool:
+        return self.trainer.data.test is not None or self.trainer.data.unlabelled is not None
 
     # The beginning.
 
@@ -184,7 +197,7 @@ class Run:
         """Make the folder, without the checkpoints of another run, and note the configuration."""
         remove_leftovers(self.folder)
         if not keep:
-            named = [self.folder / name for name in ("last.pth", "best.pth", faults.NAME)]
+            named = [self.folder / name for name in ("last.pth", "best.pth", "selected.pth", faults.NAME)]
             for path in named + checkpoint.numbered(self.folder):
                 path.unlink(missing_ok=True)
         config.save(self.options, self.folder)
@@ -196,10 +209,17 @@ class Run:
 
     def _belongs(self, record: dict[str, Any]) -> bool:
         """Does a line of the log belong to the state that was loaded?"""
-        again = self.score_due and record["step"] == self.trainer.steps and "miou" in record
+        scores = "miou" in record or "snd" in record
+        again = self.score_due and record["step"] == self.trainer.steps and scores
         return record["step"] <= self.trainer.steps and not again
 
     # What is logged.
+
+    def _warn(self, lines: Iterable[str]) -> None:
+        """Log each warning once."""
+        for line in (line for line in lines if line not in self.warned):
+            self.warned.add(line)
+            logger.warning("%s %d: %s", self.name, self.trainer.steps, line)
 
     def _tell(self, record: dict[str, Any]) -> None:
         for sink in self.sinks:
@@ -234,12 +254,12 @@ class Run:
     # What is saved.
 
     def _save(self, stop: interrupt.StopRequest, *, score: bool) -> None:
-        """Write last.pth, score the network if the target has labels, and keep the best on request.
+        """Write last.pth, score the network, and keep the best on request.
 
         score: False leaves that to the run that goes on.
         """
         distributed.check_equal(self.trainer.digests)
-        self.score_due = self.trainer.data.test is not None
+        self.score_due = self._scorable
         self._write_last()
         if self.score_due and score:
             self._score(stop)
@@ -261,30 +281,67 @@ class Run:
         A signal does not wait for the end: the run that goes on scores.
         """
         trainer, options = self.trainer, self.options
-        test, source = trainer.data.test, trainer.data.source
-        assert test is not None
+        test, skipped = trainer.data.test, trainer.data.skipped
+        scores = None
         try:
             with stop.at_once():
-                scores = evaluate(
-                    trainer.method.segmenter,
-                    test,
-                    amp=options.amp,
-                    num_workers=options.num_workers,
-                    skipped=trainer.data.skipped,
-                )
+                if test is not None:
+                    workers = options.num_workers
+                    scores = evaluate(
+                        trainer.method.segmenter, test, amp=options.amp, num_workers=workers, skipped=skipped
+                    )
+                unlabelled = self._label_free()
         except interrupt.Interrupted as error:
             raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
-        main = test.table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
-        others = {name: scores.mean(ids) for name, ids in test.table.subsets.items()}
+        self.score_due = False
+        if unlabelled is not None:
+            self._tell({"step": trainer.steps} | {name: _number(getattr(unlabelled, name)) for name in LABEL_FREE})
+            self._warn(self._disappeared(unlabelled))
+            value = getattr(unlabelled, options.select_by, -math.inf)
+            if value > self.selected:
+                self.selected = value
+                self._write("selected.pth", self.state_dict() | {"selected_by": options.select_by})
+        if test is not None and scores is not None:
+            self._tell_scores(scores, test.table)
+        self._write_last()
+
+    def _tell_scores(self, scores: ConfusionMatrix, table: ClassTable) -> None:
+        """Log the scores against the target's labels, and keep best.pth on request."""
+        source, options = self.trainer.data.source, self.options
+        main = table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
+        others = {name: scores.mean(ids) for name, ids in table.subsets.items()}
         miou = others.pop(main)
-        record = {"step": trainer.steps, "miou": _number(miou), "classes": main}
+        record = {"step": self.trainer.steps, "miou": _number(miou), "classes": main}
         record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
         self._tell(record)
-        self.score_due = False
         if options.select_on_target_labels and miou > self.best:
             self.best = miou
             self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
-        self._write_last()
+
+    def _label_free(self) -> LabelFree | None:
+        """The scores without labels, on images that are spread evenly over the target's list."""
+        images, options = self.trainer.data.unlabelled, self.options
+        if images is None:
+            return None
+        found = None
+        if distributed.is_main():
+            number = min(options.label_free_images, len(images))
+            chosen = np.linspace(0, len(images) - 1, number).round().astype(int).tolist()
+            found = label_free(
+                self.trainer.method.segmenter, images, chosen, amp=options.amp, num_workers=options.num_workers
+            )
+        return distributed.objects(found)[0]
+
+    def _disappeared(self, scores: LabelFree) -> list[str]:
+        """A warning for each class that was predicted at the score before and is not any more."""
+        before, self.shares = self.shares, scores.share.tolist()
+        names = self.trainer.data.source.table.names
+        return [
+            f"no pixel of {scores.images} target images is {name} any more ({share:.1%} of their pixels were): the "
+            f"network forgets a class"
+            for name, share, now in zip(names, before, self.shares)
+            if share >= 0.001 and now == 0
+        ]
 
     def _resumable(self) -> str:
         return (
@@ -297,14 +354,16 @@ class Run:
 
     def state_dict(self) -> checkpoint.State:
         """The trainer's state and that of the loop. Of several processes all must call it."""
-        own = {"best": self.best, "score_due": self.score_due, "logged": self.logged}
+        own: dict[str, Any] = {"best": self.best, "selected": self.selected, "shares": self.shares}
+        own |= {"score_due": self.score_due, "logged": self.logged}
         return self.trainer.state_dict() | own
 
     def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
         """See `Trainer.load_state_dict`."""
         self.trainer.load_state_dict(state, path)
         self.best = state.get("best", -1.0)
-        self.score_due = state.get("score_due", False) and self.trainer.data.test is not None
+        self.selected, self.shares = state.get("selected", -math.inf), state.get("shares", [])
+        self.score_due = state.get("score_due", False) and self._scorable
         self.logged = state.get("logged", self.trainer.steps)
 
 

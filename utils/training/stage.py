@@ -21,9 +21,12 @@ def run(script: str, argv: Sequence[str] | None, description: str | None) -> Non
     kind = build.method_class(options, script)
     target = None
     if kind.uses_target:
-        target = build.target_data(options, classes, pseudo_labels=kind.uses_target_labels)
+        target = build.target_data(options, classes, pseudo_labels=kind.uses_target_labels(options))
     data = Data(build.source_data(options, classes), target, build.test_data_if_any(options, given, classes))
     build.check_files(options, data.skipped, data.source, data.target, data.test)
+    if target is not None and options.label_free_images:
+        data.unlabelled = build.target_data(options, classes, augmented=False, check=False)
+    data.source_pixels = build.source_pixels(options, data.source)
     segmenter = build.segmenter(options, given, classes, needs_classifier=script != "step1")
     options = build.with_architecture(options, segmenter)
     method = build.method(options, script, segmenter, classes)

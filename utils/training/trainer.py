@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset.base import SegmentationDataset
+from dataset.class_sampler import Pixels, RareClassSampler
 from dataset.sampler import EndlessSampler
 from dataset.skip import Replacing
 from dataset.tables import plain_values
@@ -34,11 +35,15 @@ Pair = tuple[Batch, Batch | None]
 @dataclass
 class Data:
     """source: labelled; target: unlabelled or with pseudo-labels, None for a method without; test: for scores, if any;
-    skipped: the bad images of all three."""
+    source_pixels: those of `class_pixels` if source images are to be drawn by class; unlabelled: the target without
+    random changes, for scores without labels; skipped: the bad images of all
+    three."""
 
     source: SegmentationDataset
     target: SegmentationDataset | None = None
     test: SegmentationDataset | None = None
+    source_pixels: Pixels | None = field(default=None, kw_only=True)
+    unlabelled: SegmentationDataset | None = field(default=None, kw_only=True)
     skipped: Skipped = field(default_factory=Skipped, kw_only=True)
 
 
@@ -133,8 +138,11 @@ class Trainer:
 
     def _sampler(self, dataset: SegmentationDataset, seed: int) -> EndlessSampler:
         """The samples from the current step on."""
-        rank, size = distributed.rank(), distributed.size()
-        return EndlessSampler(len(dataset), self.options.batch_size, seed, start=self._drawn(), rank=rank, size=size)
+        place = {"start": self._drawn(), "rank": distributed.rank(), "size": distributed.size()}
+        batch, pixels = self.options.batch_size, self.data.source_pixels
+        if dataset is self.data.source and pixels is not None:
+            return RareClassSampler(pixels, self.options.rare_class_temperature, batch, seed, **place)
+        return EndlessSampler(len(dataset), batch, seed, **place)
 
     def _drawn(self) -> int:
         """Samples of each domain that all processes have drawn up to the current step."""

@@ -1,0 +1,229 @@
+"""`--method plus`: stage 2 with a mean teacher beside the paper's terms (docs/PLUS.md).
+
+One iteration:
+    source batch restyled by the image level, if there is one
+    teacher: pseudo-labels of the target batch, without a gradient
+    source:  cross-entropy (and the ImageNet feature distance) -> backward; update of the source memory
+    target:  the adversarial terms and given pseudo-labels, if their weights are not 0 -> backward
+    mixed:   classes of the source pasted onto the target, colours jittered and blurred; cross-entropy with the labels
+             pasted alike, category and instance terms in the light of these labels -> backward
+    masked:  blocks of the target hidden; cross-entropy with the teacher's labels -> backward
+After the step the teacher's weights move a little towards the student's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.methods.bafft import ALIGNMENT, CATEGORY, PSEUDO_LABELS, Alignment, SourcePass, TargetPass, Term
+from model.methods.base import Backward, Batch, Context, Losses, Panel, Step
+from model.networks.batchnorm import set_training_mode, statistics_kept
+from model.networks.deeplab import DeepLab
+from model.terms.feature_distance import feature_distance
+from model.terms.masking import hide_blocks
+from model.terms.memory import resized_labels
+from model.terms.mixing import Mixed, class_mix
+from model.terms.regions import LabelMaps
+from model.terms.segmentation import weighted_segmentation_loss
+from model.terms.strong_augmentation import strong_augmentation
+from model.terms.teacher import (
+    PseudoLabels,
+    averaging,
+    pseudo_labels,
+    teacher_of,
+    update_teacher,
+    without_borders,
+)
+from utils.system.transfer import to_host
+
+COLLAPSED = 0.995
+"""Share of the teacher's labels of one class, from which a warning says so."""
+_SLOW = 0.9  # of itself that the record of the teacher's classes keeps per pass
+
+
+def _weighted(view: TargetPass) -> Tensor:
+    return weighted_segmentation_loss(view.logits, view.batch["label"], view.batch["weight"], view.ignore_label)
+
+
+class Plus(Alignment):
+    """Stage 2 with a mean teacher, class mixing, masked consistency, and the paper's terms on the mixed images.
+
+    The student ("segmenter") is scored and predicts; the teacher is saved beside it.
+
+    Attributes:
+        mixed_terms, masked_terms: those of the further passes, in order; `terms` are those of the plain target batch.
+        seen: [C] the share of the teacher's labels that each class has, a moving average.
+    """
+
+    name = "plus"
+    terms = (*(term for term in ALIGNMENT if term.name not in CATEGORY), *PSEUDO_LABELS)
+    mixed_terms = (Term("mix", _weighted), *(term for term in ALIGNMENT if term.name in CATEGORY))
+    masked_terms = (Term("masked", _weighted),)
+    all_terms = (*terms, *mixed_terms, *masked_terms)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.networks["teacher"] = teacher_of(self.segmenter)
+        # Not among the networks that are saved: it never changes, and is read from its file again.
+        self.imagenet, self.things = context.imagenet, context.split.things
+        self.num_classes = context.split.num_classes
+        self.seen = torch.zeros(self.num_classes, device=self.segmenter.input_mean.device)
+
+    @classmethod
+    def uses_target_labels(cls, options: Any) -> bool:
+        return options.lambda_pseudo > 0
+
+    @property
+    def teacher(self) -> DeepLab:
+        teacher = self.networks["teacher"]
+        assert isinstance(teacher, DeepLab)
+        return teacher
+
+    def set_training_mode(self) -> None:
+        super().set_training_mode()
+        set_training_mode(self.teacher, self.options.bn)
+
+    def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
+        """See `Method.iteration`. The target's "label" holds pseudo-labels of stage 1 if there are any."""
+        assert target is not None
+        generator = step.generator()
+        source = self._restyled(source, target, generator)
+        guidance = self._ask_teacher(target["image"])
+        mixed = self._mix(source, target, guidance, generator)
+        losses: Losses = {}
+        self.gradients.start(step.number)
+        learnt = self._source_pass(source, backward, losses)
+        if self.active:
+            self._target_pass(target, learnt, backward, step, losses)
+        self._mixed_pass(mixed, guidance, learnt, backward, step, losses)
+        self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
+        losses["sure"] = guidance.quality.mean()
+        return losses
+
+    @torch.no_grad()
+    def _ask_teacher(self, images: Tensor) -> PseudoLabels:
+        with statistics_kept(self.teacher, True):
+            logits = self.teacher(images)[1]
+        found = pseudo_labels(logits, images.shape[2:], self.options.pseudo_threshold)
+        shares = (found.labels[:, ::4, ::4, None] == torch.arange(self.num_classes, device=images.device)).float()
+        self.seen.lerp_(shares.mean((0, 1, 2)), 1 - _SLOW)
+        top, bottom = self.options.pseudo_borders
+        return found._replace(labels=without_borders(found.labels, top, bottom, self.options.ignore_label))
+
+    def _further_source_terms(self, source: Batch, features: Tensor, losses: Losses) -> Tensor | float:
+        """ImageNet feature distance on things."""
+        if self.imagenet is None:
+            return 0.0
+        with torch.no_grad():
+            reference = self.imagenet(source["image"])[0]
+        distance = feature_distance(features, reference, source["label"], self.things)
+        losses["imagenet"] = distance.detach()
+        weighted = self.options.lambda_imagenet * distance
+        self.gradients.measure("imagenet", weighted, losses)
+        return weighted
+
+    def _mix(self, source: Batch, target: Batch, guidance: PseudoLabels, generator: torch.Generator) -> Mixed:
+        """The mixed batch, its colours jittered and blurred."""
+        classes = self.num_classes if self.options.class_mixing else 0
+        mixed = class_mix(
+            source["image"],
+            source["label"],
+            target["image"],
+            guidance.labels,
+            classes,
+            generator,
+            self.options.ignore_label,
+        )
+        return mixed._replace(image=self._augmented(mixed.image, generator))
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return strong_augmentation(images, self.options.strong_jitter, self.options.strong_blur, generator)
+
+    def _mixed_pass(
+        self,
+        mixed: Mixed,
+        guidance: PseudoLabels,
+        source: SourcePass,
+        backward: Backward,
+        step: Step,
+        losses: Losses,
+    ) -> None:
+        active = [term for term in self.mixed_terms if self.weights[term.name]]
+        if not active:
+            return
+        with statistics_kept(self.segmenter, self.options.bn == "source"):
+            features, logits = self.segmenter(mixed.image)
+        size = logits.shape[2:]
+        compared = self.memory is not None and step.number > 0
+        labels = LabelMaps(resized_labels(mixed.label, size)) if compared else None
+        batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(guidance.quality)}
+        view = self._view(batch, features, logits, labels, source.logits)
+        if compared and self.forms.isia == "contrast":
+            sure = mixed.pasted | (guidance.confidence > self.options.pseudo_threshold)
+            view.sure = resized_labels(mixed.label.where(sure, self.options.ignore_label), size)
+        backward(self._total(active, view, losses), "segmenter")
+
+    def _masked_pass(
+        self,
+        images: Tensor,
+        guidance: PseudoLabels,
+        source: SourcePass,
+        backward: Backward,
+        losses: Losses,
+        generator: torch.Generator,
+    ) -> None:
+        active = [term for term in self.masked_terms if self.weights[term.name]]
+        if not active:
+            return
+        options = self.options
+        hidden = hide_blocks(self._augmented(images, generator), options.mask_block, options.mask_ratio, generator)
+        with statistics_kept(self.segmenter, True):  # no running statistics of images that are mostly hidden
+            features, logits = self.segmenter(hidden)
+        batch = {"image": hidden, "label": guidance.labels, "weight": guidance.quality[:, None, None]}
+        backward(self._total(active, self._view(batch, features, logits, None, source.logits), losses), "segmenter")
+
+    def after_step(self, step: int) -> None:
+        update_teacher(self.teacher, self.segmenter, averaging(step, self.options.ema))
+
+    def averaged(self) -> list[Tensor]:
+        return [*super().averaged(), self.seen]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self.seen.copy_(state.pop("seen"))
+        super().load_state_dict(state)
+
+    def counts(self) -> dict[str, Tensor]:
+        """Beside the memory's: how many classes have at least a thousandth of the teacher's labels."""
+        return super().counts() | {"teacher_classes": (self.seen >= self.seen.sum() / 1000).sum()}
+
+    def totals(self) -> dict[str, int]:
+        return super().totals() | {"teacher_classes": self.num_classes}
+
+    def warnings(self, names: Sequence[str]) -> list[str]:
+        shares = to_host(self.seen / self.seen.sum().clamp_min(1e-6))
+        if shares.max() < COLLAPSED:
+            return []
+        name = names[int(shares.argmax())]
+        return [
+            f"the teacher has collapsed: it calls nearly every pixel of the target {name}; start from a network that "
+            f"tells more classes apart there, or give a lower --learning-rate"
+        ]
+
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
+        assert target is not None
+        guidance = self._ask_teacher(target["image"])
+        generator = step.generator()
+        mixed = self._mix(self._restyled(source, target, generator), target, guidance, generator)
+        return super().panels(source, target, step) | {
+            "teacher": Panel("labels", guidance.labels[0]),
+            "mixed image": Panel("image", mixed.image[0]),
+            "mixed label": Panel("labels", mixed.label[0]),
+        }

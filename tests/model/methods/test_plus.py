@@ -1,0 +1,267 @@
+"""`--method plus`: an iteration put together by hand, the teacher, the statistics, and the terms in its light."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.methods.base import Batch, Step
+from model.methods.plus import Plus
+from model.networks.deeplab import DeepLab, build_segmenter
+from model.networks.upsampling import upsample
+from model.terms.contrast import pixel_contrast
+from model.terms.feature_distance import feature_distance
+from model.terms.masking import hide_blocks
+from model.terms.mixing import class_mix
+from model.terms.strong_augmentation import strong_augmentation
+from tests.methods import method_of
+from tests.twins.cases import assert_value, blobs, split_of
+
+CLASSES = 5
+STEP = Step(5, 11)
+OPTIONS: dict[str, Any] = {"method": "plus", "pseudo_threshold": 0.3, "strong_blur": 0.6, "mask_block": 8}
+ALONE: dict[str, Any] = {"lambda_mix": 0.0, "lambda_masked": 0.0}
+
+
+def plus(*, imagenet: DeepLab | None = None, **options: Any) -> Plus:
+    torch.manual_seed(0)
+    segmenter = build_segmenter("tiny", CLASSES)
+    for conv in segmenter.layer6.convs():
+        conv.weight.data *= 20  # sure of itself, here and there
+    method = method_of(segmenter, split_of(CLASSES), Plus, imagenet=imagenet, **{**OPTIONS, **options})
+    assert isinstance(method, Plus)
+    method.set_training_mode()
+    return method
+
+
+def batches() -> tuple[Batch, Batch]:
+    g = torch.Generator().manual_seed(1)
+    source, target = (
+        torch.randint(256, (2, 3, *size), generator=g, dtype=torch.uint8) for size in ((40, 56), (33, 48))
+    )
+    labels = torch.stack([blobs(g, CLASSES, 40, 56) for _ in range(2)]).to(torch.uint8)
+    labels[:, :3] = 255
+    labels[1, 24:, 8:] = 1  # a thing that covers whole patches
+    return {"image": source, "label": labels}, {"image": target}
+
+
+def gradients(method: Plus, step: Step = STEP, target: Batch | None = None) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Losses of one iteration, and the gradients of the segmenter's parameters."""
+    source, own = batches()
+    method.segmenter.zero_grad()
+    losses = method.iteration(source, target or own, lambda loss, _: loss.backward(), step)
+    return losses, [p.grad.clone() for p in method.segmenter.parameters() if p.grad is not None]
+
+
+def test_an_iteration_is_the_sum_that_the_specification_says() -> None:
+    method = plus(lambda_mix=0.7, lambda_masked=0.4, pseudo_borders=(0.1, 0.2))
+    losses, found = gradients(method)
+    source, target = batches()
+
+    student, teacher = copy.deepcopy(method.segmenter), copy.deepcopy(method.teacher)
+    generator = torch.Generator().manual_seed(11)
+    confidence, labels = upsample(teacher(target["image"])[1], (33, 48)).softmax(1).max(1)
+    quality = (confidence > 0.3).float().mean((1, 2))
+    assert quality.min() > 0 and quality.max() < 1
+    labels[:, :3] = labels[:, 26:] = 255
+    mixed = class_mix(source["image"], source["label"], target["image"], labels.byte(), CLASSES, generator)
+    assert 0.1 < mixed.pasted.float().mean() < 0.9
+    changed = strong_augmentation(mixed.image, 0.2, 0.6, generator)
+    hidden = hide_blocks(strong_augmentation(target["image"], 0.2, 0.6, generator), 8, 0.7, generator)
+
+    def each(images: Tensor, label: Tensor) -> Tensor:
+        up = upsample(student(images)[1], label.shape[1:])
+        return F.cross_entropy(up, label.long(), ignore_index=255, reduction="none")
+
+    student.zero_grad()
+    own = each(source["image"], source["label"])
+    seg = torch.stack([o.sum() / (label != 255).sum() for o, label in zip(own, source["label"])]).mean()
+    weight = torch.where(mixed.pasted, 1.0, quality[:, None, None])
+    mix = (each(changed, mixed.label) * weight).sum() / mixed.label.numel()
+    masked = (each(hidden, labels) * quality[:, None, None]).sum() / labels.numel()
+    (seg + 0.7 * mix + 0.4 * masked).backward()
+
+    assert losses.keys() == {"seg", "mix", "masked", "sure"}
+    for name, value in {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}.items():
+        assert_value(losses[name], value)
+    expected = [p.grad for p in student.parameters() if p.grad is not None]
+    scale = max(float(g.abs().max()) for g in expected)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert float((ours - wanted).abs().max()) <= 1e-4 * scale
+
+
+def test_the_same_seed_gives_the_same_iteration_whatever_else_is_random() -> None:
+    first, _ = gradients(plus())
+    method = plus()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second, _ = gradients(method)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other, _ = gradients(plus(), Step(5, 12))
+    assert other["mix"] != first["mix"] and other["masked"] != first["masked"] and other["seg"] == first["seg"]
+
+
+def test_the_teacher_follows_the_student_and_gets_no_gradient() -> None:
+    method = plus(ema=0.9)
+    gradients(method)
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    for step in range(3):
+        with torch.no_grad():
+            method.segmenter.get_parameter("conv1.weight").fill_(step + 1.0)
+        method.after_step(step)
+    # 1; then 1/2 of 2; then 1/3 of 3
+    assert method.teacher.get_parameter("conv1.weight").unique().tolist() == pytest.approx([2.0])
+    method.after_step(10_000)
+    assert method.teacher.get_parameter("conv1.weight").unique().tolist() == pytest.approx([0.9 * 2 + 0.1 * 3])
+
+
+@pytest.mark.parametrize(
+    ("bn", "fed_by"), [("shared", ["source", "mixed"]), ("source", ["source"]), ("target", ["mixed"]), ("frozen", [])]
+)
+def test_whose_batches_feed_the_running_statistics(bn: str, fed_by: list[str]) -> None:
+    method = plus(bn=bn)
+    method.segmenter.train(bn != "frozen")
+    before = {name: value.clone() for name, value in method.teacher.named_buffers()}
+    mean = dict(method.segmenter.named_buffers())["bn1.running_mean"]
+    rounds = []
+    for terms in ({"lambda_masked": 0.0, "lambda_mix": 1.0}, {"lambda_masked": 1.0, "lambda_mix": 0.0}):
+        method.weights |= {name.removeprefix("lambda_"): value for name, value in terms.items()}
+        start = mean.clone()
+        gradients(method)
+        rounds.append(not torch.equal(start, mean))
+    assert rounds[0] == bool(fed_by)
+    assert rounds[1] == ("source" in fed_by)  # hidden blocks never do
+    assert all(torch.equal(value, before[name]) for name, value in method.teacher.named_buffers())
+
+
+def test_without_class_mixing_the_target_is_only_augmented() -> None:
+    method = plus(class_mixing=False, strong_jitter=0.0, strong_blur=0.0, lambda_masked=0.0)
+    losses, _ = gradients(method)
+    _, target = batches()
+    guidance = method._ask_teacher(target["image"])
+    logits = method.segmenter(target["image"])[1]
+    each = F.cross_entropy(upsample(logits, (33, 48)), guidance.labels.long(), reduction="none")
+    assert_value(losses["mix"], (each * guidance.quality[:, None, None]).mean())
+
+
+def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -> None:
+    method = plus(lambda_pseudo=0.5, **ALONE)
+    _, target = batches()
+    target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
+    losses, _ = gradients(method, target=target)
+    logits = method.segmenter(target["image"])[1]
+    assert losses.keys() == {"seg", "pseudo", "sure"}
+    assert_value(losses["pseudo"], F.cross_entropy(upsample(logits, (33, 48)), target["label"].long()), 1e-4)
+    assert method.uses_target_labels(method.options) and not Plus.uses_target_labels(plus().options)
+
+
+def test_adversarial_terms_act_on_the_plain_target() -> None:
+    method = plus(lambda_adv_target=0.1, lambda_adv_feat=0.1, **ALONE)
+    losses, _ = gradients(method)
+    assert losses.keys() == {"seg", "adv_target", "adv_feat", "D_output", "D_feature", "sure"}
+    assert set(method.networks) == {"segmenter", "output", "feature", "teacher"}
+    assert set(plus().networks) == {"segmenter", "teacher"}
+
+
+def test_category_terms_see_the_labels_of_the_mixed_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = plus(lambda_adv_cls=1.0, lambda_adv_ins=1.0, lambda_adv_cate=1.0, num_prototype=1)
+    seen: list[Tensor] = []
+    view = Plus._view
+
+    def noted(self: Plus, batch: Batch, *others: Any) -> Any:
+        made = view(self, batch, *others)
+        if made.predicted is not None:
+            small = F.interpolate(batch["label"][:, None].float(), size=made.features.shape[2:], mode="nearest")
+            assert torch.equal(small[:, 0].long(), made.predicted.labels)
+            seen.append(batch["label"])
+        return made
+
+    monkeypatch.setattr(Plus, "_view", noted)
+    first, _ = gradients(method, Step(0, 1))
+    assert "adv_cate" not in first and not seen  # the first step only fills the memory
+    losses, _ = gradients(method)
+    assert {"adv_cls", "adv_ins", "adv_cate"} < losses.keys() and len(seen) == 1
+    assert not method.active  # no plain pass of the target
+
+
+def test_contrast_takes_the_pasted_and_the_sure_pixels() -> None:
+    method = plus(
+        lambda_adv_cate=0.3, isia="contrast", num_prototype=1, lambda_masked=0.0, strong_jitter=0.0, strong_blur=0.0
+    )
+    assert method.memory is not None
+    method.memory.stuff._slots.copy_(torch.rand(method.memory.stuff._slots.shape))
+    method.memory.things._slots.copy_(torch.rand(method.memory.things._slots.shape))
+    method.memory.stuff.count += 5
+    method.memory.things.count += 50
+    _, target = batches()
+    source, _ = batches()
+    guidance = method._ask_teacher(target["image"])
+    step = Step(5, 11)
+    mixed = method._mix(source, target, guidance, step.generator())
+    losses, _ = gradients(method, step)
+    sure = mixed.pasted | (guidance.confidence > 0.3)
+    assert 0 < (~sure).float().mean() < 1
+    features = method.segmenter(mixed.image)[0]
+    labels = mixed.label.where(sure, 255)[:, None].float()
+    small = F.interpolate(labels, size=features.shape[2:], mode="nearest")[:, 0].long()
+    assert_value(losses["adv_cate"], pixel_contrast(features, small, *method.memory.centroids()), 1e-4)
+
+
+def test_what_the_teacher_sees_is_counted_and_saved() -> None:
+    method = plus()
+    gradients(method)
+    assert method.seen.sum() == pytest.approx(0.1) and len(method.seen) == CLASSES
+    other = plus()
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.seen, method.seen)
+    assert int(method.counts()["teacher_classes"]) == int((method.seen > 1e-4).sum()) > 1
+    assert any(value is method.seen for value in method.averaged())
+
+
+def test_panels_show_what_the_student_learns_from() -> None:
+    method = plus()
+    source, target = batches()
+    with torch.no_grad():
+        panels = method.panels(source, target, Step(0, 3))
+    assert {"teacher", "mixed image", "mixed label"} < panels.keys()
+    assert panels["mixed image"].values.shape == (3, 33, 48)
+    assert panels["mixed label"].values.shape == panels["teacher"].values.shape == (33, 48)
+
+
+def test_a_collapsed_teacher_is_named() -> None:
+    method = plus()
+    names = [f"class{c}" for c in range(CLASSES)]
+    gradients(method)
+    assert method.warnings(names) == []
+    method.seen.zero_()[2] = 0.1
+    (line,) = method.warnings(names)
+    assert "collapsed" in line and "class2" in line
+    method.seen[0] = 0.01
+    assert method.warnings(names) == []
+
+
+def test_the_feature_distance_pulls_things_of_the_source_to_the_frozen_network() -> None:
+    torch.manual_seed(3)
+    frozen = build_segmenter("tiny", CLASSES).requires_grad_(False).eval()
+    plain = plus(**ALONE)
+    method = plus(lambda_imagenet=0.2, imagenet_weights="some.pth", imagenet=frozen, **ALONE)
+    source, _ = batches()
+    losses, found = gradients(method)
+    _, without = gradients(plain)
+    student = copy.deepcopy(plain.segmenter)
+    student.zero_grad()
+    expected = feature_distance(student(source["image"])[0], frozen(source["image"])[0], source["label"], (1, 3))
+    assert_value(losses["imagenet"], expected, 1e-4)
+    (0.2 * expected).backward()
+    backbone = [p.grad for name, p in student.named_parameters() if p.grad is not None]
+    scale = max(float(g.abs().max()) for g in backbone)
+    assert scale > 0
+    for ours, other, wanted in zip(found, without, backbone):
+        assert float((ours - other - wanted).abs().max()) < 2e-3 * max(scale, float(ours.abs().max()))
+    assert "imagenet" not in method.networks

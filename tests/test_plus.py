@@ -1,0 +1,214 @@
+"""`train_step2.py --method plus` as a user runs it: every term, exact resuming, precisions, presets, bad input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.classes import CITYSCAPES
+from dataset.reading import image_names
+from tests.dataset.test_base import write
+from tests.scripts import (
+    PSEUDO,
+    SOURCE,
+    STEP1,
+    STEP2,
+    TARGET,
+    call,
+    differences,
+    exit_code,
+    losses,
+    mask,
+    records,
+    state,
+    steps,
+    training_state,
+)
+from utils.states import checkpoint
+
+PLUS = ("--method", "plus", "--mask-block", "16", "--pseudo-threshold", "0.2", "--rare-class-temperature", "0.5")
+PAPER = (
+    "--lambda-adv-target",
+    "0.01",
+    "--lambda-adv-cls",
+    "0.1",
+    "--lambda-adv-ins",
+    "0.1",
+    "--lambda-adv-cate",
+    "0.1",
+)
+SETTINGS = (
+    *PLUS,
+    *PAPER,
+    *("--isia", "contrast", "--num-steps", "4", "--learning-rate", "0.02", "--save-pred-every", "2"),
+    *("--random-mirror", "--random-scale", "--random-jitter"),
+)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_stopped_and_resumed_equals_never_stopped(after_stage1, workers):
+    settings = (*SETTINGS, "--num-workers", workers)
+    call("step2", *settings, "--snapshot-dir", "whole")
+    call("step2", *settings, "--num-steps-stop", "2", "--overwrite")
+    call("step2", *settings, "--continue-train")
+    whole, resumed = training_state(Path("whole")), training_state(STEP2)
+    assert whole["method"] == "plus" and {"teacher", "output"} == set(whole["networks"])
+    assert whole["state"]["seen"].sum() > 0 and whole["state"]["memory"]["stuff"]["count"].sum() > 0
+    assert differences(whole, resumed) == []
+    assert losses(Path("whole")) == losses(STEP2)
+    assert {"seg", "mix", "masked", "adv_target", "adv_cls", "adv_ins", "adv_cate", "sure", "teacher_classes"} < steps(
+        STEP2
+    )[-1].keys()
+    teacher, student = whole["networks"]["teacher"], whole["segmenter"]
+    assert not torch.equal(teacher["conv1.weight"], student["conv1.weight"])
+    assert torch.equal(teacher["bn1.running_mean"], student["bn1.running_mean"])
+    assert len(list(STEP2.glob("class_pixels_*.json"))) == 1
+
+
+def test_no_pseudo_labels_are_needed_but_given_ones_are_used(run_folder, monkeypatch):
+    call("step1", "--num-steps", "1")
+    call("step2", *PLUS, "--num-steps", "2", "--pseudo-borders", "0.1,0.2", "--no-class-mixing")
+    assert "pseudo" not in steps(STEP2)[-1]
+    call("pseudo")
+    call("step2", *PLUS, "--num-steps", "2", "--ssl-target-dir", str(PSEUDO), "--overwrite")
+    assert steps(STEP2)[-1]["pseudo"] > 0
+
+
+def test_reduced_precision_and_summed_passes(after_stage1):
+    call("step2", *PLUS, "--num-steps", "2", "--amp", "bf16", "--iter-size", "2", "--batch-size", "1")
+    assert all(torch.isfinite(value).all() for value in state(STEP2)["networks"]["teacher"].values())
+    assert steps(STEP2)[-1]["mix"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ema", "0.9"], "--ema acts under --method plus only, found --method paper"),
+        (["--isia", "contrast"], "--isia contrast acts under --method plus only"),
+        (["--method", "plus", "--mask-ratio", "0.5", "--lambda-masked", "0"],
+         "--mask-ratio has no effect with --lambda-masked 0"),
+        (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
+        (["--method", "plus", "--isia", "contrast"], "give --lambda-adv-cate too"),
+        (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
+        (["--method", "plus", "--lambda-mix", "0", "--lambda-masked", "0"], "nothing learns from the teacher"),
+        (["--method", "plus", "--pseudo-borders", "0.5,0.5"], "--pseudo-borders: found (0.5, 0.5), expected TOP"),
+        (["--method", "plus", "--lambda-imagenet", "1"], "--lambda-imagenet: found no --imagenet-weights"),
+        (["--method", "plus", "--imagenet-weights", "x"], "--imagenet-weights has no effect with --lambda-imagenet 0"),
+        (["--method", "plus", "--ema", "1"], "--ema: found 1.0"),
+        (["--method", "plus", "--mask-block", "0"], "--mask-block: found 0"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_options(run_folder, capsys, arguments, said):
+    assert exit_code("step2", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert not STEP2.exists()
+
+
+def test_imagenet_features_are_read_from_their_file(after_stage1, capsys):
+    distance = ("--lambda-imagenet", "0.1", "--num-steps", "2")
+    call("step2", *PLUS, *distance, "--imagenet-weights", str(STEP1 / "last.pth"), "--random-mirror", "--bn", "frozen")
+    assert "imagenet" in steps(STEP2)[-1] and set(state(STEP2)["networks"]) == {"teacher"}
+    assert exit_code("step2", *PLUS, *distance, "--imagenet-weights", "nowhere.pth", "--overwrite") == 2
+    assert "--imagenet-weights: nowhere.pth does not exist" in capsys.readouterr().err
+
+
+def test_contrast_is_for_stage_2(run_folder, capsys):
+    assert exit_code("step1", "--method", "plus", "--isia", "contrast") == 2
+    assert "--isia contrast is for stage 2" in capsys.readouterr().err
+
+
+def test_labels_of_one_class_cannot_be_mixed(after_stage1, capsys):
+    for path in (SOURCE / "labels").glob("*.png"):
+        write(Path("roads"), path.name, np.zeros((64, 96, 3), np.uint8), np.full((64, 96), 7, np.uint8))
+    assert exit_code("step2", *PLUS, "--data-dir", "roads") == 2
+    assert "roads: the labels show only one class, road; expected two or more" in capsys.readouterr().err
+    call("step2", *PLUS, "--data-dir", "roads", "--no-class-mixing", "--num-steps", "1")
+
+
+def test_a_target_of_fewer_images_than_a_batch(after_stage1):
+    Path("one.txt").write_text(image_names(TARGET / "leftImg8bit/train")[0])
+    call("step2", *PLUS, "--data-list-target", "one.txt", "--num-steps", "1")
+    assert steps(STEP2)[-1]["mix"] > 0
+
+
+def test_classes_without_a_pseudo_label_are_named(after_stage1, capsys):
+    made = state(STEP1)
+    made["segmenter"]["layer6.conv2d_list.0.bias"][[0, 1]] = torch.tensor([-1e4, -1e4])
+    checkpoint.save(Path("poor.pth"), made)
+    call("pseudo", "--restore-from", "poor.pth", "--ssl-target-dir", "masks")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no pixel of these pseudo-labels" in line)
+    assert "road or sidewalk" in line and "--method plus" in line
+    kept = {int(c) for path in Path("masks").glob("*.png") for c in np.unique(mask(path))} - {255}
+    named = {CITYSCAPES.names.index(name) for name in line.split(" is ")[1].split(":")[0].split(" or ")}
+    assert kept | named == set(range(19)) and not kept & named
+
+
+# ---------------------------------------------------------------- scores without labels
+
+
+def label_free(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in records(folder) if "snd" in record]
+
+
+def test_checkpoints_are_scored_without_labels_and_the_best_is_kept(run_folder):
+    shutil.copytree(TARGET / "leftImg8bit", "unlabelled/leftImg8bit")
+    training = ("--num-steps", "4", "--save-pred-every", "1", "--learning-rate", "0.02")
+    settings = ("--data-dir-target", "unlabelled", *training, "--select-by", "infomax")
+    call("step1", *settings)
+    scored = label_free(STEP1)
+    assert [record["step"] for record in scored] == [1, 2, 3, 4] and not any("miou" in r for r in records(STEP1))
+    assert all(0 < record["agreement"] <= 1 and record["snd"] > 0 for record in scored)
+    best = max(scored, key=lambda record: record["infomax"])
+    chosen = state(STEP1, "selected.pth")
+    assert (chosen["step"], chosen["selected_by"]) == (best["step"], "infomax") and state(STEP1)["step"] == 4
+    whole = losses(STEP1)
+    call("step1", *settings, "--num-steps-stop", "2", "--snapshot-dir", "half")
+    call("step1", *settings, "--snapshot-dir", "half", "--continue-train")
+    assert losses(Path("half")) == whole
+    assert differences(training_state(STEP1), training_state(Path("half"))) == []
+    assert state(Path("half"), "selected.pth")["step"] == best["step"]
+
+
+def test_scoring_without_labels_changes_nothing_in_training(run_folder):
+    call("step1", "--num-steps", "2", "--save-pred-every", "1")
+    call("step1", "--num-steps", "2", "--save-pred-every", "1", "--label-free-images", "0", "--snapshot-dir", "none")
+    assert not label_free(Path("none")) and len(label_free(STEP1)) == 2
+    with_scores, without = training_state(STEP1), training_state(Path("none"))
+    for state_ in (with_scores, without):
+        state_.pop("shares")
+    assert differences(with_scores, without) == []
+
+
+def test_a_class_that_disappears_from_the_predictions_is_named(run_folder, capsys):
+    call("step1", "--num-steps", "2", "--save-pred-every", "1")
+    made = state(STEP1)
+    made["segmenter"]["layer6.conv2d_list.0.bias"][13] = 1e4  # every pixel becomes a car
+    made["shares"], made["score_due"] = [0.5, 0.0004, *[0.0] * 11, 0.5, *[0.0] * 5], True
+    checkpoint.save(STEP1 / "last.pth", made)
+    call("step1", "--num-steps", "2", "--continue-train")
+    said = "target images is road any more (50.0% of their pixels were): the network forgets a class"
+    output = capsys.readouterr().out
+    assert said in output and output.count("any more") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--select-by", "snd", "--source-only"],
+            "--select-by scores target images, and --source-only",
+        ),
+        (["--select-by", "snd", "--label-free-images", "0"], "--select-by: found --label-free-images 0"),
+        (["--select-by", "miou"], "--select-by: invalid choice: 'miou'"),
+    ],
+)
+def test_bad_options_of_selection(run_folder, capsys, arguments, said):
+    assert exit_code("step1", *arguments) == 2
+    assert said in capsys.readouterr().err
