@@ -149,7 +149,7 @@ def test_the_start_names_all_that_headers_tell(bad, capsys):
 
 
 def test_images_that_turn_bad_in_the_middle_of_a_run(run_folder, benchmark_root, capsys, monkeypatch):
-    """The run stops with one line, its last checkpoint is whole, and it goes on when the files are good again."""
+    """The run stops with one line, saves the steps made so far, and goes on when the files are good again."""
     from utils.states import checkpoint
 
     folder = Path("run")
@@ -173,7 +173,8 @@ def test_images_that_turn_bad_in_the_middle_of_a_run(run_folder, benchmark_root,
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and ".png: corrupt or unreadable image" in error and "Traceback" not in error
         step = state(folder)["step"]
-        assert step in ((2,) if workers == "0" else (2, 4))  # a loader process reads ahead
+        # The batches of one step more were read before the checkpoint; a loader process reads further ahead.
+        assert step in ((3,) if workers == "0" else (3, 4, 5))
         assert exit_code("step1", *arguments, "--skip-bad-images", "--continue-train") == 2
         assert "6 bad images in a row" in capsys.readouterr().err
         assert state(folder)["step"] == step
