@@ -292,7 +292,7 @@ class Runner:
                 record = {
                     "minutes": round(sum(entry["s"] for entry in times) / 60, 2),
                     "processor_minutes": round(sum(entry["cpu_s"] for entry in times) / 60, 2),
-                    "options": [part.replace(str(self.data), "{data}") for part in self.options(stage)],
+                    "options": shlex.join(self.options(stage)),
                     "revision": revision(),
                 }
                 write_json(done, record)
