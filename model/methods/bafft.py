@@ -211,7 +211,12 @@ class Alignment(Method):
         return 0.0
 
     def _target_pass(self, target: Batch, source: SourcePass, backward: Backward, step: Step, losses: Losses) -> None:
-        """The active terms of the target batch, and the discriminators."""
+        """The active terms of the target batch, and the discriminators; without any, the target's statistics only."""
+        if not self.active:
+            if self.options.bn in ("target", "shared"):
+                with torch.no_grad():
+                    self.segmenter(target["image"])
+            return
         with statistics_kept(self.segmenter, self.options.bn == "source"):
             features, logits = self.segmenter(target["image"])
         compared = self.memory is not None and step.number > 0
@@ -248,7 +253,7 @@ class Alignment(Method):
 
     def _total(self, terms: Sequence[Term], view: TargetPass, losses: Losses) -> Tensor:
         """Weighted sum of the terms of a pass; each of them is added to `losses`."""
-        # A zero with a graph, so that backward is allowed when every term is off; of no value that could overflow.
+        # A zero with a graph, so that backward is allowed when no term has a value; of no value that could overflow.
         total = view.logits.flatten()[:0].float().sum()
         for term in terms:
             value = term.loss(view)

@@ -448,6 +448,17 @@ def test_terms_that_are_all_off_leave_the_cross_entropy_alone() -> None:
         assert torch.equal(setup.gradients()[name], gradient)
 
 
+@pytest.mark.parametrize("bn", ["shared", "source", "target", "frozen"])
+def test_terms_that_are_all_off_see_the_target_for_its_statistics_only(bn: str) -> None:
+    """They have no backward pass through it, and no forward pass either unless it feeds the running statistics."""
+    setup, sizes, losses = Setup(OFF | {"bn": bn}), [], []
+    setup.method.segmenter.register_forward_hook(lambda _, images, maps: sizes.append(images[0].shape[2:]))
+    source, target = batch_of(1, size=(40, 72)), batch_of(2, size=(32, 48))
+    setup.method.iteration(source, target, lambda loss, _: losses.append(loss), Step(1))
+    assert sizes == [(40, 72), (32, 48)][: 2 if bn in ("shared", "target") else 1]
+    assert len(losses) == 1
+
+
 def test_domains_may_differ_in_size() -> None:
     setup = Setup(ALL_ON)
     losses = setup.iteration(batch_of(1, size=(40, 72)), batch_of(2, size=(32, 48)))
