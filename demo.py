@@ -33,7 +33,7 @@ import train_step1
 import train_step2
 from dataset import READERS
 from dataset.builtin import write_benchmark
-from utils.options import config
+from utils.options import config, parsing
 from utils.reporting.figures import comparison
 from utils.reporting.run import LOG
 from utils.reporting.sinks import read_records
@@ -262,7 +262,7 @@ def draw_comparison(data: Path, masks: Path, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config.Parser(
+    parser = parsing.Parser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all training [0]")

@@ -26,7 +26,7 @@ import utils.system.machine  # noqa: F401 - before torch
 
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import SPLITS, Settings, prepare, verify
-from utils.options import config
+from utils.options import config, parsing
 from utils.system import lock, logs
 from utils.system.errors import UserError
 from utils.system.logs import logger
@@ -34,7 +34,7 @@ from utils.system.logs import logger
 
 def _parser() -> argparse.ArgumentParser:
     first_line, _, rest = (__doc__ or "").partition("\n")
-    parser = config.Parser(
+    parser = parsing.Parser(
         description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = Settings("")

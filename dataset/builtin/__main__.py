@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from utils.options import config
+from utils.options import config, parsing
 from utils.system import logs
 
 from .write import Parameters, write_benchmark
@@ -21,7 +21,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Parameters()
-    parser = config.Parser(
+    parser = parsing.Parser(
         prog="python -m dataset.builtin",
         description="Draw two domains of street scenes (a game and a camera) with the 19 Cityscapes classes, "
         "and write them in the folder layouts and label ids of GTA5 and Cityscapes. "

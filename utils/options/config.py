@@ -10,12 +10,10 @@ import io
 import logging
 import math
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +28,7 @@ from model.networks.norm import NORMS
 from model.terms.aim import AIM_FORMS
 from model.terms.image_level import IMAGE_LEVELS
 from model.terms.isia import ISIA_FORMS
-from utils.options import contradictions
+from utils.options import contradictions, parsing
 from utils.options.flags import flag
 from utils.options.presets import METHOD_OPTIONS, PRESETS, STAGES
 from utils.system import distributed, machine
@@ -77,17 +75,9 @@ def _seed(value: int) -> str | None:
     return None if 0 <= value < 2**32 else "a whole number from 0 to 4294967295"
 
 
-def _size(value: tuple[int, int]) -> str | None:
-    return None if min(value) >= 32 and max(value) <= 16384 else "WIDTH,HEIGHT of at least 32 and at most 16384 pixels"
-
-
 def _borders(values: tuple[float, ...]) -> str | None:
     fine = len(values) == 2 and min(values) >= 0 and sum(values) < 1
     return None if fine else "TOP,BOTTOM, two shares of at least 0 whose sum is below 1"
-
-
-def _scales(values: tuple[float, ...]) -> str | None:
-    return None if all(0.1 <= value <= 10 for value in values) else "scales from 0.1 to 10"
 
 
 _READER_NAMES = ", ".join(READERS)
@@ -155,8 +145,10 @@ class Options:
         None, "list of labelled target images to score (default: the tree)", (*SOURCE, "evaluate", "iou")
     )
     set: str = option("val", "split of the target data that is scored", (*SOURCE, "evaluate"))
-    input_size: tuple[int, int] = option((1280, 720), "source W,H", (*TRAIN, *RESTYLE), check=_size)
-    input_size_target: tuple[int, int] = option((1024, 512), "target W,H", (*NETWORK, "restyle_train"), check=_size)
+    input_size: tuple[int, int] = option((1280, 720), "source W,H", (*TRAIN, *RESTYLE), check=parsing.is_size)
+    input_size_target: tuple[int, int] = option(
+        (1024, 512), "target W,H", (*NETWORK, "restyle_train"), check=parsing.is_size
+    )
     num_classes: int | None = option(
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
@@ -231,7 +223,7 @@ class Options:
 
     # Restyling
     crop: tuple[int, int] = option(
-        (256, 256), "W,H of the random crops that CycleGAN learns from", ("restyle_train",), check=_size
+        (256, 256), "W,H of the random crops that CycleGAN learns from", ("restyle_train",), check=parsing.is_size
     )
     generator_width: float = option(
         1.0, "factor on the generators' channels, for small data and CPUs", ("restyle_train",), check=_above(0)
@@ -428,7 +420,7 @@ class Options:
         (1.0,),
         "predict at these scales of --input-size-target, such as 0.75,1,1.25; the mean soft-max counts (our choice)",
         ("evaluate",),
-        check=_scales,
+        check=parsing.are_scales,
     )
     gt_ids: str = option(
         "auto",
@@ -449,37 +441,12 @@ class Options:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises UserError, with the flag that may have been meant."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = next((word for word in message.split() if word.startswith("--")), "").split("=")[0]
-        near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
-        if message.startswith("unrecognized arguments") and near:
-            message += f"; did you mean {near[0]}?"
-        raise UserError(f"{message} (see --help)")
-
-
-def _pair(text: str) -> tuple[int, int]:
-    if not re.fullmatch(r"\d{1,9},\d{1,9}", text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected WIDTH,HEIGHT such as 1280,720")
-    width, height = text.split(",")
-    return int(width), int(height)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected numbers such as 0.75,1,1.25") from None
-
-
 _TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "str": str,
-    "tuple[int, int]": _pair,
-    "tuple[float, ...]": _numbers,
+    "tuple[int, int]": parsing.pair,
+    "tuple[float, ...]": parsing.numbers,
 }
 
 
@@ -511,10 +478,7 @@ def parse(
     script: "step1", "step2", "pseudo", "evaluate" or "iou". Returns the resolved options, the names that the user
     gave, and the positional arguments. UserError for an unknown flag, preset or choice, or a value out of range.
     """
-    first_line, _, rest = (description or "").partition("\n")
-    parser = Parser(
-        description=first_line, epilog=rest, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parsing.parser(description)
     for name in positional:
         parser.add_argument(name)
     defaults = resolve(script, {})

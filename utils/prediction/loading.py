@@ -19,6 +19,14 @@ ARCHITECTURE = ("backbone", "output_stride", "aspp_branches", "stride_style", "n
 """The options that say what a segmenter is built like; the number of classes is that of the class table."""
 
 
+def pick_device(cpu: bool, amp: str = "off") -> torch.device:
+    """The GPU, if there is one and it is not ruled out. Raises UserError where `--amp` needs one and there is none."""
+    chosen = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if chosen.type == "cpu" and amp not in ("off", "bf16"):
+        raise UserError(f"--amp {amp}: found no GPU; expected one: use --amp off")
+    return chosen
+
+
 class Loaded(NamedTuple):
     """A segmenter in eval mode; its classes; and the width and height of the target images that it was trained on."""
 

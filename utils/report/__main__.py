@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.options import config
+from utils.options import config, parsing
 from utils.reporting.page import compare, render
 from utils.reporting.report import REPORT
 from utils.reporting.run import read_run
@@ -19,7 +19,7 @@ from utils.system.files import check_can_write, write_bytes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config.Parser(
+    parser = parsing.Parser(
         prog="python -m utils.report",
         description=__doc__,
         allow_abbrev=False,

@@ -43,10 +43,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def device(options: Options) -> torch.device:
     """The GPU, if there is one and `--cpu` is not given."""
-    chosen = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
-    if chosen.type == "cpu" and options.amp not in ("off", "bf16"):
-        raise UserError(f"--amp {options.amp}: found no GPU; expected one: use --amp off")
-    return chosen
+    return loading.pick_device(options.cpu, options.amp)
 
 
 def to_device(network: Module, options: Options) -> Module:

@@ -1,0 +1,240 @@
+"""`predict.py` end to end: what it writes, at which size, what it refuses, and how a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from dataset.classes import CITYSCAPES
+from tests.scripts import STEP1, call, mask
+from tests.utils.prediction.test_inputs import write_video
+from utils.options import config
+from utils.prediction import inputs, streams, writing
+from utils.prediction.any_size import Predictor, label_map
+from utils.prediction.loading import load
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = str(STEP1 / "last.pth")
+OUT = Path("result/predict")
+
+
+def run(*arguments: str) -> None:
+    predict.main([CHECKPOINT, *arguments, "--cpu"])
+
+
+def exit_code(*arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: run(*arguments))
+    return ended.value.code
+
+
+@pytest.fixture
+def photos(after_stage1) -> Path:
+    """A landscape, a portrait below it, and a folder of their own for both."""
+    rng = np.random.default_rng(0)
+    for name, size in (("photos/wide.png", (64, 96, 3)), ("photos/sub/tall.jpg", (75, 50, 3))):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(name)
+    return Path("photos")
+
+
+def written() -> dict[str, int]:
+    return {str(path.relative_to(OUT)): path.stat().st_mtime_ns for path in OUT.rglob("*") if path.is_file()}
+
+
+def test_every_kind_is_written_at_the_size_of_its_image(photos):
+    run("photos", "--write", "ids,colours,overlay,confidence")
+    sizes = {"wide": (96, 64), "sub/tall": (50, 75)}
+    files = {f"{kind}/{key}.png" for kind in ("ids", "colours", "confidence") for key in sizes}
+    assert set(written()) == files | {f"overlay/{key}.jpg" for key in sizes} | {"predict.json"}
+    segmenter, classes, size = load(CHECKPOINT)
+    for key, (width, height) in sizes.items():
+        source = next(photos.glob(f"{key}.*"))
+        ids = mask(OUT / f"ids/{key}.png")
+        assert np.array_equal(ids, label_map(segmenter, inputs.read_still(source), size))
+        assert ids.shape == (height, width)
+        colours = Image.open(OUT / f"colours/{key}.png")
+        assert np.array_equal(np.array(colours), ids)
+        assert np.array_equal(np.array(colours.convert("RGB")), np.array(classes.palette, np.uint8)[ids])
+        assert mask(OUT / f"confidence/{key}.png").min() >= 255 // classes.num_classes
+        with Image.open(OUT / f"overlay/{key}.jpg") as overlay:
+            assert overlay.width == width and overlay.height > height
+    note = json.loads((OUT / "predict.json").read_text())
+    assert [entry["name"] for entry in note["classes"]["classes"]] == list(classes.names)
+
+
+def test_masks_of_the_target_are_those_of_the_evaluation(after_stage1):
+    call("evaluate", "--restore-from", CHECKPOINT, "--save", "evaluated")
+    run("data/builtin/Cityscapes/leftImg8bit/val", "--write", "ids")
+    found = sorted((OUT / "ids").rglob("*.png"))
+    assert len(found) == 2
+    for path in found:
+        assert np.array_equal(mask(path), mask(Path("evaluated") / path.name))
+
+
+def test_the_legend_names_every_class_and_fits_the_width():
+    names, palette = ("road", "sky", "traffic light"), ((9, 0, 0), (0, 9, 0), (0, 0, 9))
+    for width in (40, 400, 4000):
+        strip = writing.legend(names, palette, width)
+        assert strip.shape[1] == width
+        if width > 40:
+            assert all((strip == colour).all(2).sum() > 50 for colour in palette)
+
+
+def test_an_overlay_is_half_the_image_and_half_the_colour():
+    table = CITYSCAPES
+    pixels = np.full((2, 200, 3), 100, np.uint8)
+    labels = np.zeros((2, 200), np.uint8)
+    found = writing.overlay(pixels, labels, table)[:2]
+    assert np.abs(found.astype(int) - (100 + np.array(table.palette[0])) / 2).max() <= 0.5
+
+
+def test_a_video_keeps_its_rate_size_and_frames(after_stage1):
+    write_video(Path("v.mp4"), 5, size=(96, 64), rate=12.5)
+    run("v.mp4", "--batch-size", "2")
+    frames = sorted((OUT / "ids/v").iterdir())
+    assert [path.name for path in frames] == [f"{n:06d}.png" for n in range(5)]
+    assert {mask(path).shape for path in frames} == {(64, 96)}
+    for kind in ("colours", "overlay"):
+        capture = cv2.VideoCapture(str(OUT / f"{kind}/v.mp4"))
+        assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (12.5, 5)
+        assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 96
+        capture.release()
+
+
+@pytest.fixture
+def predicted(monkeypatch) -> list[int]:
+    """How many images go through the network, batch by batch."""
+    counts: list[int] = []
+    call_ = Predictor.__call__
+
+    def counted(self, batch):
+        counts.append(len(batch))
+        return call_(self, batch)
+
+    monkeypatch.setattr(Predictor, "__call__", counted)
+    return counts
+
+
+def test_the_same_command_predicts_only_what_is_missing(photos, predicted):
+    run("photos")
+    before = written()
+    run("photos")
+    assert sum(predicted) == 2 and written() == before
+    (OUT / "overlay/wide.jpg").unlink()
+    run("photos")
+    assert sum(predicted) == 3
+    os.utime("photos/sub/tall.jpg")  # a changed image
+    run("photos")
+    assert sum(predicted) == 4
+    run("photos", "--overwrite")
+    assert sum(predicted) == 6
+
+
+def test_a_stopped_video_goes_on_with_its_frames(after_stage1, predicted, monkeypatch):
+    write_video(Path("v.mp4"), 6, size=(96, 64))
+    add = writing.Film.add
+
+    def stopping(self, *arguments, **named):
+        add(self, *arguments, **named)
+        if self._frames == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing.Film, "add", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run("v.mp4")
+    files = sorted(written())
+    done = [name for name in files if name.startswith("ids/")]
+    assert 1 <= len(done) <= 4 and [name for name in files if name not in done] == ["predict.json"]
+    assert not [path for path in OUT.rglob(".partial*")]
+    monkeypatch.setattr(writing.Film, "add", add)
+    predicted.clear()
+    run("v.mp4")
+    assert sum(predicted) == 6 - len(done)
+    assert len(list((OUT / "ids/v").iterdir())) == 6 and (OUT / "overlay/v.mp4").is_file()
+
+
+def test_other_settings_need_another_folder(photos, capsys):
+    run("photos")
+    assert exit_code("photos", "--flip") == 2
+    assert "predict.json" in capsys.readouterr().err
+    run("photos", "--flip", "--overwrite")
+
+
+def test_a_bad_image_is_named_or_skipped(photos, capsys):
+    Path("photos/bad.png").write_bytes(Path("photos/wide.png").read_bytes()[:300])
+    Path("photos/bad.mp4").write_bytes(b"no video")
+    assert exit_code("photos", "--write", "ids") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: photos/bad.png: ") and error.count("\n") == 1
+    run("photos", "--write", "ids", "--skip-bad-images")
+    assert {name for name in written() if name.startswith("ids")} == {"ids/wide.png", "ids/sub/tall.png"}
+    lines = (OUT / "skipped_images.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["photos/bad.png", "photos/bad.mp4"]
+
+
+class FakeCamera:
+    """Ten frames of a camera that names no rate."""
+
+    def __init__(self, number: int) -> None:
+        self.left = 10 if number == 3 else 0
+
+    def isOpened(self) -> bool:
+        return self.left > 0
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 96, cv2.CAP_PROP_FRAME_HEIGHT: 64}.get(what, 0.0)
+
+    def read(self):
+        self.left -= 1
+        return self.left >= 0, np.zeros((64, 96, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_is_filmed_in_the_time_of_the_scene(after_stage1, monkeypatch):
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: FakeCamera(name) if isinstance(name, int) else real(name))
+    seconds = iter(np.arange(0, 1000, 0.1))
+    monkeypatch.setattr(streams.time, "monotonic", lambda: float(next(seconds)))
+    run("3", "--frames", "4", "--write", "overlay")
+    [film] = (OUT / "overlay").iterdir()
+    capture = real(str(film))
+    assert re.fullmatch(r"camera3_\d{8}_\d{6}\.mp4", film.name) and capture.get(cv2.CAP_PROP_FPS) == 30
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 4 * 3  # at least 0.1 s, 3 frames, from one to the next
+    assert exit_code("4") == 2
+
+
+def test_a_missing_input_is_refused_before_the_checkpoint_is_read(after_stage1, capsys):
+    assert exit_code("nowhere.png") == 2
+    assert capsys.readouterr().err.startswith("error: nowhere.png: not found")
+    assert not OUT.exists()
+
+
+def test_progress_says_the_rate_and_the_time_left():
+    progress = streams.Progress(100)
+    progress.add(20)
+    assert progress.line(10.0) == "20 of 100 images, 2 per second, 0:00:40 left"
+    assert re.fullmatch(r"20 images in 0:00:00, \S+ per second", progress.close())
+
+
+def test_the_snippet_of_the_document_runs_as_it_stands(photos):
+    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/PREDICT.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in snippet.splitlines() if line]) == 5
+    Path("snapshots/builtin/step2").mkdir(parents=True)
+    Path("snapshots/builtin/step2/last.pth").symlink_to(Path(CHECKPOINT).absolute())
+    Image.open("photos/wide.png").save("photo.png")
+    names: dict = {}
+    exec(snippet, names)
+    run("photo.png", "--write", "ids")
+    assert np.array_equal(names["labels"], mask(OUT / "ids/photo.png"))
+    assert names["labels"].max() < names["classes"].num_classes

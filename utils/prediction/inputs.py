@@ -1,0 +1,198 @@
+"""What `predict.py` is given: images, folders, globs, videos and cameras, and their frames one after the other."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageOps
+
+from dataset.reading import IMAGE_SUFFIXES, read_image
+from utils.system.errors import UserError, fault
+from utils.system.logs import logger
+
+STILLS = (*IMAGE_SUFFIXES, ".bmp", ".webp")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+CAMERA_RATE = 30.0  # frames per second of a camera that does not say
+Pixels = npt.NDArray[np.uint8]
+"""RGB [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """An image file; `key` is its name in the output, without an ending, as a path relative to the output folder."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file, likewise."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera by the number that OpenCV knows it by."""
+
+    number: int
+    key: str
+
+
+Source = Still | Video | Camera
+
+
+class Unreadable(UserError):
+    """A video or camera that gives no frame."""
+
+
+def find(inputs: Sequence[str]) -> list[Source]:
+    """Everything that a command line names, in its order, and sorted within folders and globs.
+
+    A folder is searched with the folders below it, and the keys repeat its tree. Keys of single files, globs included,
+    are relative to the deepest folder that holds all of them. A key that two files share keeps their endings. Raises
+    UserError for a name that leads nowhere, a folder or glob without images and videos, or two files with one key.
+    """
+    found: list[Source] = []
+    singles: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if not path.exists() and re.fullmatch(r"\d{1,3}", text):
+            found.append(Camera(int(text), f"camera{text}_{time.strftime('%Y%m%d_%H%M%S')}"))
+            continue
+        files = _files(text)
+        if not files:
+            raise UserError(
+                f"{text}: no images or videos there; expected files that end in {', '.join((*STILLS, *VIDEOS))}"
+            )
+        if path.is_dir():
+            found += [_file(file, file.relative_to(path)) for file in files]
+        else:
+            singles += files
+    if singles:
+        base = Path(os.path.commonpath([path.absolute().parent for path in singles]))
+        found += [_file(path, path.absolute().relative_to(base)) for path in singles]
+    return _with_own_keys(found)
+
+
+def _files(text: str) -> list[Path]:
+    """The files of a folder, a glob or a single name, sorted."""
+    path = Path(text)
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if _is_wanted(file, path))
+    if not path.exists() and glob.has_magic(text):
+        return sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file, file.parent))
+    reason = fault(path)
+    if reason:
+        raise UserError(
+            f"{text}: {reason}; expected an image, a folder, a glob in quotes, a video, or the number of a camera"
+        )
+    return [path]
+
+
+def _is_wanted(path: Path, below: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(below).parts)
+    return not hidden and path.suffix.lower() in (*STILLS, *VIDEOS) and path.is_file()
+
+
+def _file(path: Path, name: Path) -> Still | Video:
+    kind = Video if path.suffix.lower() in VIDEOS else Still
+    return kind(path, name.with_suffix("").as_posix())
+
+
+def _with_own_keys(sources: list[Source]) -> list[Source]:
+    """The sources without those named twice, and with a key of its own each."""
+    different = {source.key if isinstance(source, Camera) else source.path.absolute(): source for source in sources}
+    counts = Counter(source.key for source in different.values())
+    result: dict[str, Source] = {}
+    for source in different.values():
+        if counts[source.key] > 1 and not isinstance(source, Camera):
+            source = replace(source, key=f"{source.key}{source.path.suffix}")
+        other = result.setdefault(source.key, source)
+        if other is not source:
+            raise UserError(
+                f"{name_of(other)} and {name_of(source)} would be written to the same file, {source.key}; give the "
+                f"folder above both, or run them apart with another --out each"
+            )
+    return list(result.values())
+
+
+def read_still(path: Path) -> Pixels:
+    """An image as it is to be looked at: turned as its EXIF orientation says, which cameras held upright write (our
+    choice). Raises UserError for a file that cannot be read."""
+    return np.asarray(ImageOps.exif_transpose(read_image(path)))
+
+
+class Clip:
+    """An open video or camera.
+
+    Attributes:
+        rate: frames per second.
+        frames: how many the header of a video announces, which need not be exact; 0 if unknown, as for a camera.
+        size: width and height.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, source: Video | Camera) -> None:
+        self._capture, self._source = capture, source
+        self.is_live = isinstance(source, Camera)
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 1000 else CAMERA_RATE
+        self.frames = 0 if self.is_live else max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+
+    def __iter__(self) -> Iterator[Pixels]:
+        """The frames, to the end of the video; of a camera without an end."""
+        read = 0
+        while True:
+            there, frame = self._capture.read()
+            if not there:
+                break
+            read += 1
+            yield np.ascontiguousarray(frame[:, :, ::-1])
+        if read == 0:
+            raise Unreadable(
+                f"{name_of(self._source)}: no frame can be read; expected a video or camera that OpenCV reads"
+            )
+        if read < 0.9 * self.frames:
+            logger.info("attention: %s: ends after %d of %d frames", name_of(self._source), read, self.frames)
+
+
+@contextmanager
+def opened(source: Video | Camera) -> Iterator[Clip]:
+    """A video or camera, open within the block. Raises UserError if OpenCV cannot open it."""
+    capture = cv2.VideoCapture(source.number if isinstance(source, Camera) else str(source.path))
+    try:
+        if not capture.isOpened():
+            raise Unreadable(f"{name_of(source)}: cannot be opened; expected a video or camera that OpenCV reads")
+        yield Clip(capture, source)
+    finally:
+        capture.release()
+
+
+def count_frames(source: Source) -> int:
+    """How many images a source will give, as far as its header says; 0 if that is unknown."""
+    if not isinstance(source, Video):
+        return int(isinstance(source, Still))
+    try:
+        with opened(source) as clip:
+            return clip.frames
+    except Unreadable:  # reported when its turn comes
+        return 0
+
+
+def name_of(source: Source) -> str:
+    """The source in a message."""
+    return f"camera {source.number}" if isinstance(source, Camera) else str(source.path)
