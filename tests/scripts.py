@@ -37,7 +37,7 @@ NETWORK = ("--preset", "builtin", "--input-size-target", "96,64", "--num-workers
 TRAINING = (
     *NETWORK,
     *("--input-size", "96,64", "--batch-size", "2", "--num-steps", "3", "--log-every", "1", "--warmup-steps", "0"),
-    *("--num-prototype", "1"),
+    *("--num-prototype", "1", "--no-report"),
 )
 RESTYLE = ("--preset", "builtin", "--input-size", "96,64", "--num-workers", "0")
 RESTYLE_TRAIN = (

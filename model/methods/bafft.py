@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.methods.base import Backward, Batch, Context, Losses, Method, Panel, Step, prediction_panels
+from model.methods.base import Backward, Batch, Context, Losses, Method, Step
 from model.methods.gradients import GradientShares
 from model.methods.optimizers import discriminator_optimizer
 from model.networks.batchnorm import statistics_kept
@@ -289,21 +289,15 @@ class Alignment(Method):
             return {}
         return {"ready_stuff": len(self.memory.split.stuff), "ready_things": len(self.memory.split.things)}
 
-    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
-        assert target is not None
-        panels = prediction_panels(self.segmenter, source, "source") | prediction_panels(
-            self.segmenter, target, "target"
-        )
-        return panels | self._restyled_panels(source["image"], target["image"], step)
-
-    def _restyled_panels(self, source: Tensor, target: Tensor, step: Step) -> dict[str, Panel]:
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         """The first source image that is restyled in this step, if any, with its style and the result."""
-        styles = self.image_level.styles(len(source), len(target), step.generator())
-        results = self.image_level.restyle(source, target, styles)
-        for image, style, result in zip(source, styles, results, strict=True):
+        assert target is not None
+        styles = self.image_level.styles(len(source["image"]), len(target["image"]), step.generator())
+        results = self.image_level.restyle(source["image"], target["image"], styles)
+        for image, style, result in zip(source["image"], styles, results, strict=True):
             if style is not None:
-                pictures = {"source": image, "style": target[style], "result": result}
-                return {f"image level {name}": Panel("image", picture) for name, picture in pictures.items()}
+                shown = {"image level/source": image, "image level/result": result}
+                return shown | {"image level style": target["image"][style]}
         return {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from model.methods.optimizers import poly, segmenter_optimizer
 from model.networks.batchnorm import running_statistics, set_training_mode
 from model.networks.deeplab import DeepLab
-from model.networks.upsampling import upsample
 from model.terms.memory import Gather
 from model.terms.regions import ClassSplit
 
@@ -61,15 +60,6 @@ class Step:
     def generator(self) -> torch.Generator:
         """A new random generator on the CPU. Every random decision of a method is drawn from it."""
         return torch.Generator().manual_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture for a person: "image" uint8 RGB [3, H, W], "labels" integer train ids [H, W], or "confidence" [H, W],
-    0 to 1."""
-
-    kind: Literal["image", "labels", "confidence"]
-    values: Tensor
 
 
 class Method:
@@ -147,19 +137,10 @@ class Method:
         """What looks wrong at a log line, one sentence each; `names` are those of the classes."""
         return []
 
-    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
-        """Pictures of the first images of a batch. Called without gradients; changes nothing."""
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
+        """What a person would want to see of a step's first images, called in eval mode and without gradients.
+
+        Each is an RGB image (uint8 [3, H, W]), labels (integers [H, W]) or a confidence from 0 to 1 (floating point
+        [H, W]), or a batch of these. Names that share the part before a slash show the same pixels.
+        """
         return {}
-
-
-def prediction_panels(segmenter: DeepLab, batch: Batch, domain: str) -> dict[str, Panel]:
-    """The first image of a batch, its prediction and confidence, and its label if any; names begin with `domain`."""
-    image = batch["image"][:1]
-    _, logits = segmenter(image)
-    confidence, prediction = upsample(logits.float(), image.shape[2:]).softmax(1).max(1)
-    panels = {
-        f"{domain} image": Panel("image", image[0]),
-        f"{domain} prediction": Panel("labels", prediction[0]),
-        f"{domain} confidence": Panel("confidence", confidence[0]),
-    }
-    return panels | ({f"{domain} label": Panel("labels", batch["label"][0])} if "label" in batch else {})

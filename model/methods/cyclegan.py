@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.methods.base import Backward, Batch, Losses, Method, Panel, Step
+from model.methods.base import Backward, Batch, Losses, Method, Step
 from model.networks.deeplab import DeepLab
 from model.networks.translation import Generator, PatchDiscriminator, blocks_for, to_pixels, to_range
 from model.terms.image_pool import ImagePool
@@ -124,7 +124,7 @@ class CycleGAN(Method):
             if self.rank < len(saved):
                 pool.load(saved[self.rank], device)
 
-    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         """The first image of each domain and how it is restyled."""
         assert target is not None
         generator = step.generator()
@@ -134,7 +134,7 @@ class CycleGAN(Method):
         }
         images["source as target"] = self.to_target(images["source"])
         images["target as source"] = self.to_source(images["target"])
-        return {name: Panel("image", to_pixels(image[0]).round().to(torch.uint8)) for name, image in images.items()}
+        return {name: to_pixels(image[0]).round().to(torch.uint8) for name, image in images.items()}
 
     def _cropped(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A window of `crop` at a random place of each image [B, 3, H, W], in -1..1."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.methods.bafft import ALIGNMENT, CATEGORY, PSEUDO_LABELS, Alignment, SourcePass, TargetPass, Term
-from model.methods.base import Backward, Batch, Context, Losses, Panel, Step
+from model.methods.base import Backward, Batch, Context, Losses, Step
 from model.networks.batchnorm import set_training_mode, statistics_kept
 from model.networks.deeplab import DeepLab
 from model.terms.feature_distance import feature_distance
@@ -217,13 +217,14 @@ class Plus(Alignment):
             f"tells more classes apart there, or give a lower --learning-rate"
         ]
 
-    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
+    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         assert target is not None
         guidance = self._ask_teacher(target["image"])
         generator = step.generator()
         mixed = self._mix(self._restyled(source, target, generator), target, guidance, generator)
         return super().panels(source, target, step) | {
-            "teacher": Panel("labels", guidance.labels[0]),
-            "mixed image": Panel("image", mixed.image[0]),
-            "mixed label": Panel("labels", mixed.label[0]),
+            "target batch/image": target["image"][0],
+            "target batch/teacher": guidance.labels[0],
+            "class mixing/image": mixed.image[0],
+            "class mixing/label": mixed.label[0],
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from model.methods.base import Backward, Batch, Losses, Method, Panel, Step, prediction_panels
+from model.methods.base import Backward, Batch, Losses, Method, Step
 from model.terms.segmentation import segmentation_loss
 
 
@@ -18,6 +18,3 @@ class SourceOnly(Method):
         loss: Tensor = segmentation_loss(self.segmenter(source["image"])[1], source["label"], self.options.ignore_label)
         backward(self.options.lambda_seg * loss, "segmenter")
         return {"seg": loss.detach()}
-
-    def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Panel]:
-        return prediction_panels(self.segmenter, source, "source")

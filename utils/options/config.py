@@ -403,6 +403,7 @@ class Options:
     )
     log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAINING)
     tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
+    report: bool = option(True, "write report.html, with pictures, at every save", TRAIN)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
     save_ids: str = option(

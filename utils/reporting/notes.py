@@ -156,10 +156,13 @@ def machine(device: torch.device) -> str:
 
 def score_record(step: int, scores: ConfusionMatrix, table: ClassTable, main: str) -> Json:
     """The record of a score: "miou" over the subset `main`, "classes" its name, "miou_NAME" of the other subsets, and
-    "iou" by class; 0 to 1, None where a class is absent."""
+    "iou" by class; 0 to 1, None where a class is absent. "averaged": over how many classes the mean of a subset is, if
+    some of its classes are absent."""
     content = scores.as_dict(table)
     others = {f"miou_{name}": value for name, value in content["means"].items() if name != main}
-    return {"step": step, "miou": content["means"][main], "classes": main, **others, "iou": content["iou"]}
+    fewer = {name: n for name, n in scores.averaged(table).items() if n < len(table.subsets[name])}
+    record = {"step": step, "miou": content["means"][main], "classes": main, **others, "iou": content["iou"]}
+    return record | ({"averaged": fewer} if fewer else {})
 
 
 def write_scores(folder: Path, step: int, scores: ConfusionMatrix, table: ClassTable) -> None:

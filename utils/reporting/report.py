@@ -4,7 +4,7 @@
     begin(folder, options, "step1", images, segmenter, device)              # once, before the first step
     sink.record(score_record(...)); write_scores(...)                       # at every score (utils.reporting.notes)
     look(folder, options, images, segmenter, 400, sinks, memory=memory)     # at every save, and at the end
-    report.write()                                                          # then; `report` is a Report among the sinks
+    sink.flush()                                                            # then, of all sinks; `Report` is the last
 
 Of several processes one does this, and the others need not wait for it.
 """
@@ -118,7 +118,7 @@ def write_report(folder: Path) -> Path:
 
 
 class Report(Sink):
-    """Writes report.html into the folder of a run: at every `write`, after each checkpoint and score, and at the end.
+    """Writes report.html into the folder of a run: at every `flush`, after each checkpoint and score, and at the end.
 
     It reads the files of the other sinks, and therefore stands behind them in the list. A fault in it is logged, and
     never ends the run.
@@ -127,11 +127,11 @@ class Report(Sink):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self) -> None:
+    def flush(self) -> None:
         try:
             write_report(self._folder)
         except Exception as error:  # a run of days must not end because of a picture of it
             logger.info("attention: no report: %s: %s", type(error).__name__, error)
 
     def close(self) -> None:
-        self.write()
+        self.flush()

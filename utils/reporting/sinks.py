@@ -50,6 +50,9 @@ class Sink:
     def panel(self, step: int, name: str, image: Picture) -> None:
         """Take a picture of a step: uint8 RGB [H, W, 3]."""
 
+    def flush(self) -> None:
+        """Show what was taken so far: called after each checkpoint with its score and pictures."""
+
     def close(self) -> None:
         """Finish; nothing follows."""
 

@@ -59,7 +59,12 @@ def save(path: Path, state: State) -> None:
         except RuntimeError as error:
             raise noting.error or OSError(f"torch says: {str(error).splitlines()[0]}") from error
 
-    write_atomically(path, write, size=sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor)))
+    write_atomically(path, write, size=nbytes(state))
+
+
+def nbytes(state: State) -> int:
+    """About how many bytes a state takes in a file: those of its tensors."""
+    return sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor))
 
 
 def read(path: str | Path, *, keep: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,11 +14,15 @@ import torch
 from tqdm import tqdm
 
 from dataset.classes import ClassTable
+from model.networks.deeplab import DeepLab
 from utils.options import config
 from utils.options.flags import flag
 from utils.prediction.evaluation import evaluate
 from utils.prediction.label_free import LabelFree, label_free
-from utils.prediction.metrics import ConfusionMatrix
+from utils.prediction.metrics import ConfusionMatrix, number_or_none
+from utils.reporting import notes, pictures, report
+from utils.reporting.cost import Cost
+from utils.reporting.report import Report
 from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoard
 from utils.setup import build
 from utils.states import checkpoint
@@ -82,17 +87,16 @@ class Run:
             if trainer.steps < self._last_step:
                 trainer.read_ahead()
             distributed.check_equal(lambda: self._inputs() | trainer.digests())
+        self._keep()
         if distributed.is_main():
             self._open_folder(keep=here)
             self.log = JsonLines(self.folder / "log.jsonl", self._belongs if here else lambda _: False)
-            self.sinks = [self.log, Console(self.name, self._last_step, trainer.method.totals()), Pictures(self.folder)]
-            if options.tensorboard:
-                self.sinks.append(TensorBoard(Path(options.log_dir), trainer.steps))
+            self.sinks = self._outputs(self.log)
         trainer.method.set_training_mode()
         if self.score_due:
             self._score(stop)
+            self._keep()
         trainer.meter.start(trainer.steps)
-        self._keep()
         bar = tqdm(range(trainer.steps, self._last_step), desc=self.name, disable=distributed.no_bar(), leave=False)
         for _ in bar:
             trainer.step()
@@ -100,13 +104,13 @@ class Run:
             # The same for all processes, which would part otherwise.
             signal = distributed.largest(_UNREADABLE if unreadable else stop.number or 0)
             save = trainer.steps == self._last_step or trainer.steps % options.save_pred_every == 0
-            report = save or trainer.steps % options.log_every == 0
+            log_due = save or trainer.steps % options.log_every == 0
             # Not after each step, which would wait for a GPU: what is broken stays so until then.
-            look = report or signal
+            look = log_due or signal
             if look and not trainer.finite():
                 assert self.kept is not None
                 raise faults.find(trainer, self.kept, self.folder)
-            if report:
+            if log_due:
                 self._tell(self._record())
                 self._warn(trainer.method.warnings(trainer.data.source.table.names))
             if save:
@@ -144,6 +148,17 @@ class Run:
             raise unreadable
         distributed.barrier()  # which ends with the process that raises
         raise AssertionError("a process that could not read its data went on")
+
+    def _outputs(self, log: JsonLines) -> list[Sink]:
+        options, start = self.options, self.trainer.steps
+        console = Console(self.name, self._last_step, self.trainer.method.totals())
+        images = options.batch_size * options.iter_size * distributed.size()
+        domains = 1 if self.trainer.data.target is None else 2
+        disk = checkpoint.nbytes(self.kept or {}) * (max(1, options.keep_last) + options.select_on_target_labels)
+        cost = Cost(start, self._last_step, images, domains, disk, shutil.disk_usage(self.folder).free)
+        board = [TensorBoard(Path(options.log_dir), start)] if options.tensorboard else []
+        pages = [Pictures(self.folder), Report(self.folder)] if options.report else []
+        return [log, console, cost, *board, *pages]
 
     @property
     def _last_step(self) -> int:
@@ -203,9 +218,21 @@ class Run:
         config.save(self.options, self.folder)
         self.trainer.data.skipped.list_in(self.folder, go_on=keep)
         logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.trainer.device))
-        logger.info(
-            "options (saved in %s)\n%s", self.folder / "config.json", config.describe(self.options, self.script)
-        )
+        shown = config.describe(self.options, self.script)
+        logger.info("options (saved in %s)\n%s", self.folder / "config.json", shown)
+        images = self.options.batch_size * self.options.iter_size * distributed.size()
+        logger.info("processes %d, %d images of each domain per step", distributed.size(), images)
+        if self.options.report:
+            report.begin(
+                self.folder,
+                self.options,
+                self.script,
+                self._images(),
+                self._segmenter(),
+                self.trainer.device,
+                step=self.trainer.steps if keep else 0,
+                processes=distributed.size(),
+            )
 
     def _belongs(self, record: dict[str, Any]) -> bool:
         """Does a line of the log belong to the state that was loaded?"""
@@ -263,6 +290,30 @@ class Run:
         self._write_last()
         if self.score_due and score:
             self._score(stop)
+        if self.options.report and distributed.is_main():
+            self._show()
+        self.trainer.meter.start(self.trainer.steps)
+
+    def _show(self) -> None:
+        """Pictures of this step for the outputs, and the report."""
+        trainer, segmenter = self.trainer, self._segmenter()
+        if segmenter is not None:
+            memory = getattr(trainer.method, "memory", None)
+            report.look(self.folder, self.options, self._images(), segmenter, trainer.steps, self.sinks, memory=memory)
+        for name, panel in trainer.panels().items():
+            picture = pictures.picture(panel.cpu(), trainer.data.source.table)
+            for sink in self.sinks:
+                sink.panel(trainer.steps, name, picture)
+        for sink in self.sinks:
+            sink.flush()
+
+    def _images(self) -> report.Images:
+        data = self.trainer.data
+        return report.Images(data.source, data.target, data.test)
+
+    def _segmenter(self) -> DeepLab | None:
+        method = self.trainer.method
+        return method.segmenter if "segmenter" in method.networks else None
 
     def _write_last(self) -> None:
         if self.log is not None:
@@ -295,7 +346,9 @@ class Run:
             raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
         self.score_due = False
         if unlabelled is not None:
-            self._tell({"step": trainer.steps} | {name: _number(getattr(unlabelled, name)) for name in LABEL_FREE})
+            self._tell(
+                {"step": trainer.steps} | {name: number_or_none(getattr(unlabelled, name)) for name in LABEL_FREE}
+            )
             self._warn(self._disappeared(unlabelled))
             value = getattr(unlabelled, options.select_by, -math.inf)
             if value > self.selected:
@@ -309,11 +362,10 @@ class Run:
         """Log the scores against the target's labels, and keep best.pth on request."""
         source, options = self.trainer.data.source, self.options
         main = table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
-        others = {name: scores.mean(ids) for name, ids in table.subsets.items()}
-        miou = others.pop(main)
-        record = {"step": self.trainer.steps, "miou": _number(miou), "classes": main}
-        record |= {f"miou_{name}": _number(mean) for name, mean in others.items()}
-        self._tell(record)
+        miou = scores.mean(table.subsets[main])
+        if distributed.is_main():
+            notes.write_scores(self.folder, self.trainer.steps, scores, table)
+        self._tell(notes.score_record(self.trainer.steps, scores, table, main))
         if options.select_on_target_labels and miou > self.best:
             self.best = miou
             self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
@@ -365,10 +417,6 @@ class Run:
         self.selected, self.shares = state.get("selected", -math.inf), state.get("shares", [])
         self.score_due = state.get("score_due", False) and self._scorable
         self.logged = state.get("logged", self.trainer.steps)
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _device_name(device: torch.device) -> str:

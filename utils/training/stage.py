@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from utils.system.machine import set_up
+
 from utils.options import config
 from utils.setup import build
-from utils.system import distributed, logs, machine
+from utils.system import distributed, logs
 from utils.training.run import train
 from utils.training.trainer import Data, Trainer
 
@@ -16,13 +18,13 @@ def run(script: str, argv: Sequence[str] | None, description: str | None) -> Non
     options, given, _ = config.parse(script, argv, description=description)
     distributed.start(options.cpu)
     logs.setup()
-    machine.set_up(options)
+    set_up(options)
     classes = build.classes(options, training=True)
     kind = build.method_class(options, script)
-    target = None
+    source, target = build.source_data(options, classes), None
     if kind.uses_target:
         target = build.target_data(options, classes, pseudo_labels=kind.uses_target_labels(options))
-    data = Data(build.source_data(options, classes), target, build.test_data_if_any(options, given, classes))
+    data = Data(source, target, build.test_data_if_any(options, given, classes))
     build.check_files(options, data.skipped, data.source, data.target, data.test)
     if target is not None and options.label_free_images:
         data.unlabelled = build.target_data(options, classes, augmented=False, check=False)

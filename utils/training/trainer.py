@@ -18,6 +18,7 @@ from dataset.sampler import EndlessSampler
 from dataset.skip import Replacing
 from dataset.tables import plain_values
 from model.methods.base import Batch, Method, Step
+from model.networks.batchnorm import evaluating
 from utils.options.config import Options
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, machine
@@ -62,6 +63,7 @@ class Trainer:
         self._began = (0, 0)  # step from which this process trains, and samples of each domain drawn before it
         self._loaded: Iterator[Pair] | None = None
         self._ahead: list[Pair] | None = None  # what `read_ahead` has read
+        self._pair: Pair | None = None  # of the last pass
         self.precision = Precision(options.amp, self.device, dict(method.networks.items()), method.optimizers)
         self.meter = Meter(overflows=self.precision.skips_overflows)
         if options.compile:
@@ -84,7 +86,7 @@ class Trainer:
         batches = iter(pairs or ())
         dtype, total = self.precision.autocast, dict[str, Tensor]()
         for number in range(options.iter_size):
-            source, target = next(batches)
+            self._pair = source, target = next(batches)
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
                 losses = self.method.iteration(source, target, self._backward, self._pass(number))
             for name, value in losses.items():
@@ -105,6 +107,15 @@ class Trainer:
     def _backward(self, loss: Tensor, player: str) -> None:
         with torch.autocast(self.device.type, enabled=False):
             self.precision.backward(loss / self.options.iter_size, player)
+
+    @torch.no_grad()
+    def panels(self) -> dict[str, Tensor]:
+        """What the method shows of the last pass (`Method.panels`)."""
+        if self._pair is None:
+            return {}
+        dtype = self.precision.autocast
+        with evaluating(self.method.networks), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.method.panels(*self._pair, self._pass(0))
 
     # The data.
 

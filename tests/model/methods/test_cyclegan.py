@@ -227,6 +227,6 @@ def test_panels_show_both_domains_before_and_after() -> None:
     cyclegan, source, target = method(), batch(1, count=2), batch(2, count=2)
     with torch.no_grad():
         panels = cyclegan.panels(source, target, Step(0))
-    assert torch.equal(panels["source"].values, source["image"][0])
-    assert torch.equal(panels["target"].values, target["image"][0])
-    assert {p.values.dtype for p in panels.values()} == {torch.uint8} and len(panels) == 4
+    assert torch.equal(panels["source"], source["image"][0])
+    assert torch.equal(panels["target"], target["image"][0])
+    assert {p.dtype for p in panels.values()} == {torch.uint8} and len(panels) == 4

@@ -67,13 +67,13 @@ def test_the_panels_show_the_first_restyled_image_its_style_and_the_result() -> 
             panels = made.panels(source, target, step)
         styles = made.image_level.styles(3, 2, step.generator())
         first = next((number for number, style in enumerate(styles) if style is not None), None)
-        assert ("image level result" in panels) == (first is not None)
+        assert ("image level/result" in panels) == (first is not None)
         if first is not None:
             shown += 1
             results = made.image_level(source["image"], target["image"], step.generator())
             style = styles[first]
             assert style is not None
-            assert torch.equal(panels["image level source"].values, source["image"][first])
-            assert torch.equal(panels["image level style"].values, target["image"][style])
-            assert torch.equal(panels["image level result"].values, results[first])
+            assert torch.equal(panels["image level/source"], source["image"][first])
+            assert torch.equal(panels["image level style"], target["image"][style])
+            assert torch.equal(panels["image level/result"], results[first])
     assert 0 < shown < 6

@@ -30,7 +30,7 @@ def test_the_report_is_written_when_asked_for_and_at_the_end(tmp_path):
     sink, page = Report(tmp_path / "run"), tmp_path / "run/report.html"
     sink.record({"step": 20, "seg": 1.5})
     assert not page.exists()
-    sink.write()
+    sink.flush()
     assert "step 20" in page.read_text()
     with open(tmp_path / "run/log.jsonl", "a") as log:
         log.write(json.dumps({"step": 40, "seg": 1.0}) + "\n")
@@ -42,7 +42,7 @@ def test_a_fault_in_the_report_does_not_end_the_run(tmp_path, monkeypatch, caplo
     caplog.set_level(logging.INFO, logger="bafft")
     monkeypatch.setattr(report, "render", lambda _: 1 / 0)
     leave(tmp_path / "run")
-    Report(tmp_path / "run").write()
+    Report(tmp_path / "run").flush()
     assert "no report: ZeroDivisionError" in caplog.text and not (tmp_path / "run/report.html").exists()
 
 

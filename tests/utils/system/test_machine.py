@@ -77,10 +77,13 @@ def test_all_generators_are_seeded():
     assert drawn[0] == drawn[1] and drawn[1][0] != drawn[2][0] and drawn[1][1] != drawn[2][1]
 
 
+SETTING_UP = {"pseudo": "Generate_Pseudo_Label", "evaluate": "evaluate_cityscapes"}
+
+
 @pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])
 def test_every_script_that_runs_a_network_sets_the_machine_up_once(after_stage1, monkeypatch, script):
     seen: list[config.Options] = []
-    monkeypatch.setattr(sys.modules[call.__globals__["MAINS"][script].__module__], "set_up", seen.append)
+    monkeypatch.setattr(sys.modules[SETTING_UP.get(script, "utils.training.stage")], "set_up", seen.append)
     weights = [] if script in ("step1", "step2") else ["--restore-from", str(Path("snapshots/builtin/step1/last.pth"))]
     call(script, "--no-tf32", *weights, *(["--overwrite"] if script == "step1" else []))
     assert [options.tf32 for options in seen] == [False]
