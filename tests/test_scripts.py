@@ -240,7 +240,8 @@ def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
     first, *later = steps(STEP2)
     assert set(first) == always  # the terms that read the memory begin at the second iteration
     assert [set(record) for record in later] == [always | {"adv_cls", "adv_ins", "adv_cate"}] * 2
-    assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3]
+    assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3, 3]
+    assert set(records(STEP2)[-2]) == {"step", "snd", "infomax", "agreement"}
     assert set(records(STEP2)[-1]) == {"step", "miou", "classes", "miou_16", "miou_13", "iou", "averaged"}
     lr = state(STEP2)["options"]["learning_rate"]
     for i, record in enumerate(steps(STEP2)):
@@ -515,7 +516,9 @@ def test_of_synthia_the_mean_of_the_sixteen_classes_that_it_has_leads(run_folder
     ] * 3
     assert {record["classes"] for record in lines} == {"16"}
     last = lines[-1]
-    shown = ", ".join(f"{100 * last[k]:.2f} ({n} classes)" for k, n in (("miou", 16), ("miou_19", 19), ("miou_13", 13)))
+    counted = {name: f"{last['averaged'][name]} of {name}" for name in last["averaged"]}
+    means = (("miou", "16"), ("miou_19", "19"), ("miou_13", "13"))
+    shown = ", ".join(f"{100 * last[key]:.2f} ({counted.get(name, name)} classes)" for key, name in means)
     assert f"step1 3  target mIoU {shown}" in said
     best = state(STEP1, "best.pth")
     assert best["best"] == max(record["miou"] for record in lines)
@@ -527,7 +530,7 @@ def test_of_synthia_the_mean_of_the_sixteen_classes_that_it_has_leads(run_folder
 
 
 def test_overwrite_leaves_nothing_of_the_run_before(run_folder):
-    call("step1", "--save-pred-every", "1", "--select-on-target-labels")
+    call("step1", "--save-pred-every", "1", "--select-on-target-labels", "--report")
     call("step1", "--overwrite", "--num-steps", "2")
     assert sorted(path.name for path in STEP1.iterdir()) == [
         "config.json",

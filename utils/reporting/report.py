@@ -60,13 +60,16 @@ def begin(
     """
     counts = {role: len(data) for role, data in images._asdict().items() if data is not None}
     notes.begin(folder, options, stage, images.source.table, counts, device, step=step, processes=processes)
-    if not step:
-        for name in (notes.SCORES, notes.MEMORY, features.AFTER):  # of a run that is replaced
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / PICTURES, ignore_errors=True)
-        if segmenter is not None:
-            with _harmless("features"):
-                _keep_features(folder / features.BEFORE, options, images, segmenter)
+    if not step and segmenter is not None:
+        with _harmless("features"):
+            _keep_features(folder / features.BEFORE, options, images, segmenter)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run that is replaced has left for its report."""
+    for name in (REPORT, notes.RUN, notes.SCORES, notes.MEMORY, features.BEFORE, features.AFTER):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / PICTURES, ignore_errors=True)
 
 
 def look(

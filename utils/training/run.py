@@ -215,6 +215,7 @@ class Run:
             named = [self.folder / name for name in ("last.pth", "best.pth", "selected.pth", faults.NAME)]
             for path in named + checkpoint.numbered(self.folder):
                 path.unlink(missing_ok=True)
+            report.clear(self.folder)
         config.save(self.options, self.folder)
         self.trainer.data.skipped.list_in(self.folder, go_on=keep)
         logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.trainer.device))
@@ -363,7 +364,7 @@ class Run:
         source, options = self.trainer.data.source, self.options
         main = table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
         miou = scores.mean(table.subsets[main])
-        if distributed.is_main():
+        if self.options.report and distributed.is_main():
             notes.write_scores(self.folder, self.trainer.steps, scores, table)
         self._tell(notes.score_record(self.trainer.steps, scores, table, main))
         if options.select_on_target_labels and miou > self.best:
