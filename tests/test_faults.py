@@ -345,7 +345,7 @@ def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder
     assert f"images: source {names[drawn[0][0]]} {names[drawn[1][0]]}, target " in said
     assert f"the last good checkpoint is {STEP1}/last.pth" in said
     assert state(STEP1)["step"] == 3
-    logging = ("score_due", "best", "meter", "logged")  # the good run logs and scores its last step
+    logging = ("score_due", "best", "shares", "meter", "logged")  # the good run logs and scores its last step
     good = {key: value for key, value in training_state(Path("good")).items() if key not in logging}
     before = training_state(STEP1, "nonfinite.pth")
     assert differences(good, {key: before[key] for key in good}) == []

@@ -23,7 +23,7 @@ PLUS = {*contradictions.PLUS, "rare_class_temperature"}  # docs/PLUS.md has them
 ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
     *("preset", "method", "source", "target", "classes", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
     *("data_list_target", "data_list_target_test", "set", "num_classes", "num_workers", "stride_style"),
-    *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu"),
+    *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu", "report"),
     *("continue_train", "snapshot_dir", "overwrite", "save_pred_every", "select_on_target_labels", "log_every"),
     *("log_dir", "tensorboard", "ssl_target_dir", "skip_bad_images", "cache", "channels_last", "sync_bn"),
     *("autotune", "compile", "checkpoint_activations", "keep_last", "deterministic", "log_gradients"),

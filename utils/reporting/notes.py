@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import shlex
 import sys
 import time
@@ -140,8 +139,12 @@ def progress(folder: Path, step: int, device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Peak memory so far, in MiB: of this process, and what torch has allocated on its GPU, if it uses one."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = {"memory_mb": round(own)}
+    found = {}
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        found["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
     if device.type == "cuda":
         found["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return found

@@ -228,7 +228,7 @@ def test_help_shows_what_is_on_by_default(script, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     defaults = resolve(script, {}).as_dict()
     switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
-    on = {"channels_last", "autotune", "tf32"} | ({"class_mixing"} if script == "step2" else set())
+    on = {"channels_last", "autotune", "tf32", "report"} | ({"class_mixing"} if script == "step2" else set())
     assert {f.name for f in switches if defaults[f.name]} == on
     for field in switches:
         assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name

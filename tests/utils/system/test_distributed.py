@@ -48,7 +48,7 @@ def make_start(script: str, path: Path) -> None:
 
 def rows(output: str, step: int) -> int:
     """How many rows the console has for a step of stage 1."""
-    return len(re.findall(rf" step1 +{step} ", output))
+    return len(re.findall(rf" step1 +{step} +\d+\.\d+ ", output))
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
