@@ -11,6 +11,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from utils.options import config, parsing
 from utils.reporting.page import compare, render
 from utils.reporting.report import REPORT

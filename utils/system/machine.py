@@ -10,10 +10,19 @@ import os
 import platform
 import random
 import sys
+from importlib.util import find_spec
 from typing import Protocol
 
 # Read when torch starts. Idle threads that spin make every process beside them many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+if find_spec("torch") is None:  # stands for all that requirements.txt names
+    print(
+        f"error: {sys.executable or 'this Python'} has no torch, expected the environment of `make setup`: run "
+        "`make setup` and `source .venv/bin/activate`, then this command again",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 import numpy as np
 import torch

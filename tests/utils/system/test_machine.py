@@ -37,7 +37,7 @@ ENTRIES = sorted(
     for path in (*ROOT.glob("*.py"), *ROOT.glob("bench/*.py"))
     if "__main__" in path.read_text(encoding="utf-8")
 )
-MODULES = ("dataset.check.__main__", "dataset.builtin.__main__", "utils.states.checkpoint")
+MODULES = ("dataset.check.__main__", "dataset.builtin.__main__", "utils.report.__main__", "utils.states.checkpoint")
 
 
 @pytest.mark.parametrize("entry", [*ENTRIES, *MODULES])
@@ -47,6 +47,29 @@ def test_idle_threads_are_to_sleep_before_torch_starts(entry):
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout in ("passive\n", "")  # nothing: torch is not used
+
+
+# The same, but torch and what comes with it cannot be found, as outside the environment of `make setup`.
+HIDDEN = """
+import runpy, sys
+
+for name in ("torch", "numpy", "cv2", "PIL", "tqdm", "yaml"):
+    sys.modules[name] = None
+sys.path.insert(0, "")
+entry = sys.argv[1]
+sys.argv = [entry, "--help"]
+(runpy.run_path if entry.endswith(".py") else runpy.run_module)(entry, run_name="__main__")
+"""
+SCRIPTS = sorted(entry for entry in ENTRIES if "/" not in entry)
+
+
+@pytest.mark.parametrize("entry", [*SCRIPTS, *MODULES])
+def test_a_script_without_torch_says_in_one_line_what_to_do(entry):
+    command = [sys.executable, "-c", HIDDEN, entry]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ") and "`make setup`" in line and "`source .venv/bin/activate`" in line
 
 
 def test_there_are_entries():
