@@ -211,3 +211,17 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
     assert plain.method.segmenter.state_dict().keys() == ours.method.segmenter.state_dict().keys()
     for a, b in zip(plain.method.segmenter.state_dict().values(), ours.method.segmenter.state_dict().values()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_processes_are_compared_by_the_bytes_of_what_they_hold(trainer):
+    """Not by sums, which unlike GPUs round otherwise, and which a swap leaves alone."""
+    made = trainer()
+    before = made.digests()
+    weight = made.method.segmenter.conv1.weight
+    with torch.no_grad():
+        weight.copy_(weight.flip(0))
+    swapped = made.digests()
+    with torch.no_grad():
+        weight.copy_(weight.flip(0))
+    assert {name for name in before if before[name] != swapped[name]} == {"weights"}
+    assert made.digests() == before
