@@ -12,7 +12,7 @@ import pytest
 
 from model.networks.batchnorm import BN_MODES
 from utils.options import config
-from utils.options.config import Options, flag, parse, resolve
+from utils.options.config import TRAIN, Options, flag, parse, resolve
 from utils.options.presets import METHOD_OPTIONS, PRESETS
 from utils.system.errors import UserError
 
@@ -228,7 +228,8 @@ def test_help_shows_what_is_on_by_default(script, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     defaults = resolve(script, {}).as_dict()
     switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
-    on = {"channels_last", "autotune", "tf32", "report"} | ({"class_mixing"} if script == "step2" else set())
+    on = {"channels_last", "autotune", "tf32"} | ({"report"} if script in TRAIN else set())
+    on |= {"class_mixing"} if script == "step2" else set()
     assert {f.name for f in switches if defaults[f.name]} == on
     for field in switches:
         assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name
