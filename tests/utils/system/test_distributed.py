@@ -48,7 +48,7 @@ def make_start(script: str, path: Path) -> None:
 
 def rows(output: str, step: int) -> int:
     """How many rows the console has for a step of stage 1."""
-    return len(re.findall(rf" step1 +{step} +\d+\.\d+ ", output))
+    return len(re.findall(rf" step1 +{step} +[\d.]+ +[\d.]", output))
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -63,14 +63,16 @@ def check_equal_but_for_rounding(script: str) -> None:
             assert both[name] == pytest.approx(alone[name], rel=1e-4), name
             assert alone[name] > 0, f"{name} takes no part"
     began, alone, both = checkpoint.read(f"{script}.pth"), state(one), state(two)
-    networks = [{"segmenter": run["segmenter"], **run["networks"]} for run in (alone, both, began)]
-    assert set(networks[0]) == {"segmenter", "output", "feature"}
-    for network, weights in networks[0].items():
-        tolerance = 1e-3 if network == "segmenter" else 0.05  # Adam enlarges the rounding of small ones
-        for name, values in weights.items():
-            moved = distance(values, networks[2][network][name])
-            assert moved > 0 or not name.startswith(("conv1.", "layers."))
-            assert distance(values, networks[1][network][name]) <= tolerance * moved, name
+    for name, values in alone["segmenter"].items():
+        moved = distance(values, began["segmenter"][name])
+        assert moved > 0 or not name.startswith(("conv1.", "layers."))
+        assert distance(values, both["segmenter"][name]) <= 1e-3 * moved, name
+    # Adam's steps are nearly signs, so that rounding decides where a gradient is small: its mean gradients tell.
+    means = [run["optimizer"]["discriminator"]["state"] for run in (alone, both)]
+    assert means[0].keys() == means[1].keys() and len(means[0]) > 10
+    for number, parameter in means[0].items():
+        gradient = parameter["exp_avg"]
+        assert gradient.any() and distance(gradient, means[1][number]["exp_avg"]) <= 1e-3 * float(gradient.abs().max())
     for kind, buffer in alone["state"]["memory"].items():
         assert buffer["count"].tolist() == both["state"]["memory"][kind]["count"].tolist()
         assert torch.allclose(buffer["entries"], both["state"]["memory"][kind]["entries"], rtol=1e-4, atol=1e-5)
