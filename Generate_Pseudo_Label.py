@@ -16,27 +16,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.system.machine import set_up  # before torch
 
-import torch
-
-from dataset.base import SegmentationDataset
-from model.networks.deeplab import DeepLab
 from utils.options import config
 from utils.options.config import Options
-from utils.prediction.evaluation import predict
-from utils.prediction.pseudo_labels import Prediction, confidence, fingerprint, write_pseudo_labels
-from utils.reporting import notes
-from utils.setup import build
-from utils.system import distributed, logs
+from utils.system import logs
 from utils.system.logs import logger
 from utils.system.skipped import Skipped
+
+if TYPE_CHECKING:
+    from dataset.base import SegmentationDataset
+    from model.networks.deeplab import DeepLab
+    from utils.prediction.pseudo_labels import Prediction
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("pseudo", argv, description=__doc__)
+    from utils.prediction.evaluation import predict  # torch is imported once the command line is read
+    from utils.prediction.pseudo_labels import confidence, write_pseudo_labels
+    from utils.reporting import notes
+    from utils.setup import build
+    from utils.system import distributed
+
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
@@ -92,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def identity(options: Options, images: SegmentationDataset, segmenter: DeepLab) -> dict[str, Any]:
     """Everything that the predictions depend on."""
+    import torch
+
+    from utils.prediction.pseudo_labels import fingerprint
+
     files = [os.stat(path) if path.is_file() else None for path in map(images.image_path, images.names)]
     return {
         "weights": fingerprint(segmenter),

@@ -34,8 +34,6 @@ import train_step2
 from dataset import READERS
 from dataset.builtin import write_benchmark
 from utils.options import config, parsing
-from utils.reporting.figures import comparison
-from utils.reporting.run import LOG
 from utils.reporting.sinks import read_records
 from utils.reporting.tables import aligned, cells, percent
 from utils.system import logs
@@ -52,6 +50,7 @@ RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
 }
 ROWS = 8  # of a run's table, beside those with a score
 PROGRESS_EVERY = 30.0  # seconds
+LOG = "log.jsonl"  # of a run
 
 Main = Callable[[Sequence[str]], None]
 Arguments = tuple[str, ...]
@@ -255,6 +254,8 @@ def main_mean(scores: dict) -> float:
 
 
 def draw_comparison(data: Path, masks: Path, path: Path) -> None:
+    from utils.reporting.figures import comparison
+
     images = READERS["cityscapes"](data / "Cityscapes", split="val", label_size="native")
     shown = images.names[:: max(1, len(images) // SHOWN)][:SHOWN]
     arms = [arm for arm in TITLES if arm != "oracle"]
@@ -265,9 +266,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = parsing.Parser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all training [0]")
-    parser.add_argument("--data", type=Path, help="folder of the pictures [data/builtin, with other seeds builtinSEED]")
-    parser.add_argument("--out", type=Path, default=Path("result/demo"), help="folder of all results [result/demo]")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the pictures and of all training [0]")
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, help="folder of the pictures [data/builtin; with another seed, builtinSEED]"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("result/demo"), help="folder of all results [result/demo]"
+    )
     arguments = parser.parse_args(argv)
     data = arguments.data or Path(f"data/builtin{arguments.seed or ''}")
     began = time.monotonic()

@@ -18,16 +18,18 @@ from pathlib import Path
 from utils.system.machine import set_up  # before torch
 
 from utils.options import config
-from utils.prediction.evaluation import Variants, evaluate
-from utils.prediction.pseudo_labels import fingerprint
-from utils.setup import build
-from utils.system import distributed, logs
+from utils.system import logs
 from utils.system.files import check_can_write, write_json
 from utils.system.skipped import Skipped
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
+    from utils.prediction.evaluation import Variants, evaluate  # torch is imported once the command line is read
+    from utils.prediction.pseudo_labels import fingerprint
+    from utils.setup import build
+    from utils.system import distributed
+
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)

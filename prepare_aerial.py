@@ -13,6 +13,7 @@ Examples:
   python prepare_aerial.py iaild ~/Downloads/AerialImageDataset          # -> data/IAILD
   python prepare_aerial.py mrd ~/Downloads/mass_roads --workers 8        # -> data/MRD
   python prepare_aerial.py mrd ~/Downloads/mass_roads --split published --out data/MRD_published
+  python prepare_aerial.py mrd --verify                                  # are all tiles as they were written?
 """
 
 from __future__ import annotations
@@ -39,11 +40,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     default = Settings("")
     parser.add_argument("dataset", choices=tuple(KINDS), help="which data set")
-    parser.add_argument("download", type=Path, help="folder of the unpacked download")
-    parser.add_argument("--out", type=Path, help="folder to build [data/IAILD, data/MBD, data/MRD or data/DeepGlobe]")
-    parser.add_argument("--tile", type=int, default=default.tile, help="side of a tile in pixels [%(default)s]")
+    parser.add_argument(
+        "download", metavar="DOWNLOAD", type=Path, nargs="?", help="folder of the unpacked download (not with --verify)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder to build [data/IAILD, data/MBD, data/MRD or data/DeepGlobe]"
+    )
+    parser.add_argument(
+        "--tile", metavar="N", type=int, default=default.tile, help="side of a tile in pixels [%(default)s]"
+    )
     parser.add_argument(
         "--overlap",
+        metavar="N",
         type=int,
         default=default.overlap,
         help="pixels that neighbouring tiles share at least; more where the side is no multiple [%(default)s]",
@@ -56,17 +64,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--blank-min",
+        metavar="N",
         type=int,
         help=f"pixels of the smallest white area at the edge that counts as blank, 0 for none "
         f"[mbd, mrd: {default.blank_min}; iaild, deepglobe: 0, they have none]",
     )
     parser.add_argument(
-        "--max-blank", type=float, default=default.max_blank, help="drop tiles with more than this blank [%(default)s]"
+        "--max-blank",
+        metavar="X",
+        type=float,
+        default=default.max_blank,
+        help="drop tiles with more than this blank [%(default)s]",
     )
     parser.add_argument(
-        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="images cut at a time [%(default)s]"
+        "--workers",
+        metavar="N",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="images cut at a time [%(default)s]",
     )
-    parser.add_argument("--verify", action="store_true", help="only compare --out with the checksums of its manifest")
+    parser.add_argument(
+        "--verify", action="store_true", help="only compare --out with the checksums of its manifest [off]"
+    )
     return parser
 
 
@@ -80,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.verify:
         logger.info("%s: %d tiles, all as in the manifest", out, verify(out))
         return
+    if given.download is None:
+        raise UserError("DOWNLOAD: not given; expected the folder of the unpacked download, or --verify")
     blank_min = given.blank_min
     if blank_min is None:
         blank_min = Settings("").blank_min if kind.blank else 0

@@ -20,12 +20,9 @@ from collections.abc import Sequence
 from utils.system.machine import set_up  # before torch
 
 from utils.options import config
-from utils.setup import build, translation
-from utils.system import distributed, logs
+from utils.system import logs
 from utils.system.errors import UserError
 from utils.system.logs import logger
-from utils.training.run import train as run
-from utils.training.trainer import Data, Trainer
 
 PARTS = ("train", "apply")
 
@@ -42,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_train", argv, description=__doc__)
+    from utils.setup import build, translation  # torch is imported once the command line is read
+    from utils.system import distributed
+    from utils.training.run import train as run
+    from utils.training.trainer import Data, Trainer
+
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
@@ -52,6 +54,9 @@ def train(argv: Sequence[str]) -> None:
 
 def apply(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_apply", argv, description=__doc__)
+    from utils.setup import translation  # torch is imported once the command line is read
+    from utils.system import distributed
+
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)

@@ -15,11 +15,13 @@ from collections.abc import Sequence
 import utils.system.machine  # noqa: F401 - before torch
 
 from utils.options import config
-from utils.training import stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    stage.run("step2", argv, __doc__)
+    options, given, _ = config.parse("step2", argv, description=__doc__)
+    from utils.training import stage  # which imports torch: after the command line, so that --help is quick
+
+    stage.run("step2", options, given)
 
 
 if __name__ == "__main__":

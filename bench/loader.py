@@ -39,12 +39,12 @@ from dataset.builtin.domains import GAME
 from dataset.builtin.write import draw_example
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES_IDS, IGNORE
-from model.networks.deeplab import NORMALIZATIONS
+from model.networks.deeplab import INPUTS
 from utils.options import config
 
 WAYS = ("published", "uncached", "cached")
 TRAIN_IDS = {i: int(CITYSCAPES_IDS[i]) for i in range(256) if CITYSCAPES_IDS[i] != IGNORE}
-MEAN = np.array(NORMALIZATIONS["caffe"]["mean"], np.float32)
+MEAN = np.array(INPUTS["caffe"]["mean"], np.float32)
 Float = npt.NDArray[np.float32]
 
 

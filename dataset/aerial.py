@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dataset.aerial_downloads import IMAGES, LABELS, MANIFEST
 from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
 from dataset.labels import ColourIds
 from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
-
-IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"
 
 
 class Aerial(SegmentationDataset):

@@ -7,9 +7,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.aerial import IMAGES, LABELS
 from dataset.reading import IMAGE_SUFFIXES
 from utils.system.errors import UserError
+
+IMAGES, LABELS, MANIFEST = "Images", "SegmentationClass", "manifest.json"  # of prepared tiles
 
 _UNSPLIT = tuple((images, masks, "") for images, masks in (("images", "gt"), ("images", "masks"), (IMAGES, LABELS)))
 

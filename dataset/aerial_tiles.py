@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from dataset.aerial import IMAGES, LABELS, MANIFEST
-from dataset.aerial_downloads import Original
+from dataset.aerial_downloads import IMAGES, LABELS, MANIFEST, Original
 from dataset.classes import AERIAL, IGNORE, colorize
 from dataset.reading import read_image
 from utils.system.errors import UserError

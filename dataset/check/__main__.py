@@ -1,8 +1,8 @@
 """Check all data of a task before training: files, pairs, sizes, label ids, splits that overlap.
 
-Takes the data options of the training scripts. Leaves with 0 when all is well, 1 when something is wrong, 2 for bad
-options; with --skip-bad-images, what that would leave out is only counted. Every file is read once, by --num-workers
-processes (default: one a processor).
+The data options are those of the training scripts. The exit code is 0 if all is well, 1 if something is wrong, and 2
+for bad options; with --skip-bad-images, what that would leave out is only counted. Every file is read once, by
+--num-workers processes.
 
 Examples:
   python -m dataset.check                                      # GTA5 and Cityscapes in data/
@@ -12,18 +12,18 @@ Examples:
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from dataset.check.report import Part, check
 from utils.options import config
-from utils.setup import build
 from utils.system.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options, given, _ = config.parse("check", argv, description=__doc__)
+    options, _, _ = config.parse("check", argv, description=__doc__)
+    from dataset.check.report import Part, check  # torch is imported once the command line is read
+    from utils.setup import build
+
     classes = build.classes(options, training=True)
     parts: list[Part] = []
     wrong: list[str] = []
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if title == "scored" and options.target != "folder" and data.labelled_names():
                 labels = "all"
             parts.append(Part(title, data, labels))
-    workers = options.num_workers if "num_workers" in given else os.cpu_count() or 1
-    report = check(parts, workers)
+    report = check(parts, options.num_workers)
     for line in report.table:
         print(line)
     print()

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from model.networks.norm import NORMS, norm_and_activation
+from model.networks.choices import BACKBONES, NORMS, STRIDE_STYLES
+from model.networks.norm import norm_and_activation
 
 Stages = tuple[dict[str, nn.Module], int]  # modules in order of application, channels of the last one
-
-STRIDE_STYLES = ("caffe", "torchvision")
 
 
 def scaled(channels: int, width: float) -> int:
@@ -220,8 +219,6 @@ def mobilenet_v2(*, output_stride: int, width: float, norm: str) -> Stages:
 
 
 # ---------------------------------------------------------------- the table of them all
-
-BACKBONES = (*_RESNETS, "vgg16", "mobilenet_v2")
 
 
 def output_strides(backbone: str) -> tuple[int, ...]:

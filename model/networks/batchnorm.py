@@ -8,11 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BN_MODES = ("shared", "source", "target", "frozen")
-"""shared: train mode, running statistics fed by both domains (as published). source, target: every pass uses its
-batch's statistics, only that domain's batches feed the running ones (`target` is our choice: evaluation and
-pseudo-labels then see the statistics of the domain they are for). frozen: running statistics used and fixed."""
-
 
 def set_training_mode(segmenter: nn.Module, bn: str) -> None:
     """Train mode; under `frozen` the BatchNorm layers stay in eval mode."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.networks.activations import recomputed
-from model.networks.backbones import BACKBONES, STRIDE_STYLES, Stages, build_backbone, output_strides
+from model.networks.backbones import Stages, build_backbone, output_strides
+from model.networks.choices import BACKBONES, NORMALIZATIONS, STRIDE_STYLES
 
 __all__ = [
     "ASPP",
@@ -27,7 +28,7 @@ __all__ = [
 
 _DILATIONS = (6, 12, 18, 24)
 
-NORMALIZATIONS: dict[str, dict[str, Any]] = {
+INPUTS: dict[str, dict[str, Any]] = {
     # (image in this channel order, divided by `scale`, minus mean) / std
     "caffe": {
         "order": "BGR",
@@ -108,7 +109,7 @@ class DeepLab(nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
         self.layer6 = ASPP(self.feature_dim, architecture["num_classes"], architecture["aspp_branches"])
-        normalization = NORMALIZATIONS[architecture["normalization"]]
+        normalization = INPUTS[architecture["normalization"]]
         self._bgr = normalization["order"] == "BGR"
         scale = normalization["scale"]
         # With the scale folded into both, one subtraction and one division do it all. Kept out of the state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-AIM_FORMS = ("none", "paper", "released")
+from model.terms.choices import AIM_FORMS
 
 
 def aim_weights(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IMAGE_LEVELS = ("none", "lab", "fda")
+from model.terms.choices import IMAGE_LEVELS
 
 # sRGB (IEC 61966-2-1): linear RGB to XYZ. White is the sum of its columns, so that grey has a = b = 0.
 _XYZ_OF_RGB = (

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from model.terms.regions import MAX_INSTANCES
 
-ISIA_FORMS = ("paper", "released", "contrast")
-
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """0.5 + 0.5 cos of all pairs of rows: [N, D], [M, D] -> [N, M] in 0..1; a zero vector has cosine 0, no gradient."""

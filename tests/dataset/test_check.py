@@ -12,8 +12,10 @@ from PIL import Image
 
 import dataset as package
 from dataset import GTA5, Cityscapes, Folder
-from dataset.check import Part, check, examine, quick_check, void_alone
 from dataset.check import __main__ as script
+from dataset.check import examine
+from dataset.check.quick import quick_check, void_alone
+from dataset.check.report import Part, check
 from dataset.reading import check_image, read_image
 from dataset.tables import parse_classes
 from utils.options import config

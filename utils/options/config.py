@@ -12,30 +12,24 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
 from dataset import READERS
 from model.methods import METHODS
-from model.networks.backbones import BACKBONES, STRIDE_STYLES
-from model.networks.batchnorm import BN_MODES
-from model.networks.deeplab import NORMALIZATIONS
-from model.networks.norm import NORMS
-from model.terms.aim import AIM_FORMS
-from model.terms.image_level import IMAGE_LEVELS
-from model.terms.isia import ISIA_FORMS
-from utils.options import contradictions, parsing
+from model.networks.choices import BACKBONES, BN_MODES, NORMALIZATIONS, NORMS, STRIDE_STYLES
+from model.terms.choices import AIM_FORMS, IMAGE_LEVELS, ISIA_FORMS
+from utils.options import contradictions, groups, parsing
 from utils.options.flags import flag
 from utils.options.presets import METHOD_OPTIONS, PRESETS, STAGES
-from utils.system import distributed, machine
+from utils.system import machine, processes
+from utils.system.amp import AMP, apex_amp
 from utils.system.errors import UserError, one_line, resource_fault
 from utils.system.files import write_json
 from utils.system.interrupt import Interrupted, raised
-from utils.system.precision import AMP_DTYPES, apex_amp
 
 TRAIN = ("step1", "step2")
 RESTYLE = ("restyle_train", "restyle_apply")
@@ -107,7 +101,11 @@ class Options:
 
     # Task and data
     preset: str = option(
-        "gta5_to_cityscapes", "task; fills in all defaults, here shown for", (*ALL, *RESTYLE), choices=tuple(PRESETS)
+        "gta5_to_cityscapes",
+        f"the task, which sets the defaults of all other options; one of {', '.join(PRESETS)}",
+        (*ALL, *RESTYLE),
+        choices=tuple(PRESETS),
+        metavar="NAME",
     )
     method: str = option(
         "paper",
@@ -117,44 +115,53 @@ class Options:
     )
     source: str = option(
         "gta5",
-        f"labelled domain: a reader, or READER:PATH; {_READER_NAMES}",
+        f"the labelled domain, as READER or READER:PATH; the readers are {_READER_NAMES}",
         (*SOURCE, *RESTYLE),
         check=_reader,
         metavar="READER",
     )
     target: str = option(
-        "cityscapes", "unlabelled domain, likewise", (*ALL, "restyle_train"), check=_reader, metavar="READER"
+        "cityscapes", "the unlabelled domain, likewise", (*ALL, "restyle_train"), check=_reader, metavar="READER"
     )
     classes: str | None = option(
-        None, "class table, YAML or info.json (default: that of the checkpoint, else of the data)", metavar="FILE"
+        None,
+        "class table, a YAML file or info.json (default: that of the checkpoint, or else of the data)",
+        metavar="FILE",
     )
     data_dir: str = option("data/gta5_deeplab", "root of the source data", (*SOURCE, *RESTYLE))
     data_dir_labels: str | None = option(
         None,
-        "root of the source labels where they lie apart from the images, as for restyled ones",
+        "root of the source labels, if they lie apart from the images, as for restyled images",
         (*SOURCE, *RESTYLE),
     )
     data_dir_target: str = option("data/Cityscapes", "root of the target data", (*ALL, "restyle_train"))
     data_list: str | None = option(
-        None, "list of source images, a name a line (default: the tree)", (*SOURCE, *RESTYLE)
+        None, "list of source images, one name per line (default: all in the folder)", (*SOURCE, *RESTYLE)
     )
     data_list_target: str | None = option(
-        None, "list of target images (default: the tree)", (*SOURCE, "pseudo", "restyle_train")
+        None, "list of target images (default: all in the folder)", (*SOURCE, "pseudo", "restyle_train")
     )
     data_list_target_test: str | None = option(
-        None, "list of labelled target images to score (default: the tree)", (*SOURCE, "evaluate", "iou")
+        None, "list of labelled target images to score (default: all in the folder)", (*SOURCE, "evaluate", "iou")
     )
     set: str = option("val", "split of the target data that is scored", (*SOURCE, "evaluate"))
-    input_size: tuple[int, int] = option((1280, 720), "source W,H", (*TRAIN, *RESTYLE), check=parsing.is_size)
+    input_size: tuple[int, int] = option(
+        (1280, 720), "width and height to which source images are resized", (*TRAIN, *RESTYLE), check=parsing.is_size
+    )
     input_size_target: tuple[int, int] = option(
-        (1024, 512), "target W,H", (*NETWORK, "restyle_train"), check=parsing.is_size
+        (1024, 512),
+        "width and height to which target images are resized; scripts that predict take it from the checkpoint",
+        (*NETWORK, "restyle_train"),
+        check=parsing.is_size,
     )
     num_classes: int | None = option(
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
-    ignore_label: int = option(255, "label value that is left out", check=_at_least(0))
+    ignore_label: int = option(
+        255, "value of pixels in label files that take no part in losses and scores", check=_at_least(0)
+    )
     random_mirror: bool = option(False, "mirror images at random", TRAINING)
-    random_scale: bool = option(False, "scale by 0.5 to 1.5 and crop at random", TRAIN)
+    random_scale: bool = option(False, "scale images by a random factor from 0.5 to 1.5, then crop or pad them", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
     skip_bad_images: bool = option(
         False,
@@ -168,22 +175,28 @@ class Options:
         check=lambda value: None if value else "a folder",
     )
     num_workers: int = option(
-        4, "processes that read images; 0 reads in the main one", (*NETWORK, "check", *RESTYLE), check=_between(0, 512)
+        4,
+        "processes that read images; 0 reads them in the main process",
+        (*NETWORK, "check", *RESTYLE),
+        check=_between(0, 512),
     )
 
     # Network
     backbone: str = option(
         "resnet101",
-        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset's",
+        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset says",
         NETWORK,
         choices=BACKBONES,
     )
     output_stride: int = option(
-        8, "8; mobilenet_v2 also 16", NETWORK, check=lambda v: None if v in (8, 16) else "8 or 16"
+        8,
+        "pixels of the image per pixel of the features: 8, or 16 with mobilenet_v2",
+        NETWORK,
+        check=lambda v: None if v in (8, 16) else "8 or 16",
     )
     aspp_branches: int = option(
         2,
-        "classifier branches summed: 2 as published, 4 as in ADVENT",
+        "how many branches of the classifier are summed: 2 as published, 4 as in ADVENT",
         NETWORK,
         check=lambda v: None if v in (2, 4) else "2 or 4",
     )
@@ -198,24 +211,26 @@ class Options:
     )
     restore_from: str = option(
         "none",
-        "checkpoint, of which the weights are taken; in stage 1 also pretrained weights, or 'none' for random",
+        "checkpoint whose weights are taken; stage 1 also takes pretrained weights, or 'none' for random ones",
         (*NETWORK, "restyle_apply"),
     )
-    not_restore_last: bool = option(False, "leave the classifier of --restore-from out", ("step1",))
+    not_restore_last: bool = option(
+        False, "leave out the classifier of --restore-from, which then starts at random", ("step1",)
+    )
     norm: str = option(
         "batchnorm",
-        "inplace-abn keeps fewer activations, by BatchNorm and leaky ReLU in one (a package)",
+        "inplace-abn, which is an optional package, joins BatchNorm and leaky ReLU and keeps fewer activations",
         NETWORK,
         choices=NORMS,
     )
     bn: str = option(
         "shared",
-        "whose batches feed BatchNorm's running statistics, which predictions use: shared, those of both domains, as "
-        "published; source or target, of that one; frozen, of none, and training uses them too",
+        "which domain updates BatchNorm's running statistics, which predictions use: shared (both, as published), "
+        "source, target, or frozen (neither; training uses them too)",
         TRAIN,
         choices=BN_MODES,
     )
-    sync_bn: bool = option(False, "BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
+    sync_bn: bool = option(False, "compute BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
     discriminator_width: float = option(
         1.0, "factor on the discriminators' channels, for small segmenters", TRAINING, check=_above(0)
@@ -223,7 +238,10 @@ class Options:
 
     # Restyling
     crop: tuple[int, int] = option(
-        (256, 256), "W,H of the random crops that CycleGAN learns from", ("restyle_train",), check=parsing.is_size
+        (256, 256),
+        "width and height of the random crops that CycleGAN learns from",
+        ("restyle_train",),
+        check=parsing.is_size,
     )
     generator_width: float = option(
         1.0, "factor on the generators' channels, for small data and CPUs", ("restyle_train",), check=_above(0)
@@ -240,7 +258,7 @@ class Options:
     out: str = option("data/restyled/{preset}", "folder for the restyled images", ("restyle_apply",))
 
     # Terms
-    source_only: bool = option(False, "baseline that never sees a target image", ("step1",))
+    source_only: bool = option(False, "train the baseline, which never sees a target image", ("step1",))
     image_level: str = option(
         "none",
         "restyle source images as target images: by the moments of their CIELAB colours, or by low frequencies (FDA)",
@@ -271,7 +289,7 @@ class Options:
     )
     absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
     num_prototype: int = option(
-        50, "memory slots a stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
+        50, "memory slots per stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
     )
 
     # Self-training (plus)
@@ -322,39 +340,41 @@ class Options:
     # Schedule
     batch_size: int = option(
         1,
-        "images a pass; in training of each domain, in each process of torchrun",
+        "images per forward pass; in training, per domain and per process of torchrun",
         (*NETWORK, "restyle_train"),
         check=_between(1, 4096),
     )
-    iter_size: int = option(1, "passes whose gradients are summed before a step", TRAINING, check=_at_least(1))
-    num_steps: int = option(250_000, "steps that the learning rates are planned over", TRAINING, check=_at_least(1))
+    iter_size: int = option(1, "passes whose gradients are averaged before a step", TRAINING, check=_at_least(1))
+    num_steps: int = option(250_000, "steps over which the learning rates are planned", TRAINING, check=_at_least(1))
     num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAINING, check=_at_least(1))
     learning_rate: float = option(
-        2.5e-4, "of the backbone; the classifier learns 10 times as fast", TRAINING, check=_above(0)
+        2.5e-4, "learning rate of the backbone; that of the classifier is 10 times as high", TRAINING, check=_above(0)
     )
-    learning_rate_D: float = option(1e-4, "of the discriminators", TRAINING, check=_above(0))
+    learning_rate_D: float = option(1e-4, "learning rate of the discriminators", TRAINING, check=_above(0))
     backbone_lr_mult: float = option(
         1.0, "factor on the backbone's rate (published code: about 3)", TRAIN, check=_above(0)
     )
-    momentum: float = option(0.9, "of SGD", TRAIN, check=_fraction)
-    weight_decay: float = option(5e-4, "of SGD", TRAIN, check=_at_least(0))
-    power: float = option(0.9, "of the poly decay (1 - i/N)^power", TRAIN, check=_at_least(0))
+    momentum: float = option(0.9, "momentum of SGD", TRAIN, check=_fraction)
+    weight_decay: float = option(5e-4, "weight decay of SGD", TRAIN, check=_at_least(0))
+    power: float = option(
+        0.9, "exponent of the poly decay (1 - i/N)^power of the learning rates", TRAIN, check=_at_least(0)
+    )
     warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
-    random_seed: int = option(1234, "seed of everything random", TRAINING, check=_seed)
+    random_seed: int = option(1234, "seed of all random numbers", TRAINING, check=_seed)
     channels_last: bool = option(
-        True, "keep maps in memory pixel by pixel, which convolutions are faster on", (*NETWORK, *RESTYLE)
+        True, "keep feature maps in memory pixel by pixel, which makes convolutions faster", (*NETWORK, *RESTYLE)
     )
     checkpoint_activations: bool = option(
-        False, "compute the backbone's activations again in the backward pass: less memory, more time", TRAIN
+        False, "compute the activations of the backbone again in the backward pass: less memory, more time", TRAIN
     )
-    autotune: bool = option(True, "let cuDNN try its algorithms out on the first batches (GPU)", (*NETWORK, *RESTYLE))
-    compile: bool = option(False, "compile the segmenter with torch.compile: minutes at the start", TRAIN)
-    deterministic: bool = option(False, "no operation whose result varies between equal runs (slower)", TRAINING)
+    autotune: bool = option(True, "let cuDNN try its algorithms on the first batches (GPU)", (*NETWORK, *RESTYLE))
+    compile: bool = option(False, "compile the segmenter with torch.compile, which takes minutes at the start", TRAIN)
+    deterministic: bool = option(False, "use only operations that give the same result in every run (slower)", TRAINING)
     amp: str = option(
         "off",
-        "mixed precision; apex is apex-O1, in training alone",
+        "mixed precision; apex, which means apex-O1, is for training only",
         (*NETWORK, *RESTYLE),
-        choices=(*AMP_DTYPES, "apex"),
+        choices=(*AMP, "apex"),
     )
     tf32: bool = option(
         True,
@@ -366,7 +386,7 @@ class Options:
     # Files
     continue_train: str | None = option(
         None,
-        "resume everything from CHECKPOINT, else from last.pth",
+        "resume a run from CHECKPOINT; by default from last.pth in --snapshot-dir",
         TRAINING,
         metavar="CHECKPOINT",
         nargs="?",
@@ -376,9 +396,14 @@ class Options:
     overwrite: bool = option(
         False, "replace the run that is in --snapshot-dir, or the images in --out", (*TRAIN, *RESTYLE)
     )
-    save_pred_every: int = option(5000, "steps between checkpoints and scores", TRAINING, check=_at_least(1))
+    save_pred_every: int = option(
+        5000, "steps between two checkpoints, each with a score", TRAINING, check=_at_least(1)
+    )
     keep_last: int = option(
-        2, "checkpoints kept under their step's number, with the newest; 0: none", TRAINING, check=_at_least(0)
+        2,
+        "how many of the newest checkpoints are also kept under their step number; 0 for none",
+        TRAINING,
+        check=_at_least(0),
     )
     label_free_images: int = option(
         32,
@@ -392,8 +417,10 @@ class Options:
         TRAIN,
         choices=("none", "snd", "infomax", "agreement"),
     )
-    select_on_target_labels: bool = option(False, "keep best.pth, chosen by target labels", TRAIN)
-    log_every: int = option(100, "steps between log lines", TRAINING, check=_at_least(1))
+    select_on_target_labels: bool = option(
+        False, "also keep best.pth, which target labels choose (so that its score is no fair result)", TRAIN
+    )
+    log_every: int = option(100, "steps between two log lines", TRAINING, check=_at_least(1))
     log_gradients: int = option(
         0,
         "steps between measurements of each term's gradient on the backbone, as a share of the source cross-entropy's; "
@@ -405,37 +432,42 @@ class Options:
     tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
     report: bool = option(True, "write report.html, with pictures, at every save", TRAIN)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
-    save: str | None = option("result/{preset}", "folder of predicted masks; 'none' writes no masks", ("evaluate",))
+    save: str | None = option("result/{preset}", "folder for the predicted masks; 'none' writes none", ("evaluate",))
     save_ids: str = option(
         "train",
-        "ids in these masks; label: a folder as the official script and the server of Cityscapes take it, without the "
-        "coloured masks that lie beside train ids",
+        "ids in these masks: train ids, with a coloured mask beside each; or label ids, as the official script and the "
+        "server of Cityscapes take them",
         ("evaluate",),
         choices=("train", "label"),
     )
-    json: str | None = option(None, "file for the scores", ("evaluate", "iou"))
+    json: str | None = option(None, "file to write the scores to", ("evaluate", "iou"))
 
     # Prediction and saved masks
-    flip: bool = option(False, "predict mirrored images too; the mean soft-max counts (our choice)", ("evaluate",))
+    flip: bool = option(False, "predict mirrored images too, and average the probabilities (our choice)", ("evaluate",))
     scales: tuple[float, ...] = option(
         (1.0,),
-        "predict at these scales of --input-size-target, such as 0.75,1,1.25; the mean soft-max counts (our choice)",
+        "predict at these scales of the input size, such as 0.75,1,1.25, and average the probabilities (our choice)",
         ("evaluate",),
         check=parsing.are_scales,
     )
     gt_ids: str = option(
         "auto",
-        "ids in the files of ground truth; auto: label ids, but train ids in files named labelTrainIds",
+        "ids in the files of ground truth; auto means label ids, but train ids in files named labelTrainIds",
         ("iou",),
         choices=("auto", "label", "train"),
     )
     pred_ids: str = option(
-        "train", "ids in the predicted masks (of coloured ones: any)", ("iou",), choices=("train", "label")
+        "train",
+        "ids in the predicted masks; coloured masks may be of either kind",
+        ("iou",),
+        choices=("train", "label"),
     )
     resize_pred: str = option(
-        "none", "how masks of another size than their label are resized", ("iou",), choices=("none", "nearest")
+        "none", "how masks are resized whose size is not that of their label", ("iou",), choices=("none", "nearest")
     )
-    workers: int = option(1, "processes that read masks; the scores are the same", ("iou",), check=_between(1, 512))
+    workers: int = option(
+        1, "processes that read masks; the scores do not depend on it", ("iou",), check=_between(1, 512)
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as saved beside the checkpoints."""
@@ -451,47 +483,90 @@ _TYPES: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _add(parser: argparse.ArgumentParser, item: Field[Any], default: Any) -> None:
+def _layers() -> Iterator[dict[str, Any]]:
+    """Everything that sets values by name, at any depth: stages, presets and methods."""
+    waiting: list[dict[str, Any]] = [STAGES, PRESETS, METHOD_OPTIONS]
+    while waiting:
+        layer = waiting.pop()
+        yield layer
+        waiting += [value for value in layer.values() if isinstance(value, dict)]
+
+
+def _can_be_switched_off(item: Field[Any]) -> bool:
+    """Whether anything but the command line switches an option on."""
+    return item.default is True or any(layer.get(item.name) is True for layer in _layers())
+
+
+def _add(parser: argparse._ArgumentGroup, item: Field[Any], default: Any, *, shown: bool) -> None:
     meta = item.metadata
     kind = str(item.type).removesuffix(" | None")
-    shown = default
+    value = default
     if kind == "bool":
-        shown = "on" if default else "off"
+        value = "on" if default else "off"
     elif isinstance(default, tuple):
-        shown = ",".join(map(str, default))
-    help = (meta["help"] if shown is None else f"{meta['help']} [{shown}]").replace("%", "%%")
+        value = ",".join(map(str, default))
+    help = (meta["help"] if value is None else f"{meta['help']} [{value}]").replace("%", "%%")
+    extra: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help if shown else argparse.SUPPRESS}
     if kind == "bool":
-        parser.add_argument(
-            flag(item.name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
-        )
+        action = argparse.BooleanOptionalAction if _can_be_switched_off(item) else "store_true"
+        parser.add_argument(flag(item.name), action=action, **extra)
         return
-    extra = {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
+    extra |= {key: meta[key] for key in ("nargs", "const", "metavar") if key in meta}
     if meta["choices"]:
         extra["choices"] = meta["choices"]
-    parser.add_argument(flag(item.name), type=_TYPES[kind], default=argparse.SUPPRESS, help=help, **extra)
+    else:
+        extra.setdefault("metavar", groups.metavar(item.name, kind))
+    parser.add_argument(flag(item.name), type=_TYPES[kind], **extra)
 
 
 def parse(
-    script: str, argv: Sequence[str] | None = None, *, description: str | None = None, positional: Sequence[str] = ()
+    script: str,
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    positional: Mapping[str, str] | None = None,
 ) -> tuple[Options, frozenset[str], argparse.Namespace]:
     """Options of one script from its command line.
 
-    script: "step1", "step2", "pseudo", "evaluate" or "iou". Returns the resolved options, the names that the user
-    gave, and the positional arguments. UserError for an unknown flag, preset or choice, or a value out of range.
+    script: "step1", "step2", "pseudo", "evaluate", "iou", "check" or one of `RESTYLE`; positional: the help of each
+    positional argument. Returns the resolved options, the names that the user gave, and the positional arguments.
+    Raises UserError for an unknown flag, preset or choice, or a value out of range.
     """
-    parser = parsing.parser(description)
+    positional = positional or {}
+    words = sys.argv[1:] if argv is None else argv
+    places = "".join(f" {name.upper()}" for name in positional)
+    parser = parsing.parser(description, usage=f"%(prog)s{places} [options]")
+    parser.add_argument("--help-all", action="help", help="show all options, with those that few people need")
     for name in positional:
-        parser.add_argument(name)
-    defaults = resolve(script, {})
+        parser.add_argument(name, metavar=name.upper(), help=positional[name])
+    defaults = resolve(script, _named(script, words))
+    group: Any = parser
     for item in fields(Options):
+        if item.name in groups.FIRST_OF:
+            group = parser.add_argument_group(groups.FIRST_OF[item.name])
         if script in item.metadata["on"]:
-            _add(parser, item, getattr(defaults, item.name))
-    namespace = parser.parse_args(argv)
+            shown = "--help-all" in words or item.name in groups.COMMON
+            _add(group, item, getattr(defaults, item.name), shown=shown)
+    namespace = parser.parse_args(words)
     arguments = argparse.Namespace(**{name: vars(namespace).pop(name) for name in positional})
     given = vars(namespace)
     options = resolve(script, given)
     contradictions.refuse(options.as_dict(), given)
     return options, frozenset(given), arguments
+
+
+def _named(script: str, words: Sequence[str]) -> dict[str, Any]:
+    """Those options of a command line that set the defaults of others, where they are sound."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for item in fields(Options):
+        if item.name in ("preset", "method") and script in item.metadata["on"]:
+            parser.add_argument(flag(item.name), choices=item.metadata["choices"], default=argparse.SUPPRESS)
+        elif item.name == "source_only" and script in item.metadata["on"]:
+            parser.add_argument(flag(item.name), action="store_true", default=argparse.SUPPRESS)
+    try:
+        return vars(parser.parse_known_args(words)[0])
+    except argparse.ArgumentError:  # which the whole command line raises too
+        return {}
 
 
 def resolve(script: str, given: dict[str, Any]) -> Options:
@@ -508,6 +583,8 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
         layers[1].pop("restore_from", None)
     if script not in TRAIN:
         layers[1].pop("batch_size", None)  # a preset's is for training
+    if script == "check":
+        layers.append({"num_workers": os.cpu_count() or 1})  # it does nothing but read
     if script in RESTYLE:
         layers.reverse()  # what a preset says about training is about a segmenter
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
@@ -633,10 +710,10 @@ def run(main: Callable[[], None]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     note = machine.system_note()
-    if note and distributed.is_main():
+    if note and processes.is_main():
         print(note, file=sys.stderr)
     try:
-        with distributed.session(), raised():
+        with _session(), raised():
             _recorded(main)
     except Exception as error:
         line = _line(error)
@@ -650,10 +727,20 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
+def _session() -> AbstractContextManager[None]:
+    if processes.size() == 1:
+        return nullcontext()
+    from utils.system import distributed
+
+    return distributed.session()
+
+
 def _recorded(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
-        if _line(error) is None:
+        if _line(error) is None and processes.launched():
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
             get_error_handler().record_exception(error)
         raise

@@ -14,9 +14,6 @@ from pathlib import Path
 import utils.system.machine  # noqa: F401 - before torch
 
 from utils.options import config, parsing
-from utils.reporting.page import compare, render
-from utils.reporting.report import REPORT
-from utils.reporting.run import read_run
 from utils.system.files import check_can_write, write_bytes
 
 
@@ -32,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", metavar="FILE", type=Path, help="page to write [RUN/report.html; of several runs comparison.html]"
     )
     arguments = parser.parse_args(argv)
+    from utils.reporting.page import compare, render  # torch is imported once the command line is read
+    from utils.reporting.report import REPORT
+    from utils.reporting.run import read_run
+
     runs: list[Path] = arguments.runs
     out = arguments.out or (runs[0] / REPORT if len(runs) == 1 else Path("comparison.html"))
     check_can_write("--out", out)

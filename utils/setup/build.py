@@ -19,7 +19,7 @@ from dataset.augment import Augment
 from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
-from dataset.check import quick_check, void_alone
+from dataset.check.quick import quick_check, void_alone
 from dataset.class_sampler import Pixels, class_pixels, class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import random
@@ -275,9 +276,14 @@ def set_rng_state(state: State) -> None:
         torch.cuda.set_rng_state(state["cuda"][0])
 
 
-def main(arguments: Sequence[str]) -> None:
-    """`python -m utils.states.checkpoint FILE...`: check each file, print what it is and the digest of its content."""
-    for name in arguments:
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m utils.states.checkpoint FILE...`"""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.states.checkpoint",
+        description="Check each file, and print the SHA-256 of its content, the method that wrote it and the step.",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a checkpoint, or weights that torch.save has written")
+    for name in parser.parse_args(argv).files:
         state = read(name)
         if not isinstance(state, dict):
             raise UserError(f"{name}: no state in it; expected a checkpoint")
@@ -287,7 +293,7 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

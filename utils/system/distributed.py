@@ -29,8 +29,12 @@ from torch import Tensor
 
 from utils.system.errors import UserError
 from utils.system.interrupt import Interrupted
+from utils.system.processes import is_main as is_main
+from utils.system.processes import no_bar as no_bar
+from utils.system.processes import rank as rank
+from utils.system.processes import share as share
+from utils.system.processes import size as size
 
-_LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 _WATCH = 0.5  # seconds between two looks at whether another process has failed
 # From the watching thread to the main one, which may sit in a system call. Unlike SIGUSR1 and SIGUSR2, which schedulers
 # and their tools send, it is ignored by default and used by nobody; one from outside does nothing here either.
@@ -45,31 +49,6 @@ _control: dist.ProcessGroup | None = None  # on CPU: its messages end at once wi
 
 class _OtherFailed(BaseException):
     """Raised wherever a process is when another one has failed; no `except Exception` may stop it."""
-
-
-def rank() -> int:
-    """This process's number, from 0, over all machines."""
-    return int(os.environ["RANK"]) if os.environ.keys() >= _LAUNCHED else 0
-
-
-def size() -> int:
-    """Number of processes over all machines."""
-    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= _LAUNCHED else 1
-
-
-def is_main() -> bool:
-    """Does this process print and write?"""
-    return rank() == 0
-
-
-def no_bar() -> bool | None:
-    """`disable` of a progress bar: one process shows it, on a terminal."""
-    return None if is_main() else True
-
-
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part: all parts together are all items, each once."""
-    return items[rank() :: size()]
 
 
 def start(cpu: bool) -> None:

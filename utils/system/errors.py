@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
-
-import torch
 
 
 class UserError(Exception):
@@ -42,7 +41,9 @@ def one_line(error: UserError) -> str:
 def resource_fault(error: MemoryError | RuntimeError) -> str | None:
     """The line for what torch raises when memory is short; None for every other error."""
     said = str(error).split("\n")[0]
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in said:
+    torch = sys.modules.get("torch")  # what has not imported it cannot have raised its error
+    out_of_memory = (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
+    if isinstance(error, out_of_memory) or "can't allocate memory" in said:
         return f"out of memory ({said}); lower --batch-size or --input-size, or choose --amp bf16"
     if said.startswith("DataLoader worker"):
         return f"a process that reads images was killed ({said}); lower --num-workers, or give it more (shared) memory"

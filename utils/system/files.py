@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from utils.system.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SCRATCH = ".partial-"
 _LOCK = ".lock"

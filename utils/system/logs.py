@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.system import distributed
+from utils.system import processes
 
 logger = logging.getLogger("bafft")
 
@@ -24,12 +24,12 @@ class _Handler(logging.Handler):
 
 def setup() -> None:
     """Let the project's logger print to standard output; calling again changes nothing. Of several processes
-    (`utils.system.distributed`) one prints."""
+    (`utils.system.processes`) one prints."""
     if not logger.handlers:
         handler = _Handler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO if distributed.is_main() else logging.CRITICAL)
+        logger.setLevel(logging.INFO if processes.is_main() else logging.CRITICAL)
         logger.propagate = False
 
 

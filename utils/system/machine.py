@@ -24,9 +24,6 @@ if find_spec("torch") is None:  # stands for all that requirements.txt names
     )
     sys.exit(2)
 
-import numpy as np
-import torch
-
 SYSTEMS = ("linux", "darwin")
 """Values of `sys.platform` on which the project is meant to run; it is tested on Linux."""
 
@@ -60,6 +57,8 @@ def set_up(settings: Settings) -> None:
     Under `--deterministic` every operation computes the same bits each time; a few of a GPU's have no such form, which
     torch names in a warning. TF32 concerns convolutions only: matrix products of float32 tensors never use it.
     """
+    import torch
+
     torch.backends.cudnn.benchmark = settings.autotune and not settings.deterministic
     torch.backends.cudnn.allow_tf32 = settings.tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -71,6 +70,9 @@ def set_up(settings: Settings) -> None:
 
 def seed_everything(seed: int) -> None:
     """Seed the generators of Python, NumPy and torch."""
+    import numpy as np
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

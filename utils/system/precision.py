@@ -9,22 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from utils.system import distributed
+from utils.system.amp import AMP, apex_amp
 from utils.system.errors import UserError
 
-AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "apex-O1": None, "apex-O2": None}
+AMP_DTYPES = dict(zip(AMP, (None, torch.bfloat16, torch.float16, None, None), strict=True))
 """What autocast runs in, by `--amp`; apex patches the networks instead."""
-
-
-def apex_amp() -> Any:
-    """The module apex.amp. Raises UserError where apex is missing, is the other package of that name, or has none."""
-    try:
-        from apex import amp
-    except Exception as error:  # ImportError, or whatever a package of the same name provokes
-        raise UserError(
-            f"--amp apex: found no apex.amp ({type(error).__name__}: {error}); expected NVIDIA's apex up to tag 25.05, "
-            f"the last with it: use --amp bf16, which needs nothing installed"
-        ) from error
-    return amp
 
 
 class Precision:

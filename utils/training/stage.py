@@ -1,21 +1,18 @@
-"""What the training scripts share: from a command line to a trained network."""
+"""What the training scripts share: from options to a trained network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from utils.system.machine import set_up
 
-from utils.options import config
+from utils.options.config import Options
 from utils.setup import build
 from utils.system import distributed, logs
 from utils.training.run import train
 from utils.training.trainer import Data, Trainer
 
 
-def run(script: str, argv: Sequence[str] | None, description: str | None) -> None:
-    """Run the stage of a training script, "step1" or "step2"."""
-    options, given, _ = config.parse(script, argv, description=description)
+def run(script: str, options: Options, given: frozenset[str]) -> None:
+    """Run the stage of a training script, "step1" or "step2", with its options and the names that the user gave."""
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)

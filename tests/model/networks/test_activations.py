@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from model.methods.base import Step
-from model.networks.batchnorm import BN_MODES, set_training_mode
+from model.networks.batchnorm import set_training_mode
+from model.networks.choices import BN_MODES
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.terms.regions import ClassSplit
 from tests.methods import OFF, method_of

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from model.methods.bafft import Alignment
 from model.methods.base import Context, Method, Step
 from model.methods.source_only import SourceOnly
-from model.networks.batchnorm import BN_MODES, set_training_mode, statistics_kept
+from model.networks.batchnorm import set_training_mode, statistics_kept
+from model.networks.choices import BN_MODES
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.terms.regions import ClassSplit
 from tests.methods import OFF, method_of

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.terms.aim import AIM_FORMS, aim_weights
+from model.terms.aim import aim_weights
+from model.terms.choices import AIM_FORMS
 from model.terms.matching import instance_matching, stuff_matching
 from tests.twins import aim as twin
 from tests.twins import matching

@@ -7,15 +7,21 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 import pytest
 
-from model.networks.batchnorm import BN_MODES
-from utils.options import config
+from model.networks.choices import BN_MODES
+from utils.options import config, groups
 from utils.options.config import TRAIN, Options, flag, parse, resolve
 from utils.options.presets import METHOD_OPTIONS, PRESETS
 from utils.system.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[3]
 STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
 SOURCE = (*STAGES, "check")
 ALL = (*NETWORK, "iou", "check")
@@ -224,7 +230,7 @@ def test_help_shows_the_defaults_of_the_script(capsys):
 @pytest.mark.parametrize("script", NETWORK)
 def test_help_shows_what_is_on_by_default(script, capsys):
     with pytest.raises(SystemExit):
-        parse(script, ["--help"])
+        parse(script, ["--help-all"])
     shown = " ".join(capsys.readouterr().out.split())
     defaults = resolve(script, {}).as_dict()
     switches = [f for f in dataclasses.fields(Options) if f.type == "bool" and script in f.metadata["on"]]
@@ -233,6 +239,91 @@ def test_help_shows_what_is_on_by_default(script, capsys):
     assert {f.name for f in switches if defaults[f.name]} == on
     for field in switches:
         assert f"{field.metadata['help']} [{'on' if defaults[field.name] else 'off'}]" in shown, field.name
+
+
+def help_of(script: str, *arguments: str) -> str:
+    printed = StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit):
+        parse(script, [*arguments])
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("script", [*ALL, "restyle_train", "restyle_apply"])
+def test_the_short_help_shows_few_options_and_the_long_one_all(script):
+    flags = {flag(f.name) for f in dataclasses.fields(Options) if script in f.metadata["on"]}
+    short, everything = (set(re.findall(r"^  (--[\w-]+)", help_of(script, h), re.M)) for h in ("-h", "--help-all"))
+    assert everything == flags | {"--help-all"}
+    assert short == {name for name in flags if name[2:].replace("-", "_") in groups.COMMON} | {"--help-all"}
+    assert 5 <= len(short) <= 23 and "--preset" in short
+
+
+def test_help_groups_its_options_and_names_their_values():
+    shown = help_of("step1", "--help-all")
+    for group in ("task and data", "network", "terms", "schedule and machine", "files"):
+        assert f"\n{group}:\n" in shown
+    for line in ("--input-size W,H", "--data-dir DIR", "--classes FILE", "--num-steps N", "--learning-rate X"):
+        assert f"\n  {line}" in shown
+    assert "restyling" not in shown and "INPUT_SIZE" not in shown
+    assert not re.search(r"--[\w-]+ [A-Z]+_", shown)
+
+
+def test_help_shows_the_defaults_of_the_preset_and_method_on_the_command_line():
+    def default(option: str, *arguments: str) -> str:
+        found = re.search(rf"--{option} \S+.*?\[([^\]]*)\]\n", help_of("step1", *arguments, "--help-all"), re.S)
+        assert found
+        return found[1]
+
+    assert default("backbone") == "resnet101" and default("backbone", "--preset", "builtin") == "tiny"
+    assert default("backbone", "--preset=own_images") == "mobilenet_v2"
+    assert default("lambda-adv-feat", "--method", "released") == "0.0"
+    assert default("snapshot-dir", "--source-only").endswith("source_only")
+    assert help_of("step1", "--help-all", "--preset", "nonsense") == help_of("step1", "--help-all")
+
+
+@pytest.mark.parametrize("name", ["--no-cpu", "--no-not-restore-last", "--no-overwrite", "--no-source-only"])
+def test_what_is_off_everywhere_cannot_be_switched_off(name):
+    with pytest.raises(UserError, match=f"unrecognized arguments: {name}"):
+        parse("step1", [name])
+
+
+def test_group_starts_are_options_in_order():
+    names = [field.name for field in dataclasses.fields(Options)]
+    starts = [names.index(name) for name in groups.FIRST_OF]
+    assert starts == sorted(starts) and starts[0] == 0
+    assert set(names) >= groups.COMMON
+
+
+def test_the_check_reads_with_all_processors():
+    assert resolve("check", {"preset": "builtin"}).num_workers == os.cpu_count()
+    assert resolve("check", {"num_workers": 3}).num_workers == 3
+
+
+# `--help` may not wait for torch: the test measures imports, not seconds, which a busy machine stretches.
+IMPORTED = """
+import contextlib, io, runpy, sys
+name, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = name
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+    (runpy.run_path if name.endswith(".py") else runpy.run_module)(name, run_name="__main__")
+assert "usage: " in printed.getvalue()
+print(*sorted({"torch", "scipy", "matplotlib", "tensorboard"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *((f"{name}.py", "--help") for name in ("train_step1", "train_step2", "Generate_Pseudo_Label")),
+        *((f"{name}.py", "--help") for name in ("evaluate_cityscapes", "compute_iou", "predict", "prepare_aerial")),
+        ("demo.py", "--help"),
+        ("restyle_source.py", "train", "--help-all"),
+        *((name, "--help") for name in ("dataset.check", "dataset.builtin", "utils.report")),
+    ],
+    ids=" ".join,
+)
+def test_help_does_not_import_torch(command):
+    done = subprocess.run([sys.executable, "-c", IMPORTED, *command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
 def test_help_explains_every_mode_of_batchnorm():

@@ -1,0 +1,7 @@
+"""The forms of the terms, by name; torch is not imported, so that a command line is read quickly."""
+
+from __future__ import annotations
+
+AIM_FORMS = ("none", "paper", "released")
+ISIA_FORMS = ("paper", "released", "contrast")
+IMAGE_LEVELS = ("none", "lab", "fda")
