@@ -4,10 +4,11 @@ Every process works on its share of the images with its own copy of everything, 
 and BatchNorm's running statistics are averaged once per step, in one message (`average_gradients`), and the source
 memory gets the entries of all processes (`gather`). Without `torchrun` all of this does nothing.
 
-DistributedDataParallel is not used. A step has several backward passes per network, whose number only the method knows,
-and each network's forward pass would have to know which of them is the last; the buckets that it rearranges after its
-first step would make a resumed run add up in another order than one that was never stopped; and the statistics need a
-message anyway. bench/gradients.py compares both.
+DistributedDataParallel is not used. In processor time it tied with the one message (bench/gradients.py: gloo on CPU,
+`find_unused_parameters=True`; NCCL was not run). Without that setting a missing gradient is a hang, and a resumed run
+may add up in another order than one that was never stopped, since the buckets are rearranged after the first step.
+With it, neither holds. By our estimate, not measured, it could hide at most the part of the message that fits into the
+last backward pass.
 """
 
 from __future__ import annotations
