@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
-from dataset.labels import TRAIN_ID_END, label_stem
+from dataset.frames import FrameNames
+from dataset.labels import label_stem
 from dataset.reading import IMAGE_SUFFIXES, folder_in, image_names
 
 _IMAGE_END = "_rgb_anon"
@@ -28,7 +28,7 @@ def _names(root: Path, split: str, condition: str | None = None) -> list[str]:
     ]
 
 
-class ACDC(SegmentationDataset):
+class ACDC(FrameNames):
     """`rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME_rgb_anon.png` with `gt/.../NAME_gt_labelTrainIds.png`.
 
     Dark Zurich has `rgb_anon/SPLIT/CONDITION/SEQUENCE/`. Without train ids, labels are read from
@@ -42,6 +42,8 @@ class ACDC(SegmentationDataset):
     void_ids = CITYSCAPES_VOID
     largest_id = 33
     label_ends = _LABEL_ENDS
+    image_end = _IMAGE_END
+    frame = re.compile(r".+_frame_\d+")
     layout = (
         f"rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME{_IMAGE_END}.png and "
         f"gt/CONDITION/SPLIT/SEQUENCE/NAME{_LABEL_ENDS[0]}.png"
@@ -76,20 +78,3 @@ class ACDC(SegmentationDataset):
         path = PurePosixPath(name)
         folder = folder_in(self.label_root, "gt") or self.label_root / "gt"
         return self.label_in(folder / path.parent, path.stem.removesuffix(_IMAGE_END))
-
-    @classmethod
-    def label_key(cls, path: Path, folder: Path) -> str | None:
-        stem = super().label_key(path, folder)
-        return None if stem is None else stem + _IMAGE_END
-
-    @classmethod
-    def train_id_key(cls, path: Path, folder: Path) -> str | None:
-        return cls.label_key(path, folder) if path.stem.endswith(TRAIN_ID_END) else None
-
-    @classmethod
-    def prediction_key(cls, path: Path, folder: Path) -> str | None:
-        """Of `SEQUENCE_frame_000159*.png`, whatever follows; coloured ones do not count."""
-        if path.stem.endswith("_color"):
-            return None
-        frame = re.match(r".+_frame_\d+", path.stem)
-        return path.stem if frame is None else frame[0] + _IMAGE_END

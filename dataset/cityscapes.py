@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, CITYSCAPES_VOID
-from dataset.labels import TRAIN_ID_END
+from dataset.frames import FrameNames
 from dataset.reading import IMAGE_SUFFIXES, folder_in
 from utils.system.errors import UserError
 
@@ -19,7 +19,7 @@ _FRAME = re.compile(r"(.+?)_\d+_\d+(?!\d)")
 """CITY_SEQUENCE_FRAME, with which every file name begins; the group is CITY."""
 
 
-class Cityscapes(SegmentationDataset):
+class Cityscapes(FrameNames):
     """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`,
     or, where there is none, with `NAME_gtFine_labelTrainIds.png` or `NAME_gtFine_color.png`.
 
@@ -34,6 +34,8 @@ class Cityscapes(SegmentationDataset):
     layout = f"leftImg8bit/SPLIT/CITY/NAME{_IMAGE_END}.png and gtFine/SPLIT/CITY/NAME{_LABEL_ENDS[0]}.png"
     largest_id = 33
     label_ends = _LABEL_ENDS
+    image_end = _IMAGE_END
+    frame = _FRAME
     image_folders: tuple[str, ...] = ("leftImg8bit",)
     label_folders = ("gtFine",)
 
@@ -80,24 +82,6 @@ class Cityscapes(SegmentationDataset):
     def key(name: str) -> str:
         frame = _frame(name)
         return SegmentationDataset.key(name) if frame is None else frame + _IMAGE_END
-
-    @classmethod
-    def label_key(cls, path: Path, folder: Path) -> str | None:
-        stem = super().label_key(path, folder)
-        return None if stem is None else stem + _IMAGE_END
-
-    @classmethod
-    def train_id_key(cls, path: Path, folder: Path) -> str | None:
-        """Of `NAME_gtFine_labelTrainIds.png`, as the official scripts write them."""
-        return cls.label_key(path, folder) if path.stem.endswith(TRAIN_ID_END) else None
-
-    @classmethod
-    def prediction_key(cls, path: Path, folder: Path) -> str | None:
-        """Of `CITY_000000_000019*.png`, whatever follows, as in the official evaluation; coloured ones do not count."""
-        if path.stem.endswith("_color"):
-            return None
-        name = _FRAME.match(path.stem)
-        return path.stem if name is None else name[0] + _IMAGE_END
 
 
 def _frame(name: str) -> str | None:
