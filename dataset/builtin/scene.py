@@ -203,7 +203,7 @@ def _road(stage: Stage, street: Street) -> list[Part]:
         parts.append(_ground(stage, (centre - 0.1, centre + 0.1), (start, start + 3.0), mark, None))
     if stage.chance(0.25):
         near = stage.rng.uniform(6, 12)
-        for x in np.arange(street.left + 0.4, street.right - 0.6, 1.1):
+        for x in np.arange(street.left + 0.4, street.right - 0.6, 1.1).tolist():
             parts.append(_ground(stage, (x, x + 0.55), (near, near + 2.5), mark, None))
     return parts
 
