@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from dataset.sampler import EndlessSampler
+from tests.messages import says
 from tests.scripts import MASKS, PSEUDO, SOURCE, STEP1, STEP2, TARGET, TINY_SIZE, TRUTH, call, exit_code, mask, state
 
 Spoil = Callable[[Path], object]
@@ -87,24 +88,24 @@ def delete_last_val_label(root: Path) -> None:
     ("spoil", "arguments", "said"),
     [
         (each(LABELS.replace("*", "00003"), Path.unlink), BAD_SOURCE,
-         "labels/00003.png: label not found (1 of 6 missing)"),
-        (each(LABELS, Path.unlink), BAD_SOURCE, "labels/00001.png: label not found (6 of 6 missing)"),
-        (each(IMAGES, Path.unlink), BAD_SOURCE, "bad/gta5_deeplab: no images of split 'train' found"),
+         "labels/00003.png: label not found ... 1 of 6"),
+        (each(LABELS, Path.unlink), BAD_SOURCE, "labels/00001.png: label not found ... 6 of 6"),
+        (each(IMAGES, Path.unlink), BAD_SOURCE, "bad/gta5_deeplab: no images ... 'train'"),
         (each(IMAGES, cut), BAD_SOURCE, ".png: corrupt or unreadable image"),
         (each(IMAGES, make_text), BAD_SOURCE, ".png: corrupt or unreadable image"),
         (each(LABELS, cut), BAD_SOURCE, ".png: corrupt or unreadable label"),
-        (each(LABELS, shrink), BAD_SOURCE, ".png: label of 32x32 pixels, but its image"),
+        (each(LABELS, shrink), BAD_SOURCE, ".png: label of 32x32 ... its image"),
         (each(TARGET_IMAGES, cut), BAD_TARGET, "leftImg8bit.png: corrupt or unreadable image"),
-        (each(TARGET_IMAGES, Path.unlink), BAD_TARGET, "bad/Cityscapes: no images of split 'train' found"),
+        (each(TARGET_IMAGES, Path.unlink), BAD_TARGET, "bad/Cityscapes: no images ... 'train'"),
         (delete_last_val_label, BAD_TARGET,
-         "middleton_000001_000019_gtFine_labelIds.png: label not found (1 of 2 missing)"),
+         "middleton_000001_000019_gtFine_labelIds.png: label not found ... 1 of 2"),
         (each(VAL_LABELS, Path.unlink), [*BAD_TARGET, "--select-on-target-labels"],
-         "--select-on-target-labels: no labels for split 'val' of bad/Cityscapes"),
+         "--select-on-target-labels: no labels ... 'val' ... bad/Cityscapes"),
     ],
 )  # fmt: skip
 def test_bad_data_stops_stage_1_before_it_writes(bad, capsys, spoil, arguments, said):
     spoil(bad)
-    assert said in refused(capsys, "step1", *arguments)
+    assert says(refused(capsys, "step1", *arguments), said)
 
 
 LISTS = {
@@ -127,44 +128,44 @@ LONG = "x" * 300
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data-dir", "nowhere"], "nowhere: data folder not found"),
-        (["--data-dir-target", "nowhere"], "nowhere: data folder not found"),
+        (["--data-dir", "nowhere"], "nowhere: data folder"),
+        (["--data-dir-target", "nowhere"], "nowhere: data folder"),
         (["--data-list", "empty.txt"], "empty.txt: the list is empty"),
-        (["--data-list", "absent.txt"], "99999.png: image not found (1 of 2 missing)"),
+        (["--data-list", "absent.txt"], "99999.png: image not found ... 1 of 2"),
         (["--data-list", "escape.txt"], "escape.txt, line 1"),
         (["--data-list", "nowhere.txt"], "nowhere.txt: unreadable list (not found)"),
         (["--data-list", "nowhere.txt"],
          ("nowhere.txt", "data/builtin/gta5_deeplab", "--data-dir,", "--data-list\n")),
         (["--data-list-target", "nowhere.txt"], ("--data-dir-target,", "--data-list-target\n")),
         (["--data-list-target-test", "nowhere.txt"], ("--data-dir-target,", "--data-list-target-test\n")),
-        (["--data-list", "nowhere.txt", "--data-dir", "nowhere"], "nowhere: data folder not found; expected images/"),
+        (["--data-list", "nowhere.txt", "--data-dir", "nowhere"], "nowhere: data folder ... images/"),
         (["--data-list", "absolute.txt"], "absolute.txt, line 2: '/etc/passwd.png'"),
         (["--data-list", "backslash.txt"], "backslash.txt, line 1: 'a\\\\00001.png'"),
-        (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' is in line 1 too"),
-        (["--data-list", "aliases.txt"], "'./00001.png' is the image of line 1 too"),
-        (["--data-list", "long.txt"], ".png: image cannot be opened (File name too long)"),
+        (["--data-list", "twice.txt"], "twice.txt, line 4: '00001.png' ... line 1"),
+        (["--data-list", "aliases.txt"], "'./00001.png' ... line 1"),
+        (["--data-list", "long.txt"], ".png: image cannot be opened ... File name too long"),
         (["--data-list", "zero.txt"], "images/0\\x00.png: image not found"),
         (["--data-list", "folder.txt"], "images: image is a folder"),
-        (["--data-list", "image.pth"], "image.pth: unreadable list ('utf-8' codec can't decode"),
+        (["--data-list", "image.pth"], "image.pth: unreadable list ('utf-8'"),
         (["--data-list", "folder"], "folder: unreadable list (is a folder)"),
-        (["--data-list", "pipe"], "pipe: unreadable list (is a pipe or device"),
-        (["--data-list", "/dev/zero"], "/dev/zero: unreadable list (is a pipe or device"),
-        (["--data-list", LONG], "unreadable list (cannot be opened (File name too long))"),
-        (["--data-list-target", "targets.txt"], "northfield/a.png: image not found (1 of 1 missing)"),
-        (["--data-list-target-test", "absent.txt"], "00001.png: image not found (2 of 2 missing)"),
+        (["--data-list", "pipe"], "pipe: unreadable list ... pipe or device"),
+        (["--data-list", "/dev/zero"], "/dev/zero: unreadable list ... pipe or device"),
+        (["--data-list", LONG], "unreadable list ... File name too long"),
+        (["--data-list-target", "targets.txt"], "northfield/a.png: image not found ... 1 of 1"),
+        (["--data-list-target-test", "absent.txt"], "00001.png: image not found ... 2 of 2"),
         (["--data-dir", "text.pth"], "text.pth: data folder not found"),
-        (["--data-dir", "data/builtin"], "data/builtin: no images of split 'train' found; expected images/00001.png"),
-        (["--data-dir", str(TARGET)], "Cityscapes: no images of split 'train' found; expected images/00001.png"),
+        (["--data-dir", "data/builtin"], "data/builtin: no images ... 'train' ... images/00001.png"),
+        (["--data-dir", str(TARGET)], "Cityscapes: no images ... 'train' ... images/00001.png"),
         (["--data-dir", LONG], "File name too long"),
         (["--data-dir", ""], "--data-dir: found an empty value"),
-        (["--data-dir-target", str(SOURCE)], "gta5_deeplab: no images of split 'train' found; expected leftImg8bit"),
-        (["--source", "camvid"], "--source: found camvid with the classes of camvid, expected those of cityscapes"),
-        (["--target", "camvid"], "--source: found gta5 with the classes of cityscapes, expected those of camvid"),
-        (["--classes", "pipe"], "pipe: cannot be read (is a pipe or device"),
-        (["--classes", "/dev/zero"], "/dev/zero: cannot be read (is a pipe or device"),
-        (["--classes", "folder"], "folder: cannot be read (is a folder"),
+        (["--data-dir-target", str(SOURCE)], "gta5_deeplab: no images ... 'train' ... leftImg8bit"),
+        (["--source", "camvid"], "--source: found camvid ... classes of camvid, ... those of cityscapes"),
+        (["--target", "camvid"], "--source: found gta5 ... classes of cityscapes, ... those of camvid"),
+        (["--classes", "pipe"], "pipe: cannot be read ... pipe or device"),
+        (["--classes", "/dev/zero"], "/dev/zero: cannot be read ... pipe or device"),
+        (["--classes", "folder"], "folder: cannot be read ... is a folder"),
         (["--classes", "image.pth"], "image.pth: is no text"),
-        (["--classes", "zero.pth"], "zero.pth: found nothing; expected keys classes"),
+        (["--classes", "zero.pth"], "zero.pth: found nothing; ... keys classes"),
         (["--set", "../train"], "--set: found ../train"),
         (["--set", "/etc"], "--set: found /etc"),
         (["--data-list-target", "empty.txt"], "empty.txt: the list is empty"),
@@ -173,19 +174,19 @@ LONG = "x" * 300
         (["--method", "mars"], "--method: invalid choice: 'mars'"),
         (["--backbone", "mars"], "--backbone: invalid choice: 'mars'"),
         (["--bn", "mars"], "--bn: invalid choice"),
-        (["--learning-rat", "1"], "unrecognized arguments: --learning-rat 1; did you mean --learning-rate?"),
-        (["--num-step=3"], "unrecognized arguments: --num-step=3; did you mean --num-steps?"),
+        (["--learning-rat", "1"], "unrecognized ... --learning-rat 1; ... --learning-rate?"),
+        (["--num-step=3"], "unrecognized ... --num-step=3; ... --num-steps?"),
         (["--Data-Dir", "x"], "unrecognized arguments: --Data-Dir x"),
         (["--gpu", "0"], "unrecognized arguments: --gpu 0"),
         (["positional"], "unrecognized arguments: positional"),
         (["--num-steps"], "--num-steps: expected one argument"),
-        (["--num-steps", "0"], "--num-steps: found 0, expected a number of at least 1"),
+        (["--num-steps", "0"], "--num-steps: found 0, ... at least 1"),
         (["--num-steps", "-3"], "--num-steps: found -3"),
         (["--num-steps", "1.5"], "--num-steps: invalid int value: '1.5'"),
-        (["--num-steps", "3", "--num-steps-stop", "4"], "--num-steps-stop: found 4, expected at most --num-steps 3"),
+        (["--num-steps", "3", "--num-steps-stop", "4"], "--num-steps-stop: found 4, ... --num-steps 3"),
         (["--num-steps-stop", "0"], "--num-steps-stop: found 0"),
         (["--num-steps", "9" * 30], "--num-steps: found 999999999999999999999999999999"),
-        (["--num-workers", "100000"], "--num-workers: found 100000, expected a number of at least 0 and at most 512"),
+        (["--num-workers", "100000"], "--num-workers: found 100000, ... at least 0 ... at most 512"),
         (["--batch-size", "1000000"], "--batch-size: found 1000000, expected"),
         (["--num-prototype", "1" + "0" * 9], "--num-prototype: found 1000000000, expected"),
         (["--input-size", "100000,100000"], "--input-size: found (100000, 100000), expected"),
@@ -201,16 +202,16 @@ LONG = "x" * 300
         (["--image-level-share", "0.5"], ("--image-level-share", "--image-level lab or fda")),
         (["--fda-beta", "0.05"], ("--fda-beta", "--image-level fda")),
         (["--image-level", "lab", "--fda-beta", "0.05"], ("--fda-beta", "--image-level fda")),
-        (["--image-level-share", "1.5"], "--image-level-share: found 1.5, expected a number from 0 to 1"),
-        (["--fda-beta", "0.5"], "--fda-beta: found 0.5, expected a number of at least 0 and below 0.5"),
+        (["--image-level-share", "1.5"], "--image-level-share: found 1.5, ... 0 to 1"),
+        (["--fda-beta", "0.5"], "--fda-beta: found 0.5, ... at least 0 ... below 0.5"),
         (["--image-level", "cyclegan"], "--image-level: invalid choice"),
         (["--aim-beta", "2"], ("--aim-beta", "--aim released", "--aim paper")),
-        (["--warmup-steps", "4"], "--warmup-steps: found 4, expected at most --num-steps 3"),
-        (["--learning-rate", "-1"], "--learning-rate: found -1.0, expected a number above 0"),
+        (["--warmup-steps", "4"], "--warmup-steps: found 4, ... --num-steps 3"),
+        (["--learning-rate", "-1"], "--learning-rate: found -1.0, ... above 0"),
         (["--learning-rate", "nan"], "--learning-rate: found nan"),
         (["--learning-rate", "inf"], "--learning-rate: found inf"),
         (["--learning-rate-D", "0"], "--learning-rate-D: found 0.0"),
-        (["--momentum", "1"], "--momentum: found 1.0, expected a number of at least 0 and below 1"),
+        (["--momentum", "1"], "--momentum: found 1.0, ... at least 0 ... below 1"),
         (["--weight-decay", "-0.1"], "--weight-decay: found -0.1"),
         (["--power", "-1"], "--power: found -1.0"),
         (["--lambda-adv-target", "-1"], "--lambda-adv-target: found -1.0"),
@@ -228,15 +229,15 @@ LONG = "x" * 300
         (["--input-size=-96,64"], "--input-size: found '-96,64'"),
         (["--input-size-target", "96,0"], "--input-size-target: found (96, 0)"),
         (["--num-classes", "1"], "--num-classes: found 1"),
-        (["--num-classes", "20"], "number of classes: 20 given, cityscapes has 2 to 19"),
-        (["--ignore-label", "5"], "--ignore-label: found 5, expected at least 19"),
+        (["--num-classes", "20"], "number of classes: 20 ... cityscapes ... 2 to 19"),
+        (["--ignore-label", "5"], "--ignore-label: found 5, ... at least 19"),
         (["--ignore-label", "256"], "--ignore-label: found 256"),
         (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
         (["--compile", "--checkpoint-activations"], ("--compile", "--checkpoint-activations")),
         (["--norm", "inplace-abn", "--sync-bn"], ("--sync-bn", "--norm batchnorm")),
-        (["--output-stride", "16"], "output_stride is 16; tiny comes with 8"),
-        (["--snapshot-dir", "empty.txt"], "empty.txt: cannot be made a folder (a file is in the way)"),
-        (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: cannot be made a folder (a file is in the way)"),
+        (["--output-stride", "16"], "output_stride is 16; tiny ... 8"),
+        (["--snapshot-dir", "empty.txt"], "empty.txt: ... a file is in the way"),
+        (["--snapshot-dir", "empty.txt/run"], "empty.txt/run: ... a file is in the way"),
         (["--continue-train"], "--continue-train: snapshots/builtin/step1/last.pth does not exist"),
         (["--continue-train", "nowhere.pth"], "--continue-train: nowhere.pth does not exist"),
         (["--continue-train", "empty.txt"], "empty.txt: cannot be read as weights"),
@@ -245,17 +246,17 @@ LONG = "x" * 300
         (["--restore-from", "zero.pth"], "zero.pth: cannot be read as weights"),
         (["--restore-from", "image.pth"], "image.pth: "),
         (["--restore-from", "zip.pth"], "zip.pth: "),
-        (["--restore-from", "pipe"], "pipe: is a pipe or device, no regular file; expected a weight file"),
-        (["--restore-from", "/dev/zero"], "/dev/zero: is a pipe or device, no regular file"),
+        (["--restore-from", "pipe"], "pipe: is a pipe ... weight file"),
+        (["--restore-from", "/dev/zero"], "/dev/zero: is a pipe"),
         (["--restore-from", LONG], "File name too long"),
-        (["--restore-from", "names.pth"], "names.pth: is not of the backbone tiny: 0 of"),
-        (["--continue-train", "folder"], "folder: is a folder; expected a weight file"),
-        (["--continue-train", "pipe"], "pipe: is a pipe or device, no regular file; expected a weight file"),
+        (["--restore-from", "names.pth"], "names.pth: ... backbone tiny: 0 of"),
+        (["--continue-train", "folder"], "folder: is a folder; ... weight file"),
+        (["--continue-train", "pipe"], "pipe: is a pipe ... weight file"),
         (["--snapshot-dir", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
         (["--snapshot-dir", LONG], "File name too long"),
         (["--restore-from", "code.pth"], "code.pth: cannot be read as weights"),
         (["--restore-from", "list.pth"], "list.pth: holds no weights"),
-        (["--restore-from", "folder"], "folder: is a folder; expected a weight file"),
+        (["--restore-from", "folder"], "folder: is a folder; ... weight file"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )  # fmt: skip
@@ -271,23 +272,23 @@ def test_bad_options_of_stage_1(run_folder, capsys, arguments, said):
     Path("folder").mkdir()
     error = refused(capsys, "step1", *arguments)
     parts = said if isinstance(said, tuple) else (said,)
-    assert [part for part in parts if part not in error] == [], error
+    assert [part for part in parts if not says(error, part)] == [], error
 
 
 @pytest.mark.parametrize("script", ["step1", "step2", "pseudo", "evaluate"])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--num-classes", "13"], "last.pth: its classifier has 19 classes, the model 13"),
+        (["--num-classes", "13"], "last.pth: its classifier ... 19 classes, ... 13"),
         (["--backbone", "resnet18"],
-         "--backbone: found resnet18, but snapshots/builtin/step1/last.pth was trained with tiny"),
+         "--backbone: found resnet18, ... snapshots/builtin/step1/last.pth ... with tiny"),
         (["--normalization", "imagenet"], "--normalization: found imagenet"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_another_class_count_or_network(after_stage1, capsys, script, arguments, said):
     folder = ["--snapshot-dir", "new"] if script.startswith("step") else []
     error = refused(capsys, script, *START, *folder, *arguments)
-    assert said in error
+    assert says(error, said)
     assert ("--not-restore-last" in error) == (script == "step1" and "classifier" in said)
 
 
@@ -296,8 +297,9 @@ def test_weights_without_a_classifier_are_for_stage_1_alone(after_stage1, capsys
     body = {name: value for name, value in state(STEP1)["segmenter"].items() if not name.startswith("layer6.")}
     torch.save(body, "body.pth")
     said = refused(capsys, script, "--restore-from", "body.pth")
-    assert "body.pth: no classifier in it (layer6), expected one of 19 classes" in said
-    assert "--restore-from: found none, which gives random weights" in refused(capsys, script, "--restore-from", "none")
+    assert says(said, "body.pth: no classifier ... (layer6), ... 19 classes")
+    said = refused(capsys, script, "--restore-from", "none")
+    assert says(said, "--restore-from: found none, ... random weights")
     said = refused(capsys, script, "--restore-from", "nowhere.pth")
     assert "--restore-from: nowhere.pth does not exist" in said and "random" not in said
     call("step1", "--restore-from", "body.pth", "--snapshot-dir", "new")
@@ -307,18 +309,18 @@ def test_weights_without_a_classifier_are_for_stage_1_alone(after_stage1, capsys
 def test_plain_weights_of_another_backbone(after_stage1, capsys):
     torch.save(state(STEP1)["segmenter"], "plain.pth")
     said = refused(capsys, "evaluate", "--restore-from", "plain.pth", "--backbone", "resnet18")
-    assert "plain.pth: is not of the backbone resnet18" in said and "--backbone tiny" in said
+    assert says(said, "plain.pth: is not of ... backbone resnet18") and "--backbone tiny" in said
 
 
 def test_a_checkpoint_of_the_other_stage_is_not_resumed(after_stage1, capsys):
     said = refused(capsys, "step2", "--continue-train", str(STEP1 / "last.pth"))
-    assert "last.pth: a checkpoint of step1, expected one of step2" in said
+    assert says(said, "last.pth: a checkpoint of step1, ... of step2")
 
 
 def test_weights_without_a_training_state_are_not_resumed(after_stage1, capsys):
     torch.save(state(STEP1)["segmenter"], "plain.pth")
     said = refused(capsys, "step1", "--continue-train", "plain.pth", "--snapshot-dir", "new")
-    assert "plain.pth: no training state in it" in said
+    assert "plain.pth: no training state" in said
 
 
 def test_a_cut_off_checkpoint(after_stage1, capsys):
@@ -389,8 +391,8 @@ def break_pseudo_label(_: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (lambda _: None, ["--ssl-target-dir", "nowhere"], "nowhere: no such folder of pseudo-labels"),
-        (lambda _: next(PSEUDO.glob("*.png")).unlink(), [], "leftImg8bit.png: pseudo-label not found (1 of 4 missing)"),
+        (lambda _: None, ["--ssl-target-dir", "nowhere"], "nowhere: no such folder"),
+        (lambda _: next(PSEUDO.glob("*.png")).unlink(), [], "leftImg8bit.png: pseudo-label not found ... 1 of 4"),
         (break_pseudo_label, [], "leftImg8bit.png: pseudo-label with id 77"),
         (lambda _: shutil.rmtree(STEP1), [], "--restore-from: snapshots/builtin/step1/last.pth does not exist"),
         (lambda _: None, ["--lambda-pseudo", "-1"], "--lambda-pseudo: found -1.0"),
@@ -399,7 +401,7 @@ def break_pseudo_label(_: Path) -> None:
 )  # fmt: skip
 def test_bad_input_of_stage_2(after_stage1, capsys, spoil, arguments, said):
     spoil(after_stage1)
-    assert said in refused(capsys, "step2", *arguments)
+    assert says(refused(capsys, "step2", *arguments), said)
     assert not STEP2.exists()
 
 
@@ -409,8 +411,8 @@ def test_bad_input_of_stage_2(after_stage1, capsys, spoil, arguments, said):
         (each(TARGET_IMAGES, cut), [], "corrupt or unreadable image"),
         (each("Cityscapes/leftImg8bit/train/southport/*.png", make_text), [],
          "southport_000000_000019_leftImg8bit.png:"),
-        (lambda _: None, ["--ssl-target-dir", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),
-        (lambda _: None, ["--batch-size", "0"], "--batch-size: found 0, expected a number of at least 1"),
+        (lambda _: None, ["--ssl-target-dir", "file.txt"], "file.txt: ... a file is in the way"),
+        (lambda _: None, ["--batch-size", "0"], "--batch-size: found 0, ... at least 1"),
         (lambda _: None, ["--iter-size", "2"], "unrecognized arguments: --iter-size 2"),
         (lambda _: None, ["--restore-from", "nowhere.pth"], "--restore-from: nowhere.pth does not exist"),
     ],
@@ -419,7 +421,7 @@ def test_bad_input_of_the_pseudo_labels(after_stage1, bad, capsys, spoil, argume
     Path("file.txt").touch()
     spoil(bad)
     before = {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
-    assert said in refused(capsys, "pseudo", *BAD_TARGET, "--ssl-target-dir", "labels", *arguments)
+    assert says(refused(capsys, "pseudo", *BAD_TARGET, "--ssl-target-dir", "labels", *arguments), said)
     assert not Path("labels").exists()
     refused(capsys, "pseudo", *BAD_TARGET, *arguments)
     assert {path.name: path.read_bytes() for path in PSEUDO.iterdir()} == before  # an earlier set stays whole
@@ -429,19 +431,19 @@ def test_bad_input_of_the_pseudo_labels(after_stage1, bad, capsys, spoil, argume
     ("spoil", "arguments", "said"),
     [
         (each("Cityscapes/leftImg8bit/val/*/*1_*.png", cut), [], "middleton_000001_000019_leftImg8bit.png: corrupt or"),
-        (delete_last_val_label, [], "middleton_000001_000019_gtFine_labelIds.png: label not found (1 of 2 missing)"),
-        (each(VAL_LABELS, shrink), [], "_gtFine_labelIds.png: label of 32x32 pixels, but its image"),
-        (lambda _: None, ["--scales", "0.75x"], "--scales: found '0.75x', expected numbers such as 0.75,1,1.25"),
-        (lambda _: None, ["--scales", "1,0"], "--scales: found (1.0, 0.0), expected scales from 0.1 to 10"),
-        (lambda _: None, ["--set", "nowhere"], "no images of split 'nowhere' found"),
-        (lambda _: None, ["--data-dir-target", "nowhere"], "nowhere: data folder not found"),
-        (lambda _: None, ["--save", "file.txt"], "file.txt: cannot be made a folder (a file is in the way)"),
+        (delete_last_val_label, [], "middleton_000001_000019_gtFine_labelIds.png: label not found ... 1 of 2"),
+        (each(VAL_LABELS, shrink), [], "_gtFine_labelIds.png: label of 32x32 ... its image"),
+        (lambda _: None, ["--scales", "0.75x"], "--scales: found '0.75x', ... 0.75,1,1.25"),
+        (lambda _: None, ["--scales", "1,0"], "--scales: found (1.0, 0.0), ... 0.1 to 10"),
+        (lambda _: None, ["--set", "nowhere"], "no images ... 'nowhere'"),
+        (lambda _: None, ["--data-dir-target", "nowhere"], "nowhere: data folder"),
+        (lambda _: None, ["--save", "file.txt"], "file.txt: ... a file is in the way"),
     ],
 )  # fmt: skip
 def test_bad_input_of_the_evaluation(after_stage1, bad, capsys, spoil, arguments, said):
     Path("file.txt").touch()
     spoil(bad)
-    assert said in refused(capsys, "evaluate", *START, *BAD_TARGET, "--json", "scores.json", *arguments)
+    assert says(refused(capsys, "evaluate", *START, *BAD_TARGET, "--json", "scores.json", *arguments), said)
 
 
 def test_an_evaluation_without_a_checkpoint(run_folder, capsys):
@@ -460,24 +462,24 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (None, ["nowhere", str(MASKS)], "nowhere: folder of labels not found"),
+        (None, ["nowhere", str(MASKS)], "nowhere: folder of labels"),
         (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
          [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
-         "list.txt: 1 of 1 names without a label in"),
+         "list.txt: 1 of 1 ... without a label"),
         (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--data-list-target-test", "train_dusk.txt"],
-         f"--data-list-target-test: train_dusk.txt not found (looked for train_dusk.txt, {TRUTH}/train_dusk.txt, "
-         f"{TRUTH}/../train_dusk.txt, data/CamVid/train_dusk.txt); expected a text file"),
+         "--data-list-target-test: train_dusk.txt not found ... "
+         f"train_dusk.txt, {TRUTH}/train_dusk.txt, {TRUTH}/../train_dusk.txt, data/CamVid/train_dusk.txt)"),
         (None, [str(TARGET / "leftImg8bit/val"), str(MASKS)], "leftImg8bit/val: no label files found"),
-        (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions not found"),
-        (None, [str(TRUTH)], "the following arguments are required: pred_dir"),
+        (None, [str(TRUTH), "nowhere"], "nowhere: folder of predictions"),
+        (None, [str(TRUTH)], "required: PRED_DIR"),
         (None, [str(TRUTH), str(MASKS), "more"], "unrecognized arguments: more"),
         (lambda: (MASKS / f"{FIRST_VAL}.png").unlink(), [str(TRUTH), str(MASKS)],
-         f"{MASKS}: 1 of 2 predictions missing, first {FIRST_VAL}.png"),
-        (rewrite(lambda m: m[::2, ::2]), [str(TRUTH), str(MASKS)], f"{FIRST_VAL}.png: 48x32 pixels, expected 96x64"),
+         f"{MASKS}: 1 of 2 ... missing, ... {FIRST_VAL}.png"),
+        (rewrite(lambda m: m[::2, ::2]), [str(TRUTH), str(MASKS)], f"{FIRST_VAL}.png: 48x32 ... 96x64"),
         (rewrite(lambda m: np.full_like(m, 19)), [str(TRUTH), str(MASKS)],
-         f"{FIRST_VAL}.png: prediction: id 19 found, expected ids 0 to 18 or 255: check the number of classes"),
+         f"{FIRST_VAL}.png: prediction: id 19 ... 0 to 18 or 255: ... number of classes"),
         (None, [str(TRUTH), str(MASKS), "--gt-ids", "train"], "val: no label files found"),
-        (None, [str(TRUTH), str(MASKS), "--workers", "0"], "--workers: found 0, expected a number of at least 1"),
+        (None, [str(TRUTH), str(MASKS), "--workers", "0"], "--workers: found 0, ... at least 1"),
         (lambda: cut(MASKS / f"{FIRST_VAL}.png"), [str(TRUTH), str(MASKS)], f"{FIRST_VAL}.png: corrupt or unreadable"),
         (None, [str(TRUTH), str(MASKS), "--restore-from", "x"], "unrecognized arguments: --restore-from x"),
     ],
@@ -489,4 +491,4 @@ def test_bad_input_of_compute_iou(run_folder, capsys, spoil, arguments, said):
         Image.fromarray(np.zeros(TINY_SIZE[::-1], np.uint8)).save(MASKS / f"{name}.png")
     if spoil:
         spoil()
-    assert said in refused(capsys, "iou", *arguments, "--json", "scores.json")
+    assert says(refused(capsys, "iou", *arguments, "--json", "scores.json"), said)

@@ -18,6 +18,7 @@ from dataset.check.quick import quick_check, void_alone
 from dataset.check.report import Part, check
 from dataset.reading import check_image, read_image
 from dataset.tables import parse_classes
+from tests.messages import says
 from utils.options import config
 from utils.system.errors import UserError
 
@@ -72,7 +73,7 @@ def test_good_data(good, capsys):
     assert ["ground", "10", "37.50", "%"] in cells and ["wall", "30", "25.00", "%"] in cells
     assert ["left", "out", "25.00", "%"] in cells and ["outside", "the", "table", "0.00", "%"] in cells
     notes = [line for line in lines if line.startswith("note")]
-    assert notes == ["note   scored: 3 images have no label; no scores"]
+    assert len(notes) == 1 and says(notes[0], "scored: 3 images ... no label")
 
 
 def delete(name: str) -> Callable[[], object]:
@@ -101,22 +102,21 @@ OTHER_ID = np.array([[10, 20, 30, 30], [30, 30, 12, 12]], np.uint8)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (delete("game/labels/2.png"), "source: 1 of 4 images have no label; missing: game/labels/2.png"),
-        (delete("game/images/2.png"), "source: 1 of 4 labels have no image in game/images: game/labels/2.png"),
-        (put("game/labels/deep/9.png", IDS), "source: 1 of 5 labels have no image in game/images: game/labels/deep"),
-        (cut("game/images/1.png"), "source: 1 of 4 images cannot be read: game/images/1.png: corrupt or unreadable im"),
-        (cut("camera/images/1.jpg"), "target: 1 of 3 images cannot be read: camera/images/1.jpg: corrupt"),
-        (cut("game/labels/0.png"), "source: 1 of 4 labels cannot be read: game/labels/0.png: corrupt"),
-        (put("game/labels/0.png", picture(0)), "source: 1 of 4 labels cannot be read: game/labels/0.png: label of mo"),
-        (put("game/labels/0.png", IDS[:1]), "source: 1 of 4 pairs differ in size: game/labels/0.png: label of 4x1"),
-        (put("game/labels/3.png", OTHER_ID),
-         "source: label id 12 is not in the class table of classes: 6.25 % of the pixels, in 1 labels, first game"),
+        (delete("game/labels/2.png"), "source: 1 of 4 images ... no label; ... game/labels/2.png"),
+        (delete("game/images/2.png"), "source: 1 of 4 labels ... no image in game/images: game/labels/2.png"),
+        (put("game/labels/deep/9.png", IDS), "source: 1 of 5 labels ... no image in game/images: game/labels/deep"),
+        (cut("game/images/1.png"), "source: 1 of 4 images ... game/images/1.png: corrupt"),
+        (cut("camera/images/1.jpg"), "target: 1 of 3 images ... camera/images/1.jpg: corrupt"),
+        (cut("game/labels/0.png"), "source: 1 of 4 labels ... game/labels/0.png: corrupt"),
+        (put("game/labels/0.png", picture(0)), "source: 1 of 4 labels ... game/labels/0.png: label of mode"),
+        (put("game/labels/0.png", IDS[:1]), "source: 1 of 4 pairs ... size: game/labels/0.png: ... 4x1"),
+        (put("game/labels/3.png", OTHER_ID), "source: label id 12 ... classes: 6.25 % ... 1 labels, ... game"),
         (lambda: [put(f"game/labels/{i}.png", np.full((2, 4), 10, np.uint8))() for i in range(4)],
-         "source: classes in the labels: ground; expected at least two"),
+         "source: classes in the labels: ground; ... two"),
         (copy("game/images/0.png", "camera/images/x.png"),
-         "1 of 4 target images are source images too, by content: camera/images/x.png is game/images/0.png"),
+         "1 of 4 target images ... source images ... content: camera/images/x.png is game/images/0.png"),
         (copy("camera/images/1.jpg", "camera/images/copy.jpg"), None),  # twice in one set: no matter
-        (lambda: Path("camera/val.txt").write_text("9.jpg\n"), "scored: 1 of 1 images are missing: camera/images/9"),
+        (lambda: Path("camera/val.txt").write_text("9.jpg\n"), "scored: 1 of 1 images ... missing: camera/images/9"),
         (delete("classes.yaml"), None),
     ],
 )  # fmt: skip
@@ -130,7 +130,7 @@ def test_each_fault_is_named(good, capsys, spoil, said):
     else:
         assert code == 1
         wrong = [line for line in lines if line.startswith("wrong  ")]
-        assert any(line.startswith(f"wrong  {said}") for line in wrong), wrong
+        assert any(says(line, said) for line in wrong), wrong
 
 
 def test_files_of_kinds_that_are_not_read_are_noted(good, capsys):
@@ -140,12 +140,12 @@ def test_files_of_kinds_that_are_not_read_are_noted(good, capsys):
     copy("camera/images/0.jpg", "game/labels/9.jpg")()
     code, lines, _ = run(capsys)
     assert code == 0
-    assert "note   source: 2 files of kinds that are not read there, first game/images/deep/9.webp" in lines
-    assert "note   target: 1 files of kinds that are not read there, first camera/images/9.BMP" in lines
+    assert any(says(line, "note   source: 2 files ... not read ... game/images/deep/9.webp") for line in lines)
+    assert any(says(line, "note   target: 1 files ... not read ... camera/images/9.BMP") for line in lines)
     Path("game/labels/2.png").rename("game/labels/2.jpg")
     code, lines, _ = run(capsys)
     assert code == 1
-    assert "wrong  source: 1 of 4 images have no label; missing: game/labels/2.png (2.jpg is there)" in lines
+    assert any(says(line, "wrong  source: 1 of 4 images ... no label; ... game/labels/2.png (2.jpg") for line in lines)
 
 
 def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):
@@ -158,15 +158,15 @@ def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):
     code, lines, _ = run(capsys, "--skip-bad-images")
     assert (code, lines[-1]) == (0, "nothing wrong")
     for line in (
-        "note   source: --skip-bad-images leaves out 3 of 4 images",
-        "note   target: --skip-bad-images leaves out 1 of 3 images",
-        "note   source: 1 of 4 images have no label; missing: game/labels/2.png",
+        "note   source: --skip-bad-images ... 3 of 4 images",
+        "note   target: --skip-bad-images ... 1 of 3 images",
+        "note   source: 1 of 4 images ... no label; ... game/labels/2.png",
     ):
-        assert line in lines
+        assert any(says(found, line) for found in lines)
     cut("game/images/3.png")()
     code, lines, _ = run(capsys, "--skip-bad-images")
     assert code == 1
-    assert "wrong  source: 1 of 4 images have no label; missing: game/labels/2.png" in lines
+    assert any(says(line, "wrong  source: 1 of 4 images ... no label; ... game/labels/2.png") for line in lines)
     assert not any("source: --skip-bad-images" in line for line in lines)
 
 
@@ -191,14 +191,14 @@ AS_TRAIN_IDS = np.array([[0, 1, 2, 10], [13, 255, 255, 8]], np.uint8)
 
 @pytest.mark.parametrize("classes", [[], ["--num-classes", "13"]])
 def test_train_ids_in_the_place_of_label_ids(tmp_path, capsys, classes):
-    said = "the labels hold ids of 0 to 18 alone, and 17 of 19 classes are absent, as if they held train ids; expected"
+    said = "0 to 18 alone, ... 17 of 19 classes ... absent, ... train ids"
     folders = write_gta5(tmp_path, LABEL_IDS)
     assert checked(capsys, *folders, *classes)[0] == 0
     assert quick_check(GTA5(tmp_path / "game")) == []
     write_gta5(tmp_path, AS_TRAIN_IDS)
     code, lines = checked(capsys, *folders, *classes)
-    assert code == 1 and any(line.startswith(f"wrong  source: {said}") for line in lines)
-    assert quick_check(GTA5(tmp_path / "game"))[0].startswith(said)
+    assert code == 1 and any(says(line, f"wrong  source: ... {said}") for line in lines)
+    assert says(quick_check(GTA5(tmp_path / "game"))[0], said)
 
 
 def test_train_id_files_of_other_projects_beside_the_labels_are_no_labels(tmp_path, capsys):
@@ -217,7 +217,9 @@ def test_scored_labels_of_ignored_pixels_alone_are_a_note(tmp_path, capsys):
         write(label, ids)
         found, lines = checked(capsys, *folders, "--set", "test")
         assert found == code
-        assert ("note   scored: the labels hold ignored pixels alone; no scores" in lines) == (code == 0)
+        assert any(says(line, "note   scored: ... ignored pixels alone; ... no scores") for line in lines) == (
+            code == 0
+        )
         assert void_alone(Cityscapes(tmp_path / "Cityscapes", split="test")) == (code == 0)
     assert not void_alone(Cityscapes(tmp_path / "Cityscapes", labels=None))
 
@@ -228,23 +230,25 @@ def test_known_pairs_of_two_sizes_of_gta5_are_a_note(tmp_path, capsys):
         write(tmp_path / f"game/images/{name}.png", picture(int(name)))
         write(tmp_path / f"game/labels/{name}.png", LABEL_IDS[:, 1:])
     (tmp_path / "game/list.txt").write_text("00001.png\n15188.png\n")
-    note = "note   source: left out 15188.png, 17705.png, known for labels of another size"
+    note = "note   source: left out 15188.png, 17705.png, ... another size"
     code, lines = checked(capsys, *folders)
-    assert code == 0 and note in lines
+    assert code == 0 and any(says(line, note) for line in lines)
     code, lines = checked(capsys, *folders, "--data-list", "list.txt")
-    assert code == 1 and note not in lines
+    assert code == 1 and not any("note   source: left out" in line for line in lines)
 
 
 def test_scored_images_are_either_all_or_none_of_the_target(good, capsys):
     write(Path("camera/labels/0.png"), IDS)
     code, lines, _ = run(capsys)
     assert code == 0
-    assert "note   3 of 3 scored images are target images too (their labels are never trained on)" in lines
-    assert "note   scored: 2 images have no label; scores come from the 1 others" in lines
+    assert any(says(line, "note   3 of 3 scored images ... target images") for line in lines)
+    assert any(says(line, "note   scored: 2 images ... no label; ... 1 others") for line in lines)
     Path("camera/train.txt").write_text("0.jpg\n1.jpg\n")
     code, lines, _ = run(capsys)
     assert code == 1
-    assert any("2 of 3 scored images are target images too, by name: camera/images/0.jpg is" in line for line in lines)
+    assert any(
+        says(line, "2 of 3 scored images ... target images ... by name: camera/images/0.jpg is") for line in lines
+    )
 
 
 def test_the_same_image_trained_on_and_scored(good, capsys):
@@ -256,10 +260,8 @@ def test_the_same_image_trained_on_and_scored(good, capsys):
     code, lines, _ = run(capsys)
     assert code == 1
     wrong = [line for line in lines if line.startswith("wrong")]
-    assert wrong == [
-        "wrong  1 of 2 scored images are source images too, by content: camera/images/other.png is "
-        "game/images/3.png; keep them apart with lists"
-    ]
+    assert len(wrong) == 1
+    assert says(wrong[0], "1 of 2 scored images ... source images ... content: camera/images/other.png is ... 3.png;")
 
 
 def test_a_missing_folder_is_wrong_and_the_other_parts_are_still_checked(good, capsys):
@@ -298,10 +300,8 @@ def test_what_is_counted(good):
     for i, ids in enumerate(([[0, 0, 0, 1]] * 2, [[1, 1, 1, 255]] * 2, [[5, 0, 0, 0]] * 2, [[0, 0, 0, 0]] * 2)):
         write(Path(f"game/labels/{i}.png"), np.array(ids, np.uint8))
     report = check([Part("source", Folder("game", table=table, check=False), "all")])
-    assert [line.partition("; ")[0] for line in report.wrong] == [
-        "source: label id 5 is not in the class table of classes: 6.25 % of the pixels, in 1 labels, first "
-        "game/labels/2.png"
-    ]
+    assert len(report.wrong) == 1
+    assert says(report.wrong[0], "source: label id 5 ... classes: 6.25 % ... 1 labels, ... game/labels/2.png;")
     assert [line.split() for line in report.table[-4:]] == [
         ["a", "0", "62.50", "%"],
         ["b", "1", "25.00", "%"],
@@ -328,17 +328,14 @@ def test_quick_check_names_odd_ids_and_strays(good):
     for i in range(4):
         write(Path(f"game/labels/{i}.png"), np.array([[0, 1, 9, 255]] * 2, np.uint8))
     write(Path("game/labels/more.png"), IDS)
-    assert quick_check(folder()) == [
-        "label ids 9 are not in the class table of classes and ignored (25 % of the pixels of 4 labels)",
-        "1 labels have no image in game/images, first game/labels/more.png",
-    ]
+    odd, stray = quick_check(folder())
+    assert says(odd, "label ids 9 ... ignored (25 % ... 4 labels)")
+    assert says(stray, "1 labels ... no image in game/images, ... game/labels/more.png")
     assert quick_check(folder(labels=False)) == []
 
 
 def test_quick_check_refuses_labels_of_another_table(good):
-    with pytest.raises(
-        UserError, match=r"game/labels/0\.png: of the label ids 7, 10, 20, 30, 255 .* none is of a class"
-    ):
+    with pytest.raises(UserError, match=r"game/labels/0\.png: .* 7, 10, 20, 30, 255 .* none is of a class"):
         quick_check(folder())
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from dataset.classes import AERIAL, CAMVID, CITYSCAPES, IGNORE
 from dataset.tables import load_classes, parse_classes, plain_values
+from tests.messages import says
 from utils.system.errors import UserError
 
 TEXT = """
@@ -86,7 +87,7 @@ def test_a_published_info_json(tmp_path):
     table = load_classes(write(tmp_path, json.dumps(info), "info.json"))
     assert (table.names, table.stuff, table.things) == (("road", "kiosk"), (0,), (1,))
     assert table.label_ids == {4: 0, 5: 1, 6: IGNORE}
-    with pytest.raises(UserError, match=r"info\.json, class 1: name 'road' is that of class 0 too"):
+    with pytest.raises(UserError, match=r"info\.json, class 1: name 'road' .* class 0"):
         load_classes(write(tmp_path, json.dumps(info | {"label": ["road", "road"]}), "info.json"))
 
 
@@ -97,41 +98,41 @@ def test_cutting_a_table_keeps_the_ids_of_the_classes_that_go_as_left_out():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "x: found a list of 0; expected keys classes, name"),
+        ([], "x: found a list of 0; .* classes, name"),
         ({}, "x: classes is missing"),
-        (content(classes=3), "x: classes is 3; expected a list of 2"),
+        (content(classes=3), "x: classes is 3; .* list of 2"),
         (content(classes=[]), "x: classes is 0 entries"),
-        (content(palette=[]), "x: unknown key 'palette'; expected classes, name"),
+        (content(palette=[]), "x: unknown key 'palette'; .* classes, name"),
         (content(name=7), "x, name: found 7"),
-        (content(classes=["a", "b"]), "x, class 0: found 'a'; expected keys name, kind"),
+        (content(classes=["a", "b"]), "x, class 0: found 'a'; .* name, kind"),
         (entry(1, kind=None), "x, class 1: kind is missing"),
         (entry(1, name=None), "x, class 1: name is missing"),
         (entry(1, name=False), "x, class 1: name: found False"),
         (entry(1, name=" "), "x, class 1: name: found ' '"),
         (entry(1, name="a\nb"), r"x, class 1: name: found 'a\\nb'"),
-        (entry(1, name="wall"), "x, class 2: name 'wall' is that of class 1 too"),
-        (entry(1, kind="animal"), r"x, class 1 \(cow\): kind is 'animal'; expected stuff .* or thing"),
+        (entry(1, name="wall"), "x, class 2: name 'wall' .* class 1"),
+        (entry(1, kind="animal"), r"x, class 1 \(cow\): kind is 'animal'; .* stuff .* thing"),
         (entry(1, kind=["thing"]), r"x, class 1 \(cow\): kind is a list of 1"),
-        (entry(1, id=256), r"x, class 1 \(cow\): id: found 256; expected a whole number from 0 to 255"),
+        (entry(1, id=256), r"x, class 1 \(cow\): id: found 256; .* 0 to 255"),
         (entry(1, id=-1), "id: found -1"),
         (entry(1, id=1.5), "id: found 1.5"),
         (entry(1, id=True), "id: found True"),
         (entry(1, id="9"), "id: found '9'"),
         (entry(1, id=[9, [3]]), "id: found a list of 1"),
-        (entry(1, id=4), r"x, class 1 \(cow\): id 4 is of ground already"),
+        (entry(1, id=4), r"x, class 1 \(cow\): id 4 .* ground"),
         (entry(1, id=None), r"x, class 1 \(cow\): id is missing"),
-        (entry(1, color="red"), r"x, class 1 \(cow\): color is 'red'; expected \[red, green, blue\]"),
+        (entry(1, color="red"), r"x, class 1 \(cow\): color is 'red'; .* \[red, green, blue\]"),
         (entry(1, color="#12345g"), "color is '#12345g'"),
         (entry(1, color=[1, 2]), "color is a list of 2"),
         (entry(1, color=[1, 2, 256]), "color: found 256"),
-        (entry(1, colour=[1, 2, 3]), r"x, class 1: unknown key 'colour'; expected name, kind, id, color"),
-        (content(ignore=9), "x, ignore: 9 is the id of cow"),
-        (content(ignore="all"), r"x, ignore \(label ids, or rest\): found 'all'"),
-        ({"classes": [{"name": n, "kind": "stuff"} for n in "ab"], "ignore": [3]}, "x: ignore is there, but no class"),
+        (entry(1, colour=[1, 2, 3]), "x, class 1: unknown key 'colour'; .* name, kind, id, color"),
+        (content(ignore=9), "x, ignore: 9 .* cow"),
+        (content(ignore="all"), "x, ignore .* found 'all'"),
+        ({"classes": [{"name": n, "kind": "stuff"} for n in "ab"], "ignore": [3]}, "x: ignore .* no class"),
         (content(means=[]), "x, means: found a list of 0"),
-        (content(means={"few": "cow"}), "x, means, few: found 'cow'; expected a list"),
+        (content(means={"few": "cow"}), "x, means, few: found 'cow'; .* list"),
         (content(f1=["cat"]), "x, f1: 'cat' is no class"),
-        (content(means={"few": ["cat"]}), "x, means, few: 'cat' is no class; expected some of ground, cow, wall"),
+        (content(means={"few": ["cat"]}), "x, means, few: 'cat' is no class; .* ground, cow, wall"),
     ],
 )
 def test_what_does_not_fit_is_named(given, message):
@@ -146,13 +147,13 @@ LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nclasses: [*b, *b]\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "yard.yaml: found nothing; expected keys classes"),
+        ("", "yard.yaml: found nothing; ... classes"),
         ("classes: [", "yard.yaml, line 1: no YAML"),
         ("name: a\nclasses: }", "yard.yaml, line 2: no YAML"),
-        ("name: a\nname: b\n", "yard.yaml, line 2: no YAML ('name' stands twice)"),
-        (LAUGHS, r"yard.yaml, line 2: no YAML (a reference (*) is not taken here)"),
-        ("classes: !!python/object/apply:os.system [ls]", "yard.yaml, line 1: no YAML (could not determine"),
-        ("? [1]\n: 2", "yard.yaml, line 1: no YAML (found unhashable key)"),
+        ("name: a\nname: b\n", "yard.yaml, line 2: no YAML ('name' ... twice"),
+        (LAUGHS, "yard.yaml, line 2: no YAML ... reference (*)"),
+        ("classes: !!python/object/apply:os.system [ls]", "yard.yaml, line 1: no YAML ... not determine"),
+        ("? [1]\n: 2", "yard.yaml, line 1: no YAML ... unhashable key"),
         ("name: !!timestamp x", "yard.yaml: no YAML"),
         ("[" * 600, "yard.yaml: no YAML"),
     ],
@@ -160,7 +161,7 @@ LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nclasses: [*b, *b]\n"
 def test_no_yaml_table(tmp_path, text, message):
     with pytest.raises(UserError) as caught:
         load_classes(write(tmp_path, text))
-    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+    assert says(str(caught.value), f"{tmp_path}/{message}")
     assert "\n" not in str(caught.value)
 
 
