@@ -314,7 +314,8 @@ print(*sorted({"torch", "scipy", "matplotlib", "tensorboard"} & set(sys.modules)
     "command",
     [
         *((f"{name}.py", "--help") for name in ("train_step1", "train_step2", "Generate_Pseudo_Label")),
-        *((f"{name}.py", "--help") for name in ("evaluate_cityscapes", "compute_iou", "predict", "prepare_aerial")),
+        *((f"{name}.py", "--help") for name in ("evaluate_cityscapes", "compute_iou", "predict", "export_onnx")),
+        ("prepare_aerial.py", "--help"),
         ("demo.py", "--help"),
         ("restyle_source.py", "train", "--help-all"),
         *((name, "--help") for name in ("dataset.check", "dataset.builtin", "utils.report")),

@@ -1,0 +1,80 @@
+"""`export_onnx.py`: the file computes what the network does, says what it is, and is not kept if it differs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import export_onnx
+from dataset.classes import CITYSCAPES
+from tests.scripts import STEP1
+from utils.options import config
+from utils.prediction import onnx as exporting
+from utils.prediction.loading import load
+
+CHECKPOINT = str(STEP1 / "last.pth")
+
+
+def exit_code(*arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: export_onnx.main([CHECKPOINT, *arguments]))
+    return ended.value.code
+
+
+def test_a_missing_package_is_named_in_one_line(after_stage1, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert exit_code() == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pip install" in error and "onnxruntime" in error
+    assert not Path(CHECKPOINT).with_suffix(".onnx").exists()
+
+
+def test_the_file_is_the_network(after_stage1, capsys):
+    for name in exporting.PACKAGES:
+        pytest.importorskip(name, reason=f"needs the optional package {name}")
+    import onnxruntime
+
+    export_onnx.main([CHECKPOINT, "--count", "1"])
+    said = capsys.readouterr().out
+    assert "labels equal on 100.0000 %" in said and "onnxruntime" in said
+    session = onnxruntime.InferenceSession(str(STEP1 / "last.onnx"), providers=["CPUExecutionProvider"])
+    notes = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert tuple(notes["classes"]) == CITYSCAPES.names
+    assert notes["trained_size"] == {"width": 96, "height": 64}
+    assert notes["normalization"]["name"] == "caffe" and len(notes["normalization"]["mean"]) == 3
+    segmenter = load(CHECKPOINT).segmenter
+    images = torch.randint(256, (3, 3, 50, 77), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = segmenter(images)[1].numpy()
+    assert np.abs(session.run(None, {"images": images.numpy()})[0] - expected).max() < 1e-3
+
+
+def test_a_file_that_differs_is_not_kept(after_stage1, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "check_packages", lambda: None)
+    monkeypatch.setattr(exporting, "export", lambda *arguments: arguments[-1].write_bytes(b"file"))
+    result = exporting.Comparison(2, 0.5, 0.9, (0.1, 0.2))
+    monkeypatch.setattr(exporting, "compare", lambda *_: result)
+    assert exit_code("--out", "out/file.onnx") == 2
+    assert "labels equal on 90.0000 %" in capsys.readouterr().err and not Path("out").exists()
+    monkeypatch.setattr(exporting, "compare", lambda *_: exporting.Comparison(2, 1e-4, 0.9995, (0.1, 0.2)))
+    export_onnx.main([CHECKPOINT, "--out", "out/file.onnx"])
+    assert Path("out/file.onnx").read_bytes() == b"file"
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "agrees"), [(1e-3, 1.0, True), (2e-3, 1.0, False), (None, 0.999, True), (0.0, 0.998, False)]
+)
+def test_what_counts_as_agreement(logits, labels, agrees):
+    assert exporting.Comparison(1, logits, labels, (1.0, 1.0)).agrees == agrees
+
+
+def test_frames_are_drawn_or_those_of_the_user(after_stage1):
+    drawn = exporting.frames(None, 2, (96, 64))
+    assert [one.shape for one in drawn] == [(64, 96, 3)] * 2 and not np.array_equal(drawn[0], drawn[1])
+    given = exporting.frames("data/builtin/gta5_deeplab/images", 3, (48, 32))
+    assert [one.shape for one in given] == [(32, 48, 3)] * 3
