@@ -37,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.prediction.evaluation import predict  # torch is imported once the command line is read
     from utils.prediction.pseudo_labels import confidence, write_pseudo_labels
     from utils.reporting import notes
-    from utils.setup import build
+    from utils.setup import build, early
     from utils.system import distributed
 
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    early.refuse(options, "pseudo")
     options = build.with_input_size(options, given)
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)

@@ -27,12 +27,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
     from utils.prediction.evaluation import Variants, evaluate  # torch is imported once the command line is read
     from utils.prediction.pseudo_labels import fingerprint
-    from utils.setup import build
+    from utils.setup import build, early
     from utils.system import distributed
 
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    early.refuse(options, "evaluate")
     options = build.with_input_size(options, given)
     if options.json and distributed.is_main():
         check_can_write("--json", Path(options.json))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy.typing as npt
 from dataset.base import SegmentationDataset
 from dataset.check.examine import id_counts, strays, train_ids_instead
 from dataset.classes import LabelMap
+from dataset.reading import image_size
 from utils.system.errors import UserError
 
 LABELS = 8
 MORE_LABELS = 64
+DISTORTED = 0.2
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
@@ -27,6 +30,38 @@ def quick_check(data: SegmentationDataset) -> list[str]:
     if data.labels is False or data.pseudo_label_dir is not None:
         return []
     return [*_odd_ids(data), *_strays(data)]
+
+
+def distortion(data: SegmentationDataset) -> str | None:
+    """A line if resizing to `data.size` changes the shape of the images by more than `DISTORTED`, as it does when width
+    and height are swapped; None if not. It looks at the headers of `LABELS` images, spread over the list."""
+    if data.size is None:
+        return None
+    sizes = []
+    for name in data.names[:: max(1, len(data.names) // LABELS)][:LABELS]:
+        with suppress(UserError):
+            sizes.append(image_size(data.image_path(name), "image"))
+    if not sizes:
+        return None
+    width, height = data.size
+    native = sorted(sizes, key=lambda size: size[0] / size[1])[len(sizes) // 2]  # of the median shape
+    factor = _stretch(native, data.size)
+    if factor <= 1 + DISTORTED:
+        return None
+    scale = math.sqrt(width * height / (native[0] * native[1]))
+    fitting = f"{round(native[0] * scale)},{round(native[1] * scale)}"
+    swapped = _stretch(native, (height, width)) <= 1 + DISTORTED
+    advice = f"width and height seem to be swapped, give {height},{width}" if swapped else f"{fitting} keeps the shape"
+    return (
+        f"found width,height {width},{height}, which distorts images of {native[0]}x{native[1]} by "
+        f"{100 * (factor - 1):.0f} %; {advice}"
+    )
+
+
+def _stretch(native: tuple[int, int], size: tuple[int, int]) -> float:
+    """By which factor, at least 1, one side is stretched more than the other."""
+    factor = native[0] * size[1] / (native[1] * size[0])
+    return max(factor, 1 / factor)
 
 
 def void_alone(data: SegmentationDataset) -> bool:

@@ -14,7 +14,7 @@ import dataset as package
 from dataset import GTA5, Cityscapes, Folder
 from dataset.check import __main__ as script
 from dataset.check import examine
-from dataset.check.quick import quick_check, void_alone
+from dataset.check.quick import distortion, quick_check, void_alone
 from dataset.check.report import Part, check
 from dataset.reading import check_image, read_image
 from dataset.tables import parse_classes
@@ -367,3 +367,19 @@ def test_the_quick_look_at_an_image_agrees_with_reading_it(tmp_path, suffix):
         for look in (check_image, read_image):
             with pytest.raises(UserError, match=rf"part\.{suffix}: corrupt or unreadable image"):
                 look(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((96, 64), None),
+        ((110, 64), None),  # 15 %
+        ((64, 96), "distorts images of 96x64 by 125 %; width and height seem to be swapped, give 96,64"),
+        ((64, 64), "distorts images of 96x64 by 50 %; 78,52 keeps the shape"),
+        (None, None),
+    ],
+)
+def test_an_input_size_of_another_shape_is_told(benchmark_root, size, expected):
+    images = Cityscapes(benchmark_root / "Cityscapes", size=size)
+    found = distortion(images)
+    assert found is None if expected is None else found is not None and expected in found

@@ -19,7 +19,7 @@ from dataset.augment import Augment
 from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
-from dataset.check.quick import quick_check, void_alone
+from dataset.check.quick import distortion, quick_check, void_alone
 from dataset.class_sampler import Pixels, class_pixels, class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
@@ -204,6 +204,10 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
+        odd = distortion(images)
+        if odd:
+            own = images.size == options.input_size and images.root == Path(options.data_dir)
+            logger.info("attention: %s: %s: %s", images.root, "--input-size" if own else "--input-size-target", odd)
         for line in quick_check(images):
             logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
     if options.cache is not None:
@@ -316,8 +320,6 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
             "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
             "checkpoint of the stage before"
         )
-    if path != "none":
-        _check_exists(path, resumed, needs_classifier)
     wanted = {name: getattr(options, name) for name in loading.ARCHITECTURE}
     network = loading.build(None if path == "none" else path, table, wanted, given)
     if path == "none":
@@ -432,22 +434,3 @@ def list_file(options: Options, names: str) -> Path | None:
             f"that holds it with {flag(folder)}, or another {flag(names)}"
         )
     return found
-
-
-def _check_exists(path: str, resumed: Path | None, needs_classifier: bool) -> None:
-    if "://" in path:
-        raise UserError(
-            f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
-        )
-    if Path(path).exists():
-        return
-    if resumed:
-        raise UserError(
-            f"--continue-train: {path} does not exist; expected a checkpoint of this stage: name one, or leave the "
-            f"flag out to start anew"
-        )
-    others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
-    raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before"
-        f"{'' if needs_classifier else others}"
-    )

@@ -11,6 +11,8 @@ import platform
 import random
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 # Read when torch starts. Idle threads that spin make every process beside them many times slower.
@@ -23,6 +25,21 @@ if find_spec("torch") is None:  # stands for all that requirements.txt names
         file=sys.stderr,
     )
     sys.exit(2)
+
+
+def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("SIGINT: stopped before anything was done", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# Ctrl-C while a script of this folder still imports what it needs is no fault of it.
+if (
+    Path(getattr(sys.modules["__main__"], "__file__", None) or "/").resolve().parent
+    == Path(__file__).resolve().parents[2]
+):
+    sys.excepthook = _end_quietly
 
 SYSTEMS = ("linux", "darwin")
 """Values of `sys.platform` on which the project is meant to run; it is tested on Linux."""

@@ -24,7 +24,7 @@ from utils.reporting import notes, pictures, report
 from utils.reporting.cost import Cost
 from utils.reporting.report import Report
 from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoard
-from utils.setup import build
+from utils.setup import build, early
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, lock
 from utils.system.errors import UserError, one_line
@@ -177,11 +177,7 @@ class Run:
         """
         path, last = build.resumed_from(self.options), self.folder / "last.pth"
         here = path is not None and path.resolve().parent == self.folder.resolve()
-        if last.exists() and not here and not self.options.overwrite:
-            raise UserError(
-                f"--snapshot-dir: {last} is there from an earlier run; expected a new folder: add --continue-train to "
-                f"resume it, --overwrite to replace it, or choose another --snapshot-dir"
-            )
+        early.refuse_used(self.folder, path, overwrite=self.options.overwrite)
         if path is not None:
             method = self.trainer.method
             architecture = method.segmenter.architecture if "segmenter" in method.networks else {}

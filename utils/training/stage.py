@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.system.machine import set_up
 
 from utils.options.config import Options
-from utils.setup import build
+from utils.setup import build, early
 from utils.system import distributed, logs
 from utils.training.run import train
 from utils.training.trainer import Data, Trainer
@@ -16,6 +16,7 @@ def run(script: str, options: Options, given: frozenset[str]) -> None:
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    early.refuse(options, script)
     classes = build.classes(options, training=True)
     kind = build.method_class(options, script)
     source, target = build.source_data(options, classes), None
