@@ -6,5 +6,5 @@ import re
 
 
 def says(message: str, parts: str) -> bool:
-    """Whether `message` holds the `parts`, which " ... " separates, in this order, with any words between them."""
-    return re.search(".*".join(map(re.escape, parts.split(" ... "))), message, re.DOTALL) is not None
+    """Whether one line of `message` holds the `parts`, which " ... " separates, in this order, other words between."""
+    return re.search(".*".join(map(re.escape, parts.split(" ... "))), message) is not None

@@ -57,7 +57,7 @@ def test_list_order_blank_lines_and_crlf(root):
     ("lines", "message"),
     [
         (["", " "], "list.txt: the list is empty"),
-        (["00001.png", "", "00001.png"], "list.txt, line 3: '00001.png' is in line 1 too"),
+        (["00001.png", "", "00001.png"], "list.txt, line 3: '00001.png' .* line 1"),
         (["/etc/00001.png"], "list.txt, line 1: '/etc/00001.png'"),
         (["00001.png", "a/../00002.png"], "list.txt, line 2"),
     ],
@@ -78,21 +78,21 @@ def test_list_missing_or_binary(root):
 
 
 def test_missing_folder_and_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: data folder not found; expected images/00001\.png and"):
+    with pytest.raises(UserError, match=r"nowhere: data folder .* images/00001\.png"):
         GTA5(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=f"{tmp_path}: no images of split 'train' found"):
+    with pytest.raises(UserError, match=f"{tmp_path}: no images .*'train'"):
         GTA5(tmp_path)
 
 
 def test_missing_image(root):
     path = write_list(root, "00001.png", "00008.png", "00009.png")
-    with pytest.raises(UserError, match=r"images/00008\.png: image not found \(2 of 3 missing\).*remove its"):
+    with pytest.raises(UserError, match=r"images/00008\.png: image not found .*2 of 3.*remove its"):
         GTA5(root, path)
 
 
 def test_missing_label_unless_unlabelled(root):
     (root / "labels" / "00002.png").unlink()
-    with pytest.raises(UserError, match=r"labels/00002\.png: label not found \(1 of 3 missing\)"):
+    with pytest.raises(UserError, match=r"labels/00002\.png: label not found .*1 of 3"):
         GTA5(root)
     (root / "labels" / "00001.png").write_bytes(b"never read")
     sample = GTA5(root, labels=False)[0]
@@ -103,7 +103,7 @@ def test_two_names_of_one_key(root):
     pixels = np.zeros((2, 2, 3), np.uint8)
     (root / "images" / "a").mkdir()
     Image.fromarray(pixels).save(root / "images" / "a" / "00001.png")
-    with pytest.raises(UserError, match=r"00001\.png and a/00001\.png have the same file name"):
+    with pytest.raises(UserError, match=r"00001\.png and a/00001\.png .*same file name"):
         GTA5(root, labels=False)
 
 
@@ -118,7 +118,7 @@ def test_corrupt_file(tmp_path, kind, damage):
     flipped = data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
     broken = {"empty": b"", "text": b"x" * 99, "truncated": data[:middle], "flipped": flipped}
     path.write_bytes(broken[damage])
-    with pytest.raises(UserError, match=rf"{kind}/00001\.png: corrupt or unreadable {kind[:-1]} .*remove it"):
+    with pytest.raises(UserError, match=rf"{kind}/00001\.png: corrupt .* {kind[:-1]} .*remove it"):
         GTA5(tmp_path)[0]
 
 
@@ -144,7 +144,7 @@ def test_label_of_another_size(root):
 
 def test_label_with_colours(root):
     Image.fromarray(np.full((4, 8, 3), (1, 2, 3), np.uint8)).save(root / "labels" / "00001.png")
-    with pytest.raises(UserError, match=r"labels/00001\.png: label of mode RGB with the colour \[1, 2, 3\]"):
+    with pytest.raises(UserError, match=r"labels/00001\.png: label of mode RGB .*\[1, 2, 3\]"):
         GTA5(root)[0]
 
 

@@ -14,6 +14,7 @@ from dataset.builtin import CAMERA, GAME, draw_example, write_benchmark
 from dataset.builtin.__main__ import main
 from dataset.builtin.domains import Domain
 from dataset.builtin.geometry import Camera
+from tests.messages import says
 from utils.options import config
 from utils.system.errors import UserError
 
@@ -199,17 +200,17 @@ def test_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--size", "10,10"], "--size: found 10,10, expected 64,32 to 4096,4096"),
-        (["--size", "100000,100000"], "--size: found 100000,100000, expected 64,32 to 4096,4096"),
+        (["--size", "10,10"], "--size: found 10,10, ... 64,32 to 4096,4096"),
+        (["--size", "100000,100000"], "--size: found 100000,100000, ... 64,32 to 4096,4096"),
         (["--size", "wide"], "--size: found 'wide'"),
-        (["--seed", "4294967296"], "--seed: found 4294967296, expected 0 to 4294967295"),
-        (["--source", "100000"], "--source: found 100000, expected 1 to 99999 images"),
+        (["--seed", "4294967296"], "--seed: found 4294967296, ... 0 to 4294967295"),
+        (["--source", "100000"], "--source: found 100000, ... 1 to 99999"),
         (["--source", "many"], "--source: invalid int value: 'many'"),
-        (["--sourc", "1"], "unrecognized arguments: --sourc 1; did you mean --source?"),
-        (["--root", "file.txt/x"], "file.txt/x: cannot be made a folder (a file is in the way)"),
+        (["--sourc", "1"], "unrecognized ... --sourc 1; ... --source?"),
+        (["--root", "file.txt/x"], "file.txt/x: ... a file is in the way"),
         (["--root", "file.txt"], "file.txt: found a file"),
         (["--root", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
-        (["--root", "foreign"], "foreign: found Cityscapes/ without the manifest of the built-in benchmark"),
+        (["--root", "foreign"], "foreign: found Cityscapes/ without the manifest"),
     ],
 )
 def test_command_line_with_bad_input(
@@ -225,7 +226,7 @@ def test_command_line_with_bad_input(
     before = sorted(tmp_path.rglob("*"))
     assert exit_code(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    assert error.startswith("error: ") and says(error, said) and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -234,6 +235,6 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(UserError, match=r"new/root: cannot be written \(No space left on device"):
+    with pytest.raises(UserError, match=r"new/root: .*No space left"):
         write_benchmark(tmp_path / "new/root", size=SIZE, **COUNTS)
     assert list(tmp_path.iterdir()) == []

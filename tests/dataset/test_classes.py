@@ -105,7 +105,7 @@ def test_label_ids_of_train_ids():
     lookup = to_label_ids(CITYSCAPES_IDS, CITYSCAPES)
     assert lookup[:19].tolist() == CITYSCAPES_LABEL_IDS and lookup[255] == 255
     assert to_label_ids(id_map_of({9: 0, 3: 0, 0: 1}), AERIAL)[[0, 1, 2]].tolist() == [3, 0, 2]
-    with pytest.raises(UserError, match="aerial: class foreground has no label id; expected one"):
+    with pytest.raises(UserError, match=r"aerial: class foreground .*no label id"):
         to_label_ids(id_map_of({9: 0}), AERIAL)
 
 

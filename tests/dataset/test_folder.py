@@ -69,7 +69,7 @@ def test_a_list_in_the_folder_is_its_split_and_a_given_list_comes_first(root):
 
 def test_missing_labels(root):
     (root / "labels/day/0001.png").unlink()
-    with pytest.raises(UserError, match=r"labels/day/0001\.png: label not found \(1 of 3 missing\)"):
+    with pytest.raises(UserError, match=r"labels/day/0001\.png: label not found .*1 of 3"):
         Folder(root, table=TABLE)
     data = Folder(root, table=TABLE, labels=None)
     assert ["label" in data[i] for i in range(3)] == [True, False, True]
@@ -78,7 +78,7 @@ def test_missing_labels(root):
 
 def test_masks_that_would_meet_under_one_name(root):
     save(root / "images/day_0001.png", picture())
-    with pytest.raises(UserError, match=r"day/0001\.jpg and day_0001\.png have the same file name"):
+    with pytest.raises(UserError, match=r"day/0001\.jpg and day_0001\.png .*same file name"):
         Folder(root, table=TABLE, labels=False)
 
 
@@ -122,9 +122,7 @@ def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
         {"image", "name", "size"},
     )
     assert single.label_path("0001.jpg") != single.image_path("0001.jpg")
-    with pytest.raises(
-        UserError, match=r"0002\.png was passed over: does not lie in images; it holds 0002\.png, cam/0001"
-    ):
+    with pytest.raises(UserError, match=r"0002\.png was passed over: .* images; .* 0002\.png, cam/0001"):
         Folder(tmp_path / "frames", table=TABLE)
 
 
@@ -132,6 +130,6 @@ def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
 def test_a_label_with_another_ending_is_named(root, name):
     label = root / "labels/day/0001.png"
     label.rename(label.with_name(name))
-    said = rf"0001\.png: label not found \(1 of 3 missing\), but {name} is there; expected"
+    said = rf"0001\.png: label not found .*1 of 3.* {name} is there"
     with pytest.raises(UserError, match=said):
         Folder(root, table=TABLE)

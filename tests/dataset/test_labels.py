@@ -30,6 +30,7 @@ from dataset.labels import label_file, label_stem
 from dataset.reading import read_ids
 from dataset.tables import parse_classes, plain_values
 from tests.labels import train_ids
+from tests.messages import says
 from utils.system.errors import UserError
 
 IDS = np.array([[0, 1, 1, 0], [1, 0, 255, 1]], np.uint8)
@@ -143,7 +144,7 @@ def test_colours_to_be_ignored(tmp_path):
     path = save(tmp_path / "a.png", colours([SKY, VOID, ROAD]))
     for ignore in (["#000000"], "#000000", [[0, 0, 0]], [255, [0, 0, 0]], "rest"):
         assert train_ids(Folder, path, table=table(ignore=ignore)).tolist() == [[0, IGNORE, 1]]
-    with pytest.raises(UserError, match=r"ignore: \[128, 64, 128\] is the color of road"):
+    with pytest.raises(UserError, match=r"ignore: \[128, 64, 128\] .* road"):
         table(ignore=["#804080"])
     with pytest.raises(UserError, match="ignore: color is '#black'"):
         table(ignore=["#black"])
@@ -287,7 +288,7 @@ def test_train_ids_in_files_that_are_named_so(tmp_path, reader):
     assert data[0]["label"].tolist() == ids.tolist() and quick_check(data) == []
     label_ids = np.where(ids == 255, 0, np.array([7, 8, 11] + [26] * 16)[np.minimum(ids, 18)])
     save(tmp_path / "labels/1_labelTrainIds.png", label_ids.astype(np.uint8))
-    with pytest.raises(UserError, match=r"1_labelTrainIds\.png: id 26 in a label of train ids; expected 0 to 18, 255"):
+    with pytest.raises(UserError, match=r"1_labelTrainIds\.png: id 26 .* train ids; .* 0 to 18, 255"):
         data[1]
 
 
@@ -346,7 +347,7 @@ def test_masks_of_0_and_255_are_refused_by_every_reader_of_two_classes(tmp_path,
         for i in range(3):
             save(tmp_path / root / folders[0] / f"{i}.png", np.zeros((2, 4, 3), np.uint8))
             save(tmp_path / root / folders[1] / f"{i}.png", masks, mode if reader is Folder else "L")
-        with pytest.raises(UserError, match="masks of 0 and 255 without a 1"):
+        with pytest.raises(UserError, match="masks of 0 and 255"):
             reader(tmp_path / root, table=no_colours() if reader is Folder else None)
     pairs(tmp_path / "gta", masks)
     classes = no_colours()
@@ -354,7 +355,7 @@ def test_masks_of_0_and_255_are_refused_by_every_reader_of_two_classes(tmp_path,
         GTA5(tmp_path / "gta", table=classes)
     # Scored labels are only announced.
     scored = Folder(tmp_path / "own", table=classes, labels=None, label_size="native")
-    assert [line.partition(";")[0] for line in quick_check(scored)] == ["masks of 0 and 255 without a 1"]
+    assert [line.partition(" without")[0] for line in quick_check(scored)] == ["masks of 0 and 255"]
 
 
 def test_255_may_be_a_class_or_be_ignored_on_purpose(tmp_path):
@@ -365,7 +366,7 @@ def test_255_may_be_a_class_or_be_ignored_on_purpose(tmp_path):
     assert data.known_ids()[255] and not data.known_void()[255]
     on_purpose = Folder(tmp_path, table=no_colours(ignore=[255]))
     assert on_purpose[0]["label"].tolist() == (masks).tolist()
-    assert quick_check(on_purpose)[0].startswith("the 4 labels looked at show one class only, other")
+    assert says(quick_check(on_purpose)[0], "4 labels ... one class only, other")
     with pytest.raises(UserError, match="masks of 0 and 255"):
         Folder(tmp_path, table=no_colours(ignore="rest"))
     save(tmp_path / "labels/3.png", IDS)  # with a 1 somewhere
@@ -387,7 +388,7 @@ def counts(*ids: int) -> np.ndarray:
 
 def test_train_ids_are_diagnosed_by_evidence_only():
     said = train_ids_instead(CITYSCAPES_IDS, counts(*[0] * 40, *[1] * 9, 2, 10, 8, 13, 255))
-    assert said is not None and "ids 0, 1, 2, 10 are of no class, with 96.23 % of the pixels" in said
+    assert said is not None and says(said, "ids 0, 1, 2, 10 ... no class, ... 96.23 %")
     for held in ((), (0,), (255,), (0, 255), (0, 1, 2, 7, 7, 7, 7, 8), (7, 8, 11), (0, 1, 2, 26)):
         assert train_ids_instead(CITYSCAPES_IDS, counts(*held)) is None
     for valid in (tuple(range(11)), (0, 1, 2, 3), (1, 2, 3, 4, 5), (3, 3, 3, 4, 0, 0, 13)):

@@ -47,9 +47,7 @@ def test_archives_unpacked_into_folders_of_their_names(root, reader, image, labe
 
 def test_two_folders_that_may_be_meant_are_none(root):
     save(root, "01/images/1.png", "02/images/2.png")
-    with pytest.raises(
-        UserError, match=r"01/images/1\.png was passed over: does not lie in images; it holds 01/images, 02"
-    ):
+    with pytest.raises(UserError, match=r"01/images/1\.png was passed over: .* images; .* 01/images, 02"):
         GTA5(root)
 
 
@@ -66,7 +64,7 @@ def test_splits_below_the_folder_of_images(root):
 
 def test_folders_of_other_names_are_given_apart(root):
     save(root, "img_dir/train/1.png", "ann_dir/train/1.png", "img_dir/val/2.png")
-    with pytest.raises(UserError, match=r"; img_dir/train/1\.png was passed over: does not lie in images"):
+    with pytest.raises(UserError, match=r"; img_dir/train/1\.png was passed over: .* images"):
         Folder(root, table=CITYSCAPES)
     data = Folder(root / "img_dir", label_root=root / "ann_dir", table=CITYSCAPES)
     assert data.names == ["train/1.png"] and data.label_path("train/1.png") == root / "ann_dir/train/1.png"
@@ -95,7 +93,7 @@ def test_images_of_several_sizes_come_in_one(root):
 def test_training_images_of_dark_zurich_have_no_labels(root):
     save(root, "rgb_anon/train/night/GOPR0351/GOPR0351_frame_000159_rgb_anon.png")
     assert len(ACDC(root, labels=False)) == 1
-    with pytest.raises(UserError, match=r"000159_gt_labelTrainIds\.png: label not found \(1 of 1 missing\)"):
+    with pytest.raises(UserError, match=r"000159_gt_labelTrainIds\.png: label not found .*1 of 1"):
         ACDC(root)
 
 
@@ -110,5 +108,5 @@ def test_labels_without_their_images_and_images_without_their_labels(root):
     save(root, "images/1.png", "labels/1.png", "labels/2.png")
     assert GTA5(root).names == ["1.png"]  # a part of the images, as in other projects' downloads
     (root / "labels").rename(root / "annotations")
-    with pytest.raises(UserError, match=r"labels/1\.png: label not found \(1 of 1 missing\)"):
+    with pytest.raises(UserError, match=r"labels/1\.png: label not found .*1 of 1"):
         GTA5(root)

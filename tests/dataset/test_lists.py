@@ -191,9 +191,7 @@ def test_the_label_of_a_line_does_not_matter_where_labels_are_not_read(root, rea
 )
 def test_an_image_with_the_label_of_another(root, reader, files, line, label):
     save(root, *files)
-    with pytest.raises(
-        UserError, match=rf"list\.txt, line 1: .* is paired with .*, but its label is .*{label}; expected"
-    ):
+    with pytest.raises(UserError, match=rf"list\.txt, line 1: .* paired with .* label is .*{label}; "):
         reader(root, listed(root, line), table=CITYSCAPES)
 
 
@@ -210,16 +208,14 @@ def test_an_image_with_the_label_of_another(root, reader, files, line, label):
 )
 def test_a_name_is_not_taken_for_another_image(root, reader, files, line):
     save(root, *files)
-    with pytest.raises(UserError, match=r"image not found \(1 of 1 missing\)"):
+    with pytest.raises(UserError, match=r"image not found .*1 of 1"):
         reader(root, listed(root, line), table=CITYSCAPES, labels=False)
 
 
 @pytest.mark.parametrize("line", ["leftImg8bit/train/" + AACHEN, "train/" + AACHEN])
 def test_a_list_of_another_split(root, line):
     save(root, f"leftImg8bit/train/{AACHEN}", "leftImg8bit/val/bonn/bonn_000000_000019_leftImg8bit.png")
-    with pytest.raises(
-        UserError, match=r"line 1: .* is there, but not in .*leftImg8bit/val; expected images of split 'val'"
-    ):
+    with pytest.raises(UserError, match=r"line 1: .* not in .*leftImg8bit/val; .* 'val'"):
         Cityscapes(root, listed(root, line), split="val", labels=False)
 
 
@@ -231,5 +227,5 @@ def test_an_absolute_name_needs_a_folder_of_the_layout(root):
 
 def test_an_image_that_is_listed_under_two_names(root):
     save(root, "images/00001.png", "images/00002.png")
-    with pytest.raises(UserError, match=r"line 3: 'images/00001\.png' is the image of line 1 too"):
+    with pytest.raises(UserError, match=r"line 3: 'images/00001\.png' .* line 1"):
         GTA5(root, listed(root, "00001.png", "00002.png", "images/00001.png"), labels=False)

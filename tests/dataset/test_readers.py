@@ -12,6 +12,7 @@ from PIL import Image
 from dataset import ACDC, GTA5, READERS, Aerial, CamVid, Cityscapes, FoggyCityscapes, Folder, Synthia
 from dataset.check.examine import strays
 from tests.labels import train_ids
+from tests.messages import says
 from utils.options import config
 from utils.setup import build
 from utils.system.errors import UserError
@@ -83,7 +84,7 @@ def test_gta5_keeps_the_known_pairs_where_they_are_listed_or_fit_or_have_no_use_
     (misfits / "list.txt").write_text("15188.png\n00001.png\n")
     listed = GTA5(misfits, misfits / "list.txt")
     assert listed.names == ["15188.png", "00001.png"]
-    assert "label of 2x3 pixels, but its image" in str(listed.header_fault("15188.png"))
+    assert says(str(listed.header_fault("15188.png")), "label of 2x3 ... image")
     assert len(GTA5(misfits, labels=False)) == 4
     save(misfits / "labels" / "15188.png", LABEL)
     assert GTA5(misfits, labels=None).left_out == ["17705.png"]
@@ -133,7 +134,7 @@ def test_synthia_every_id(tmp_path):
 def test_synthia_refuses_eight_bits(tmp_path):
     path = save_synthia(tmp_path, np.zeros((2, 3)))
     save(path, image())
-    with pytest.raises(UserError, match=r"LABELS/0000000\.png: SYNTHIA label holds uint8 of shape \(2, 3"):
+    with pytest.raises(UserError, match=r"LABELS/0000000\.png: SYNTHIA .*uint8 .*\(2, 3"):
         Synthia(tmp_path)[0]
 
 
@@ -183,7 +184,7 @@ def test_cityscapes_ground_truth(cityscapes):
 def test_cityscapes_refuses(cityscapes):
     save(cityscapes / "leftImg8bit" / "train" / "aachen" / "a.png", image())
     (cityscapes / "list.txt").write_text("aachen/a.png\n")
-    with pytest.raises(UserError, match=r"name 'aachen/a\.png' in the list; expected CITY/NAME_leftImg8bit"):
+    with pytest.raises(UserError, match=r"'aachen/a\.png' .* CITY/NAME_leftImg8bit"):
         Cityscapes(cityscapes, cityscapes / "list.txt")
     with pytest.raises(UserError, match="no images of split 'tset' found"):
         Cityscapes(cityscapes, split="tset")
@@ -196,7 +197,7 @@ def test_ground_truth_refuses(cityscapes):
         Cityscapes.ground_truth(cityscapes / "leftImg8bit")
     save(cityscapes / "a" / "1.png", LABEL)
     save(cityscapes / "b" / "1.png", LABEL)
-    with pytest.raises(UserError, match=r"b/1\.png: .*a/1\.png is a label of 1 too"):
+    with pytest.raises(UserError, match=r"b/1\.png: .*a/1\.png is a label of 1"):
         GTA5.ground_truth(cityscapes)
 
 
@@ -242,7 +243,7 @@ def test_camvid_lists_follow_from_the_tree(camvid_download):
         assert CamVid(camvid_download, path).names == ["train/0001TP_2"]
     with pytest.raises(UserError, match=r"test_day\.txt: unreadable list \(not found\)"):
         CamVid(camvid_download, camvid_download / "test_day.txt")
-    with pytest.raises(UserError, match=r"annot/train_day\.txt: list not found, and no images to make it of; expected"):
+    with pytest.raises(UserError, match=r"annot/train_day\.txt: list not found, .*no images"):
         CamVid.listed(camvid_download / "trainannot" / "train_day.txt")
 
 
@@ -271,7 +272,7 @@ def test_camvid_refuses(camvid):
         CamVid(camvid, camvid / "list.txt")
     save(camvid / "a.jpg", image())
     (camvid / "list.txt").write_text("a\n")
-    with pytest.raises(UserError, match="name 'a' in the list; expected SPLIT/NAME"):
+    with pytest.raises(UserError, match=r"name 'a' .* SPLIT/NAME"):
         CamVid(camvid, camvid / "list.txt")
 
 
@@ -301,7 +302,7 @@ def test_aerial(aerial):
 
 def test_aerial_without_lists_is_all_for_training(aerial):
     (aerial / "train.txt").unlink()
-    with pytest.raises(UserError, match=r"no images of split 'train' found; expected .*SPLIT\.txt"):
+    with pytest.raises(UserError, match=r"no images .*'train' .*SPLIT\.txt"):
         Aerial(aerial)
     (aerial / "val.txt").unlink()
     assert Aerial(aerial).names == ["a_0", "b_0", "c_0"]
@@ -312,13 +313,13 @@ def test_aerial_without_lists_is_all_for_training(aerial):
 def test_aerial_refuses_masks_that_are_not_prepared(aerial):
     for name in ("a_0", "b_0"):
         save(aerial / "SegmentationClass" / f"{name}.png", np.array([[0, 0, 255], [255, 0, 0]], np.uint8))
-    with pytest.raises(UserError, match=r"masks of 0 and 255 without a 1; .* run prepare_aerial\.py"):
+    with pytest.raises(UserError, match=r"masks of 0 and 255 .* prepare_aerial\.py"):
         Aerial(aerial)
     assert len(Aerial(aerial, labels=False)) == 2
     (aerial / "manifest.json").write_text("{}")
     assert Aerial(aerial)[0]["label"].tolist() == [[0, 0, 255], [255, 0, 0]]
     save(aerial / "SegmentationClass" / "b_0.png", np.array([[0, 0, 255], [77, 0, 0]], np.uint8))
-    with pytest.raises(UserError, match=r"b_0\.png: id 77 in the mask; expected 0 .*1 .*255"):
+    with pytest.raises(UserError, match=r"b_0\.png: id 77 .* 0 .*1 .*255"):
         Aerial(aerial)[0]
 
 
@@ -347,7 +348,7 @@ def test_gta5_restyled_images_take_their_labels_from_elsewhere(restyled, labels)
 
 def test_labels_apart_refuse_another_shape_and_no_folder(restyled):
     save(restyled / "flat" / "00001.jpg", np.full((4, 7, 3), 9, np.uint8))
-    with pytest.raises(UserError, match=r"label of 3x2 pixels, but its image .* has 7x4"):
+    with pytest.raises(UserError, match=r"label of 3x2 .* image .* 7x4"):
         GTA5(restyled / "flat", label_root=restyled / "gta", size=(3, 2))[0]
     with pytest.raises(UserError, match="nowhere: folder of labels not found"):
         GTA5(restyled / "flat", label_root=restyled / "nowhere")
@@ -408,9 +409,7 @@ def test_cityscapes_as_a_target_in_a_flat_folder(tmp_path):
     save(tmp_path / f"{FRAME}_leftImg8bit.png", image())
     save(tmp_path / "notes/1.png", image())
     assert Cityscapes(tmp_path, labels=False).names == [f"{FRAME}_leftImg8bit.png"]
-    with pytest.raises(
-        UserError, match=rf"{FRAME}_leftImg8bit\.png was passed over: does not lie in leftImg8bit/train;"
-    ):
+    with pytest.raises(UserError, match=rf"{FRAME}_leftImg8bit\.png was passed over: .* leftImg8bit/train;"):
         Cityscapes(tmp_path)
 
 
@@ -419,13 +418,11 @@ def test_names_that_are_passed_over_are_told(cityscapes, caplog):
     save(cityscapes / "leftImg8bit/train/aachen/x.png", image())
     assert Cityscapes(cityscapes).names == [AACHEN, BOCHUM]
     [record] = caplog.records
-    assert "passed over 1 of 3 images, first aachen/x.png: its name is not CITY_SEQUENCE_FRAME" in record.getMessage()
+    assert says(record.getMessage(), "passed over 1 of 3 images, ... aachen/x.png: ... name ... CITY_SEQUENCE_FRAME")
     caplog.clear()
     foggy = "ulm/ulm_000000_000019_leftImg8bit_foggy_beta_0.02.png"
     save(cityscapes / "leftImg8bit/test" / foggy, image())
-    with pytest.raises(
-        UserError, match=r"beta_0\.02\.png was passed over: a foggy image, which the reader foggy_cityscapes"
-    ):
+    with pytest.raises(UserError, match=r"beta_0\.02\.png was passed over: .* foggy_cityscapes"):
         Cityscapes(cityscapes, split="test", labels=False)
     assert not caplog.records
 
@@ -478,7 +475,7 @@ def test_acdc_and_dark_zurich(tmp_path, folder):
     assert strays(data).labels == []
     save(tmp_path / f"rgb_anon/{folder}/x.png", image())
     (tmp_path / f"rgb_anon/{folder}/{NIGHT}_rgb_anon.png").unlink()
-    with pytest.raises(UserError, match=r"/x\.png was passed over: its name does not end in _rgb_anon\.png"):
+    with pytest.raises(UserError, match=r"/x\.png was passed over: .* _rgb_anon\.png"):
         ACDC(tmp_path)
 
 
@@ -493,7 +490,7 @@ def test_labels_in_the_same_folder_may_be_larger_but_not_of_another_shape(tmp_pa
     assert data[0]["label"].tolist() == TRAIN_IDS
     # 1024x564 and 1914x1052, as restyled images of GTA5 have, differ by 0.2 %; 1914x1052 and 2048x1024 by 9 %.
     data.refuse_other_size("00001.png", (1914, 1052), (1024, 564))
-    with pytest.raises(UserError, match=r"label of 1914x1052 pixels, .* has 2048x1024"):
+    with pytest.raises(UserError, match=r"label of 1914x1052 .* 2048x1024"):
         data.refuse_other_size("00001.png", (1914, 1052), (2048, 1024))
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dataset import reading
 from dataset.reading import image_names, read_ids, read_image, read_list
+from tests.messages import says
 from utils.system.errors import UserError, fault
 
 RNG = np.random.default_rng(0)
@@ -283,7 +284,7 @@ def test_files_that_are_none(tmp_path):
     for name, words in said.items():
         for read in (read_image, read_ids, read_list):
             refused(read, tmp_path / name, words)
-    assert fault("/dev/zero") == "is a pipe or device, no regular file"
+    assert says(str(fault("/dev/zero")), "pipe or device")
     assert fault(__file__) is None
 
 
@@ -310,10 +311,10 @@ def test_linked_folders_are_followed_and_hidden_files_are_not_images(tmp_path):
 def test_a_folder_linked_into_itself(tmp_path):
     touch(tmp_path / "images", "a/b/c.png")
     (tmp_path / "images/a/b/up").symlink_to(tmp_path / "images/a")
-    with pytest.raises(UserError, match=r"images/a/b/up: a link to a folder that it lies in"):
+    with pytest.raises(UserError, match=r"images/a/b/up: a link to a folder"):
         image_names(tmp_path / "images")
     (tmp_path / "self").symlink_to("self")
-    with pytest.raises(UserError, match=r"self: folder cannot be read .Too many levels"):
+    with pytest.raises(UserError, match=r"self: folder .*Too many levels"):
         image_names(tmp_path / "self")
 
 

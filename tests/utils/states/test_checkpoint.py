@@ -54,9 +54,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_tensor(tmp_path):
     before = (tmp_path / "last.pth").read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(
-            UserError, match=r"last.pth: cannot be written \(File too large; 0.4 MB needed, \S+ [MG]B free"
-        ):
+        with pytest.raises(UserError, match=r"last\.pth: .*File too large; 0\.4 MB needed, \S+ [MG]B free"):
             checkpoint.save(tmp_path / "last.pth", {"tensor": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -100,11 +98,11 @@ def test_a_state_of_version_1_reads_in_the_names_of_version_2(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"format": "bafft", **STATE, "method": "step2"}, "a checkpoint of step2, expected one of step1"),
+        ({"format": "bafft", **STATE, "method": "step2"}, "checkpoint of step2, .* step1"),
         ({"format": "bafft", **{k: v for k, v in STATE.items() if k != "method"}}, "a checkpoint of None"),
         ({"format": "bafft", **STATE, "architecture": {"backbone": "tiny", "num_classes": 13}},
-         "its network has num_classes 13, expected 19"),
-        ({"format": "bafft", **STATE, "architecture": None}, "its network has backbone None, expected tiny"),
+         "network has num_classes 13, expected 19"),
+        ({"format": "bafft", **STATE, "architecture": None}, "network has backbone None, expected tiny"),
         ({"format": "bafft", "stage": "step1"}, "no training state in it"),
         (STATE, "no training state in it"),
         ([1], "no training state in it"),
@@ -135,7 +133,7 @@ def test_any_flipped_bit_is_recognised_or_of_no_meaning(saved):
             found = checkpoint.read(saved)
         except UserError as error:
             recognised += 1
-            assert re.match(r".*last\.pth: cannot be read as weights \(.+\); give", str(error))
+            assert re.match(r".*last\.pth: .* as weights \(.+\); give", str(error))
         else:
             assert differences(found, whole) == []
     assert recognised > 200
@@ -168,7 +166,7 @@ def test_the_newest_sound_checkpoint_is_offered_in_the_place_of_a_damaged_one(sa
     content[content.index(torch.arange(40.0).numpy().tobytes())] ^= 1
     for name in ("last.pth", "step_00000030.pth"):
         (folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"the newest good one beside it is .*/step_00000002\.pth: give that"):
+    with pytest.raises(UserError, match=r"newest good one .*/step_00000002\.pth: give"):
         checkpoint.read(saved)
 
 

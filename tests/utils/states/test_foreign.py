@@ -96,7 +96,7 @@ def test_what_is_no_weight_file_is_named_for_what_it_is(name, content, what, tod
     with pytest.raises(UserError) as caught:
         checkpoint.read(path)
     said = str(caught.value)
-    assert said.startswith(f"{path}: cannot be read as weights (it is ")
+    assert said.startswith(f"{path}: ") and "as weights (it is " in said
     assert what in said and todo in said.partition(what)[2] and "\n" not in said
 
 
@@ -113,10 +113,10 @@ def test_what_torch_and_safetensors_write_is_left_to_them(tmp_path):
 
 def test_a_folder_with_a_weight_file_in_it_names_that(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"is a folder; expected a weight file saved by torch\.save$"):
+    with pytest.raises(UserError, match=r"is a folder; .* torch\.save$"):
         checkpoint.read(tmp_path)
     (tmp_path / "model.ckpt").touch()
-    with pytest.raises(UserError, match=r"is a folder; .*; it holds model\.ckpt: give that file$"):
+    with pytest.raises(UserError, match=r"is a folder; .* model\.ckpt: give that file$"):
         checkpoint.read(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_an_unpacked_weight_file_is_packed_by_the_line(tmp_path):
     with zipfile.ZipFile(tmp_path / "my net.pth") as archive:
         archive.extractall(tmp_path)
     (tmp_path / "my net.pth").unlink()
-    with pytest.raises(UserError, match=r"is a folder; .* an unpacked one: pack it again: ") as caught:
+    with pytest.raises(UserError, match=r"is a folder; .* pack it again: ") as caught:
         checkpoint.read(tmp_path / "my net")
     command = str(caught.value).partition("pack it again: ")[2]
     subprocess.run(command.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True)
@@ -175,7 +175,7 @@ def test_the_one_line_saves_the_tensors_of_a_file_with_foreign_objects(kind, tmp
     with pytest.raises(UserError) as caught:
         checkpoint.read(path)
     said = str(caught.value)
-    assert said.startswith(f"{path}: cannot be read as weights (it ") and named in said and "\n" not in said
+    assert said.startswith(f"{path}: ") and named in said.partition("as weights (it ")[2] and "\n" not in said
     command = said.partition("save its tensors with: ")[2]
     assert command.startswith("python ")
     root = Path(__file__).parents[3]  # where the classes of the pickled module are found
@@ -209,9 +209,7 @@ def test_numbers_and_arrays_of_numpy_are_no_foreign_objects(tmp_path):
 
 def test_objects_inside_an_array_are_foreign_still(tmp_path):
     torch.save({"a": np.array([argparse.Namespace()], dtype=object)}, tmp_path / "x.pth")
-    with pytest.raises(
-        UserError, match=r"cannot be read as weights \(it holds numpy\S+ObjectDType,.*; if you trust it"
-    ):
+    with pytest.raises(UserError, match=r"x\.pth: .*it holds numpy\S+ObjectDType,.*; if you trust it"):
         checkpoint.read(tmp_path / "x.pth")
 
 
@@ -228,7 +226,7 @@ def test_a_file_made_to_run_commands_is_not_offered_to_be_read_anyway(tmp_path):
 @pytest.mark.parametrize(("size", "said"), [(0, "an empty file, of 0 bytes"), (9000, "it begins with zeros")])
 def test_a_file_without_content_is_called_so(size, said, tmp_path):
     (tmp_path / "x.pth").write_bytes(bytes(size))
-    with pytest.raises(UserError, match=rf"cannot be read as weights \(damaged: {said}"):
+    with pytest.raises(UserError, match=rf"x\.pth: .* as weights \(damaged: {said}"):
         checkpoint.read(tmp_path / "x.pth")
 
 
@@ -240,5 +238,5 @@ def test_a_broken_header_of_safetensors_is_refused(tmp_path):
         ("x.pth", len(head).to_bytes(8, "little") + head + bytes(12)),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=r"cannot be read as weights \(.+\); give a file"):
+        with pytest.raises(UserError, match=rf"{name}: .* as weights \(.+\); give a file"):
             checkpoint.read(tmp_path / name)
