@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import struct
@@ -26,18 +27,25 @@ from dataset.classes import LabelMap
 from dataset.labels import ColourIds, equal_channels
 from utils.system.errors import UserError, fault
 
+log = logging.getLogger("bafft")
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp")
 """Of images that are not read."""
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
-_LABEL_MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX")
+_LABEL_MODES = ("1", "I", "L", "P", "LA", "RGB", "RGBA", "RGBX")
 _LABELS = "a grey or palette PNG, TIFF or BMP with one id per pixel"
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 _PHOTOMETRIC = 262  # tag of TIFF
 _SHOWN = 4  # names in a message
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_KINDS = {"rgb": (2,), "mono": (0, 3)}  # colour types of the header
-_TWO_NAMES = re.compile(r"(.+?\.(?:png|jpe?g|tiff?|bmp))\s*[\s,;]\s*(.+)", re.IGNORECASE)
+_TWO_NAMES = re.compile(r"(\"[^\"]+\"|.+?\.(?:png|jpe?g|tiff?|bmp))\s*[\s,;]\s*(.+)", re.IGNORECASE)
+_COMMENT = re.compile(r"#(\s.*)?")
+# Of the columns, such as "image,label" or "image_path": words without digits, dots and slashes.
+_HEADER = re.compile(
+    r"\"?[a-z_ ]*(?:image|img|file|path|name|label|mask)[a-z_ ]*\"?(?:\s*[,;\t]\s*\"?[a-z_ ]+\"?)?", re.IGNORECASE
+)
 _MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
 
@@ -97,11 +105,13 @@ def check_image(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) -> LabelMap:
-    """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits.
+    """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits or
+    (integers in a TIFF) 32.
 
     Three equal channels are one, and alpha that is the same everywhere says nothing. kind: what a message calls the
     file; colours: the ids of other colours, if any. Raises UserError when the file is corrupt, has colours without an
-    id or a transparency that varies, holds an id above 255, or is of a lossy kind, such as JPEG, which changes ids.
+    id or a transparency that varies, holds an id below 0 or above 255, or is of a lossy kind,
+    such as JPEG, which changes ids.
     """
     fast = _png(path, "mono")
     if fast is not None:
@@ -115,8 +125,9 @@ def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) 
         pixels = np.array(image)
     if pixels.ndim == 3:
         return _of_channels(_without_alpha(pixels, path, described), path, described, colours)
-    if pixels.max() > 255:
-        raise UserError(f"{path}: {kind} with id {pixels.max()}; expected ids of 0 to 255")
+    if pixels.min() < 0 or pixels.max() > 255:
+        found = pixels.min() if pixels.min() < 0 else pixels.max()
+        raise UserError(f"{path}: {kind} with id {found}; expected ids of 0 to 255")
     stretch = next((factor for layout, factor in _STRETCH.items() if layout in stored), 1)
     ids = (pixels // stretch).astype(np.uint8) if stretch > 1 else pixels.astype(np.uint8, copy=False)
     return ids if colours is None else _of_palette(ids, path, kind, colours)
@@ -301,8 +312,10 @@ def read_list(path: str | Path) -> list[str]:
 def read_lines(path: str | Path) -> list[Line]:
     """The lines of a list file in UTF-8: one name per line, or an image and its label.
 
-    Two names are separated by a tab, or, after the ending of an image file, by spaces, a comma or a semicolon. Blank
-    lines, CRLF, a byte-order mark and space around a name do not count.
+    Two names are separated by a tab, or, after the ending of an image file, by spaces, a comma or a semicolon; either
+    may stand in double quotes. Blank lines, lines that begin with "# ", CRLF, a byte-order mark and space around a name
+    do not count. Neither does a first line that names the columns, such as "image,label", above names that all end as
+    image files do; it is logged.
 
     Raises UserError when the file is missing or empty, or a name holds `..` or a backslash, or stands twice. Links
     below the data folder are followed, wherever they lead: data are often linked (our choice).
@@ -315,11 +328,12 @@ def read_lines(path: str | Path) -> list[Line]:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: unreadable list ({error}); expected UTF-8 with one relative name a line") from error
+    stripped = {number: text.strip() for number, text in enumerate(texts, start=1)}
+    written = {number: text for number, text in stripped.items() if text and not _COMMENT.fullmatch(text)}
+    _drop_header(path, written)
     lines: dict[str, Line] = {}
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
-        line = Line(number, *_names(path, number, text.strip()))
+    for number, text in written.items():
+        line = Line(number, *_names(path, number, text))
         if "\\" in line.name or ".." in PurePosixPath(line.name).parts:
             refuse_name(path, line)
         if line.name in lines:
@@ -348,7 +362,17 @@ def _names(path: Path, number: int, text: str) -> list[str]:
         raise UserError(
             f"{path}, line {number}: {len(names)} names; expected that of an image, or of an image and its label"
         )
-    return names
+    return [name[1:-1] if re.fullmatch(r'"[^"]+"', name) else name for name in names]
+
+
+def _drop_header(path: Path, written: dict[int, str]) -> None:
+    """Take the names of columns away from the lines by number, and log it."""
+    first, *others = written or [0]
+    if not others or not _HEADER.fullmatch(written[first]):
+        return
+    names = (_names(path, number, written[number])[0] for number in others)
+    if all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+        log.info("%s: line %d, %s, is taken for the names of the columns", path, first, written.pop(first))
 
 
 def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[str]:

@@ -61,7 +61,8 @@ LABEL = {
     "RGBA": (lambda path: Image.new("RGBA", TINY_SIZE, (1, 2, 3, 255)).save(path), "label of mode RGBA"),
     "JPEG": (lambda path: Image.new("L", TINY_SIZE).save(path, "JPEG"), "label a JPEG"),
     "16 bits": (lambda path: cv2.imwrite(str(path), np.full((HEIGHT, WIDTH), 7001, np.uint16)), "label with id 7001"),
-    "32 bits": (lambda path: Image.new("I", TINY_SIZE).save(path, "TIFF"), "label of mode I"),
+    "32 bits": (lambda path: Image.new("I", TINY_SIZE, 7001).save(path, "TIFF"), "label with id 7001"),
+    "fractions": (lambda path: Image.new("F", TINY_SIZE).save(path, "TIFF"), "label of mode F"),
     "other size": (lambda path: Image.new("L", (5, 7)).save(path), "5x7"),
 }
 VAL = f"middleton/{FIRST_VAL}"

@@ -96,6 +96,17 @@ def test_one_bit_files_hold_0_and_1(tmp_path):
         assert read_ids(tmp_path / f"a{suffix}").tolist() == (IDS == 1).tolist()
 
 
+def test_integers_of_32_bits_are_ids_of_0_to_255(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(IDS.astype(np.int32)).save(path)
+    assert read_ids(path).tolist() == IDS.tolist()
+    for wrong in (-1, 256, 2**31 - 1):
+        Image.fromarray(np.where(IDS == 1, wrong, IDS.astype(np.int32))).save(path)
+        refused(Folder, path, no_colours(), f"label with id {wrong}; expected ids of 0 to 255")
+    Image.fromarray(IDS.astype(np.float32)).save(path)
+    refused(Folder, path, no_colours(), "label of mode F")
+
+
 def test_what_may_mean_something_else_is_refused(tmp_path):
     alpha = np.dstack([IDS, 255 * (IDS == 1).astype(np.uint8)])
     refused(Folder, save(tmp_path / "la.png", alpha), no_colours(), "transparency that varies (0 to 255)")

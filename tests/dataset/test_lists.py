@@ -46,6 +46,11 @@ def root(tmp_path) -> Path:
         ("a.png.jpg", ("a.png.jpg", None)),
         ("beta_0.01.png", ("beta_0.01.png", None)),
         ("a, b.png", ("a, b.png", None)),
+        ('"a.png","b.png"', ("a.png", "b.png")),
+        ('"my, frame.png", b.png', ("my, frame.png", "b.png")),
+        ('a.png;"b.png"', ("a.png", "b.png")),
+        ('"a"\t"b"', ("a", "b")),
+        ("#1.png", ("#1.png", None)),
     ],
 )
 def test_one_or_two_names_in_a_line(tmp_path, line, names):
@@ -59,6 +64,46 @@ def test_three_names_are_too_many(tmp_path, line):
     (tmp_path / "list.txt").write_text(f"{line}\n")
     with pytest.raises(UserError, match=r"list\.txt, line 1: 3 names; expected"):
         read_lines(tmp_path / "list.txt")
+
+
+def names_of(path: Path, *lines: str) -> list[tuple[int, str, str | None]]:
+    path.write_text("\n".join(lines) + "\n")
+    return [(line.number, line.name, line.label) for line in read_lines(path)]
+
+
+def test_comments_do_not_count(tmp_path):
+    path = tmp_path / "list.txt"
+    assert names_of(path, "# the images, by day", "a.png", "#", "# b.png", "c.png") == [
+        (2, "a.png", None),
+        (5, "c.png", None),
+    ]
+    with pytest.raises(UserError, match=r"list\.txt: the list is empty"):
+        names_of(path, "# nothing")
+
+
+@pytest.mark.parametrize(
+    "header", ["image,label", "Image_Path;Mask", '"img","mask"', "filename\tannotation", "file name"]
+)
+def test_names_of_columns_do_not_count_and_are_logged(tmp_path, caplog, header):
+    caplog.set_level("INFO", "bafft")
+    path = tmp_path / "list.csv"
+    assert names_of(path, "# of 2026", header, "images/1.png,labels/1.png") == [(3, "images/1.png", "labels/1.png")]
+    assert f"{path}: line 2, {header}, is taken for the names of the columns" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("image",),  # the only line
+        ("image", "street"),  # images without endings
+        ("image", "image 2", "3.png"),
+        ("image_1", "2.png"),
+        ("images/one", "2.png"),
+        ("road", "2.png"),
+    ],
+)
+def test_a_first_name_without_an_ending_is_kept(tmp_path, lines):
+    assert [name for _, name, _ in names_of(tmp_path / "list.txt", *lines)] == list(lines)
 
 
 AACHEN = "aachen/aachen_000000_000019_leftImg8bit.png"

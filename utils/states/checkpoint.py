@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import random
 import re
@@ -111,13 +112,24 @@ def _read(path: Path) -> Any:
         todo = _instead_of(path)
         strange = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
         if strange:
-            reason = f"it holds {strange[1] or strange[2]}, which is not read for safety"
-            todo = f"if you trust it, save its tensors with: {resave_line(path)}"
+            name = strange[1] or strange[2]
+            reason = f"it holds {name}, which is not read for safety"
+            module = name.partition(".")[0]
+            place = "" if _imports(module) else f", where Python finds {name}"
+            todo = f"if you trust it{place}, save its tensors with: {resave_line(path)}"
             if "is blocked" in str(error):
                 todo = "it is there to run commands on your machine: do not use the file"
         elif "eights only load failed" in reason:
             reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
         raise UserError(f"{path}: cannot be read as weights ({reason}); {todo}") from error
+
+
+def _imports(module: str) -> bool:
+    """Whether there is a module of this name, which is not imported for that."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # of __main__ and of names that no module can have
+        return False
 
 
 def _numpy_types() -> Iterator[Any]:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,19 @@ def test_the_one_line_saves_the_tensors_of_a_file_with_foreign_objects(kind, tmp
     model = small()
     report = load_weights(model, tmp_path / "tensors.pth")
     assert len(report.matched) == 68 and holds(model, state)
+
+
+@pytest.mark.parametrize(("module", "place"), [("argparse", "it, save"), ("somewhere_else", "it, where Python finds ")])
+def test_a_class_that_this_python_lacks_is_named_before_the_one_line(module, place, tmp_path, monkeypatch):
+    kind = type("Settings", (), {"__module__": "somewhere_else"})
+    monkeypatch.setitem(sys.modules, "somewhere_else", types.SimpleNamespace(Settings=kind))
+    value = kind() if module == "somewhere_else" else argparse.Namespace()
+    torch.save({"hyper_parameters": value, "state_dict": state_of(small())}, tmp_path / "x.ckpt")
+    monkeypatch.delitem(sys.modules, "somewhere_else")
+    with pytest.raises(
+        UserError, match=rf"it holds {module}\.\w+, which is not read for safety\); if you trust {place}"
+    ):
+        checkpoint.read(tmp_path / "x.ckpt")
 
 
 def test_numbers_and_arrays_of_numpy_are_no_foreign_objects(tmp_path):
