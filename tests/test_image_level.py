@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import says
 from tests.processes import run_in_two
 from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, training_state
 
@@ -50,10 +51,10 @@ def test_two_processes_resume_bit_for_bit(run_folder):
 def test_source_only_refuses_it(run_folder, capsys, level):
     assert exit_code("step1", "--source-only", "--image-level", level) == 2
     error = capsys.readouterr().err
-    assert f"--source-only trains without a target, and --image-level {level}" in error and error.count("\n") == 1
+    assert says(error, f"--source-only ... without a target, ... --image-level {level}") and error.count("\n") == 1
 
 
 def test_another_level_is_named_on_resuming(run_folder, capsys):
     call("step1", *SETTINGS, "--num-steps-stop", "2")
     call("step1", *SETTINGS, "--image-level", "lab", "--continue-train")
-    assert "changed since that checkpoint: --image-level none -> lab" in capsys.readouterr().out
+    assert says(capsys.readouterr().out, "changed ... --image-level none -> lab")

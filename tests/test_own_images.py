@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.messages import says
 from tests.scripts import call, exit_code, mask, state, steps
 from utils.options import config
 from utils.setup import build
@@ -62,7 +63,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     assert not [record for record in steps(STEP1) if "miou" in record]
     memory = state(STEP1)["state"]["memory"]
     assert (len(memory["stuff"]["count"]), len(memory["things"]["count"])) == (2, 1)
-    assert "no scores while training: none of the 3 images of camera has a label" in capsys.readouterr().out
+    assert says(capsys.readouterr().out, "no scores while training: ... 3 images of camera")
     # From here on the checkpoint knows the classes.
     call("pseudo", *OWN)
     labels = sorted(Path("target_ssl_gt/own_images").glob("*.png"))
@@ -70,7 +71,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     call("step2", *TRAIN[: TRAIN.index("--restore-from")], "--num-steps", "1")
     call("evaluate", *OWN, "--json", "scores.json")
     said = capsys.readouterr().out
-    assert "no scores for 3 of 3 images of camera: no labels" in said and "IoU" not in said
+    assert says(said, "no scores ... 3 of 3 images of camera") and "IoU" not in said
     assert not Path("scores.json").exists()
     masks = Path("result/own_images")
     assert len(list(masks.iterdir())) == 6
@@ -82,7 +83,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     label(Path("camera/labels/east/1.png"))
     call("evaluate", *OWN, "--json", "scores.json")
     said = capsys.readouterr().out
-    assert "on 1 images of camera" in said and "no scores for 2 of 3 images of camera" in said
+    assert "on 1 images of camera" in said and says(said, "no scores ... 2 of 3 images of camera")
     scores = json.loads(Path("scores.json").read_text())
     assert (scores["images"], scores["classes"]) == (1, ["ground", "cow", "wall"])
     assert [sum(row) for row in scores["confusion"]] == [1200, 1200, 1200]
@@ -95,14 +96,14 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
 @pytest.mark.parametrize(
     ("script", "arguments", "said"),
     [
-        ("step1", TRAIN, "--classes: not given, and data of the reader 'folder' has no classes of its own"),
+        ("step1", TRAIN, "--classes: not given, ... 'folder'"),
         ("step1", (*TRAIN, "--classes", "none.yaml"), "none.yaml: cannot be read"),
-        ("step1", ("--source", "mars"), "--source: found mars, expected one of gta5, synthia"),
-        ("step1", ("--source", "folder:"), "--source: found 'folder:', expected READER:PATH such as folder:data/mine"),
+        ("step1", ("--source", "mars"), "--source: found mars, ... gta5, synthia"),
+        ("step1", ("--source", "folder:"), "--source: found 'folder:', ... READER:PATH"),
         ("step1", ("--source", "folder:a", "--data-dir", "b"),
          "--source folder:a: found --data-dir b too"),
         ("step1", (*TRAIN, "--classes", "classes.yaml", "--target", "folder:nowhere"),
-         "nowhere: data folder not found; expected images/NAME.png"),
+         "nowhere: data folder ... images/NAME.png"),
         ("iou", ("a", "b", "--target", "folder:camera"), "--classes: not given"),
     ],
 )  # fmt: skip
@@ -111,7 +112,7 @@ def test_bad_input(yard, capsys, script, arguments, said):
         arguments = (*arguments, "--preset", "own_images")
     assert exit_code(script, *arguments) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert says(error, said) and error.count("\n") == 1
 
 
 def test_a_home_folder(monkeypatch):
@@ -124,7 +125,7 @@ def test_a_home_folder(monkeypatch):
 def test_classes_without_label_ids_are_not_saved_as_such(yard):
     Path("plain.yaml").write_text(re.sub("id: .., |ignore.*", "", CLASSES))
     options, _, _ = config.parse("evaluate", [*OWN, "--classes", "plain.yaml", "--save-ids", "label"])
-    with pytest.raises(UserError, match="--save-ids: found label, but the classes of yard have no label ids"):
+    with pytest.raises(UserError, match=r"--save-ids: found label, .* yard .*no label ids"):
         build.saved_ids(options, build.classes(options))
 
 
@@ -137,9 +138,9 @@ def test_a_checkpoint_of_other_classes_is_refused_where_labels_mean_something_el
     if target == "folder:camera":
         assert build.classes(options).names == ("a", "b", "c")
     else:
-        with pytest.raises(UserError, match=r"abc\.pth: its 3 classes of .* are not those of cityscapes"):
+        with pytest.raises(UserError, match=r"abc\.pth: .*3 classes .* not those of cityscapes"):
             build.classes(options)
     torch.save(content | {"classes": {"classes": [1, 2]}}, "bad.pth")
     options = replace(options, restore_from="bad.pth")
-    with pytest.raises(UserError, match=r"bad\.pth, class table, class 0: found 1; expected keys name, kind"):
+    with pytest.raises(UserError, match=r"bad\.pth, .*class 0: found 1; .* name, kind"):
         build.classes(options)

@@ -13,6 +13,7 @@ import torch
 from dataset.classes import CITYSCAPES
 from dataset.reading import image_names
 from tests.dataset.test_base import write
+from tests.messages import says
 from tests.scripts import (
     PSEUDO,
     SOURCE,
@@ -88,17 +89,17 @@ def test_reduced_precision_and_summed_passes(after_stage1):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--ema", "0.9"], "--ema acts under --method plus only, found --method paper"),
-        (["--isia", "contrast"], "--isia contrast acts under --method plus only"),
+        (["--ema", "0.9"], "--ema acts ... --method plus only, ... --method paper"),
+        (["--isia", "contrast"], "--isia contrast acts ... --method plus only"),
         (["--method", "plus", "--mask-ratio", "0.5", "--lambda-masked", "0"],
-         "--mask-ratio has no effect with --lambda-masked 0"),
+         "--mask-ratio has no effect ... --lambda-masked 0"),
         (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
         (["--method", "plus", "--isia", "contrast"], "give --lambda-adv-cate too"),
         (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
         (["--method", "plus", "--lambda-mix", "0", "--lambda-masked", "0"], "nothing learns from the teacher"),
         (["--method", "plus", "--pseudo-borders", "0.5,0.5"], "--pseudo-borders: found (0.5, 0.5), expected TOP"),
         (["--method", "plus", "--lambda-imagenet", "1"], "--lambda-imagenet: found no --imagenet-weights"),
-        (["--method", "plus", "--imagenet-weights", "x"], "--imagenet-weights has no effect with --lambda-imagenet 0"),
+        (["--method", "plus", "--imagenet-weights", "x"], "--imagenet-weights has no effect ... --lambda-imagenet 0"),
         (["--method", "plus", "--ema", "1"], "--ema: found 1.0"),
         (["--method", "plus", "--mask-block", "0"], "--mask-block: found 0"),
     ],
@@ -107,7 +108,7 @@ def test_reduced_precision_and_summed_passes(after_stage1):
 def test_bad_options(run_folder, capsys, arguments, said):
     assert exit_code("step2", *arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and says(error, said)
     assert not STEP2.exists()
 
 
@@ -128,7 +129,7 @@ def test_labels_of_one_class_cannot_be_mixed(after_stage1, capsys):
     for path in (SOURCE / "labels").glob("*.png"):
         write(Path("roads"), path.name, np.zeros((64, 96, 3), np.uint8), np.full((64, 96), 7, np.uint8))
     assert exit_code("step2", *PLUS, "--data-dir", "roads") == 2
-    assert "roads: the labels show only one class, road; expected two or more" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "roads: ... only one class, road; ... two or more")
     call("step2", *PLUS, "--data-dir", "roads", "--no-class-mixing", "--num-steps", "1")
 
 

@@ -15,6 +15,7 @@ import prepare_aerial
 from dataset import Aerial, aerial_tiles
 from dataset.aerial_tiles import blank_areas, foreground, offsets
 from dataset.classes import AERIAL
+from tests.messages import says
 from tests.scripts import MAINS, records
 from utils.options import config
 from utils.setup import build
@@ -192,7 +193,7 @@ def test_masks_without_an_image_are_counted(capsys):
     counts = manifest("data/IAILD")["counts"]
     assert (counts["masks_without_image"], counts["tiles"]) == (2, 8)
     first = "AerialImageDataset/train/gt/austin7.tif"
-    assert f"attention: 2 masks without an image, not used: {first} is the first" in capsys.readouterr().out
+    assert says(capsys.readouterr().out, f"attention: 2 masks without an image, ... {first}")
 
 
 # Stopped runs
@@ -254,7 +255,7 @@ def test_a_second_run_in_the_folder_is_refused(capsys):
     inria("austin1", "austin6")
     with lock.held(Path("data/IAILD")):
         said = refused(capsys, "iaild", "AerialImageDataset")
-        assert said.startswith("error: data/IAILD: in use by another run") and not Path("data/IAILD/Images").exists()
+        assert said.startswith("error: data/IAILD: in use") and not Path("data/IAILD/Images").exists()
     prepare("iaild", "AerialImageDataset")
 
 
@@ -285,7 +286,7 @@ def test_verify_finds_a_changed_tile(capsys):
     assert "manifest.json: not found" in refused(capsys, "iaild", "AerialImageDataset", "--verify")
     prepare("iaild", "AerialImageDataset")
     prepare("iaild", "AerialImageDataset", "--verify")
-    assert "8 tiles, all as in the manifest" in capsys.readouterr().out
+    assert says(capsys.readouterr().out, "8 tiles, ... manifest")
     write("data/IAILD/Images/austin1_00000_00000.png", image(9, TILE))
     assert "austin1_00000_00000.png: missing or changed" in refused(capsys, "iaild", ".", "--verify")
 
@@ -364,22 +365,22 @@ def _file():
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (_no_mask, (), "austin6.tif: no mask austin6 in AerialImageDataset/train/gt (1 of 2 missing)"),
-        (_other_size, (), "austin6.tif: 61x61 pixels, but AerialImageDataset/train/images/austin6.tif has 60x60"),
-        (_small, (), "austin6.tif: 31x31 pixels, smaller than a tile of 32"),
+        (_no_mask, (), "austin6.tif: no mask austin6 in AerialImageDataset/train/gt ... 1 of 2"),
+        (_other_size, (), "austin6.tif: 61x61 ... AerialImageDataset/train/images/austin6.tif ... 60x60"),
+        (_small, (), "austin6.tif: 31x31 ... smaller ... 32"),
         (_twice, (), "austin6.tif: austin6.png is beside it"),
-        (_foreign, (), "data/IAILD: found Images/ that prepare_aerial.py has not made"),
+        (_foreign, (), "data/IAILD: found Images/ ... not made"),
         (_not_ours, (), "data/IAILD/manifest.json: not of prepare_aerial.py"),
-        (_other_tiles, (), "data/IAILD: holds tiles made with other settings (tile 16 -> 32)"),
-        (_fewer_originals, (), "data/IAILD: holds tiles of austin6 (1 such images), which is not in the download"),
+        (_other_tiles, (), "data/IAILD: ... other settings (tile 16 -> 32)"),
+        (_fewer_originals, (), "data/IAILD: ... austin6 (1 ... not in the download"),
         (None, ("--overlap", "32"), "--tile, --overlap: found 32 and 32"),
         (None, ("--max-blank", "1.1"), "--blank-min, --max-blank: found 0 and 1.1"),
         (None, ("--workers", "0"), "--workers: found 0"),
         (None, ("--tile", "many"), "argument --tile: invalid int value: 'many'"),
         (None, ("--tile", "-1"), "--tile, --overlap: found -1 and 0"),
-        (None, ("--overlp", "3"), "unrecognized arguments: --overlp 3; did you mean --overlap?"),
+        (None, ("--overlp", "3"), "unrecognized ... --overlp 3; ... --overlap?"),
         (_cut, (), "austin6.tif: corrupt or unreadable image"),
-        (_loop, (), "austin6.tif: image cannot be opened (Too many levels of symbolic links)"),
+        (_loop, (), "austin6.tif: ... Too many levels"),
         (_file, (), "data/IAILD"),
     ],
 )
@@ -396,7 +397,7 @@ def test_refuses(capsys, spoil, arguments, said):
         )
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1
-    assert said in error
+    assert says(error, said)
 
 
 def test_refuses_an_empty_training_list(capsys):
@@ -404,12 +405,12 @@ def test_refuses_an_empty_training_list(capsys):
         write(f"mass/{split}/sat/{i}.tiff", image(i))
         write(f"mass/{split}/map/{i}.tif", mask(i) * 255)
     said = refused(capsys, "mrd", "mass")
-    assert "data/MRD/train.txt: would be empty, the 2 images of the download are all for validation or testing" in said
+    assert says(said, "data/MRD/train.txt: would be empty, ... 2 images ... validation or testing")
     assert not Path("data").exists()
     write("mass/train/sat/2.tiff", np.full((60, 60, 3), 255, np.uint8))
     write("mass/train/map/2.tif", mask(2) * 255)
     said = refused(capsys, "mrd", "mass", "--blank-min", "64")
-    assert "data/MRD/train.txt: would be empty, every tile for training is blank to more than 0.5" in said
+    assert says(said, "data/MRD/train.txt: would be empty, ... blank ... 0.5")
     assert not list(Path("data/MRD").glob("*.txt")) and not Path("data/MRD/manifest.json").exists()
     prepare("mrd", "mass", "--blank-min", "64", "--split", "published")
     assert len(listed("data/MRD", "train")) == 4
@@ -417,10 +418,9 @@ def test_refuses_an_empty_training_list(capsys):
 
 def test_refuses_a_download_of_another_kind(capsys):
     inria("austin1")
-    assert "nowhere: folder of the download not found" in refused(capsys, "mrd", "nowhere")
-    assert "AerialImageDataset: no images with masks found; expected {train,valid,test}/" in refused(
-        capsys, "mrd", "AerialImageDataset"
-    )
+    assert "nowhere: folder of the download" in refused(capsys, "mrd", "nowhere")
+    said = refused(capsys, "mrd", "AerialImageDataset")
+    assert says(said, "AerialImageDataset: no images with masks ... {train,valid,test}/")
     write("mass/train/sat/1.tiff", image(0))
     write("mass/train/map/1.tif", mask(0) * 255)
     write("mass/valid/sat/2.tiff", image(0))
@@ -435,7 +435,7 @@ def test_refuses_tiles_that_are_prepared_already(capsys):
     truth = mask(0)
     truth[:3] = 255
     write("tiles/SegmentationClass/00001.png", truth)
-    assert "00001.png: holds 1 and 255, as tiles that are prepared" in refused(capsys, "mrd", "tiles")
+    assert says(refused(capsys, "mrd", "tiles"), "00001.png: ... 1 and 255, ... prepared")
     write("tiles/SegmentationClass/00001.png", mask(0) * 255)
     prepare("mrd", "tiles")
     assert np.array_equal(tile("data/MRD", "00001_00000_00000")[1], mask(0)[:32, :32])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dataset import GTA5, base
+from tests.messages import says
 from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, steps, training_state
 from utils.states import checkpoint
 
@@ -129,7 +130,7 @@ def test_a_checkpoint_at_the_stop_leaves_nothing_to_do_for_any_other_file(run_fo
     arguments = ("--num-steps", "3", "--snapshot-dir", folder, "--continue-train", "run/step_00000001.pth")
     assert exit_code("step1", *arguments, "--num-steps-stop", "1") == 2
     error = capsys.readouterr().err
-    assert "--continue-train: run/step_00000001.pth is at step 1, expected one before step 1" in error
+    assert says(error, "--continue-train: run/step_00000001.pth ... step 1, ... before step 1")
     assert error.count("\n") == 1
     assert {path: path.read_bytes() for path in sorted(run_folder.rglob("*.*"))} == before and not Path("new").exists()
     call("step1", *arguments, "--num-steps-stop", "2")
@@ -164,7 +165,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
     call("step1", "--num-steps", "2", "--num-steps-stop", "1", "--snapshot-dir", "other")
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
     assert exit_code("step1", "--num-steps", "2", *extra) == 2
-    assert capsys.readouterr().err.startswith(f"error: --snapshot-dir: {STEP1}/last.pth is there from an earlier run")
+    assert capsys.readouterr().err.startswith(f"error: --snapshot-dir: {STEP1}/last.pth is there")
     assert {path: path.read_bytes() for path in STEP1.iterdir()} == before
     call("step1", "--num-steps", "2", "--overwrite", *extra)
     assert state(STEP1)["step"] == 2
@@ -173,11 +174,11 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory of shape"),
+        (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory"),
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
-        (["--num-classes", "13"], "its network has num_classes 19, expected 13"),
+        (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],
-         "--backbone: found resnet18, but snapshots/builtin/step1/last.pth was trained with tiny"),
+         "--backbone: found resnet18, ... snapshots/builtin/step1/last.pth ... with tiny"),
     ],
 )  # fmt: skip
 def test_a_state_of_other_options_is_refused(run_folder, capsys, arguments, said):
@@ -185,5 +186,5 @@ def test_a_state_of_other_options_is_refused(run_folder, capsys, arguments, said
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
     assert exit_code("step1", "--num-steps", "2", "--continue-train", *arguments) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert says(error, said) and error.count("\n") == 1
     assert {path: path.read_bytes() for path in STEP1.iterdir()} == before

@@ -14,6 +14,7 @@ from PIL import Image
 from dataset import GTA5
 from dataset.augment import Augment
 from dataset.skip import Replacing
+from tests.messages import says
 from tests.scripts import PSEUDO, STEP1, STEP2, call, differences, exit_code, state
 from utils.system.errors import UserError
 from utils.system.skipped import LIST
@@ -73,9 +74,9 @@ def test_a_set_without_a_good_image_is_refused(bad):
     data = GTA5(bad / "gta5_deeplab", "bad/gta5_deeplab/list.txt", skip_bad=True)
     for path in (bad / "gta5_deeplab/labels").iterdir():
         cut(path)
-    with pytest.raises(UserError, match=r"6 bad images in a row, too many to skip; first .*00001\.png: corrupt"):
+    with pytest.raises(UserError, match=r"6 bad images in a row, .*00001\.png: corrupt"):
         Replacing(data)[0, 0]
-    with pytest.raises(UserError, match=r"00001\.png: label not found \(6 of 6 missing\)"):
+    with pytest.raises(UserError, match=r"00001\.png: label not found .*6 of 6"):
         shutil.rmtree(bad / "gta5_deeplab/labels")
         GTA5(bad / "gta5_deeplab", "bad/gta5_deeplab/list.txt", skip_bad=True)
 
@@ -118,7 +119,7 @@ def test_pseudo_labels_and_stage_2_leave_the_same_image_out(bad, stage1, capsys)
     capsys.readouterr()
     assert exit_code("step2", *BAD) == 2
     said = capsys.readouterr().err
-    assert "pseudo-label not found (1 of 4 missing)" in said and "or give --skip-bad-images if they were made" in said
+    assert says(said, "pseudo-label not found ... 1 of 4 ... --skip-bad-images if they were made")
     call("step2", *TRAIN)
     assert "southport_000001_000019_leftImg8bit.png" in names(STEP2)
 
@@ -143,7 +144,7 @@ def test_the_start_names_all_that_headers_tell(bad, capsys):
     assert exit_code("step1", *BAD) == 2
     said = capsys.readouterr()
     assert "labels/00003.png: label of 7x5 pixels" in said.err
-    assert said.err.endswith("; or give --skip-bad-images (2 of 5 are bad, logged above)\n")
+    assert says(said.err, "or give --skip-bad-images (2 of 5 ... logged above")
     assert "bad: bad/gta5_deeplab/labels/00006.png: label of 9x9 pixels" in said.out
     assert not STEP1.exists()
 

@@ -37,5 +37,5 @@ def test_other_tiles_from_several_workers_are_an_error(tmp_path, monkeypatch):
         return cut(download, out, workers) | {"workers": workers}
 
     monkeypatch.setattr(prepare_aerial, "cut", wrong)
-    with pytest.raises(RuntimeError, match="2 workers cut other tiles than one"):
+    with pytest.raises(RuntimeError, match="2 workers cut other tiles"):
         main((*SMALL, "--folder", str(tmp_path)))

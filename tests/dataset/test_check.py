@@ -374,12 +374,12 @@ def test_the_quick_look_at_an_image_agrees_with_reading_it(tmp_path, suffix):
     [
         ((96, 64), None),
         ((110, 64), None),  # 15 %
-        ((64, 96), "distorts images of 96x64 by 125 %; width and height seem to be swapped, give 96,64"),
-        ((64, 64), "distorts images of 96x64 by 50 %; 78,52 keeps the shape"),
+        ((64, 96), "96x64 by 125 %; ... swapped, ... 96,64"),
+        ((64, 64), "96x64 by 50 %; 78,52"),
         (None, None),
     ],
 )
 def test_an_input_size_of_another_shape_is_told(benchmark_root, size, expected):
     images = Cityscapes(benchmark_root / "Cityscapes", size=size)
     found = distortion(images)
-    assert found is None if expected is None else found is not None and expected in found
+    assert found is None if expected is None else found is not None and says(found, expected)

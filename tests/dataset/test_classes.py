@@ -125,7 +125,7 @@ def test_first_keeps_everything_consistent():
 
 @pytest.mark.parametrize("n", [1, 12])
 def test_first_refuses(n):
-    with pytest.raises(UserError, match=f"{n} given, camvid has 2 to 11"):
+    with pytest.raises(UserError, match=rf"{n} given, camvid .* 2 to 11"):
         CAMVID.first(n)
 
 

@@ -219,7 +219,7 @@ def test_each_of_several_processes_takes_its_own_pools_back() -> None:
 def test_a_pool_of_other_crops_is_refused() -> None:
     one = method()
     one.iteration(batch(1, 64, 64), batch(2, 64, 64), Player(), Step(0))
-    with pytest.raises(ValueError, match="a pool of images of 40x32 pixels, expected 64x32"):
+    with pytest.raises(ValueError, match=r"pool .* 40x32 .* 64x32"):
         method(crop=(64, 32)).load_state_dict(one.state_dict())
 
 

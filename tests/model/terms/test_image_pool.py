@@ -81,5 +81,5 @@ def test_a_pool_goes_on_from_its_state(held: int) -> None:
 
 
 def test_a_state_of_a_larger_pool_is_refused() -> None:
-    with pytest.raises(ValueError, match="a pool of 3 images, expected at most 2"):
+    with pytest.raises(ValueError, match=r"pool of 3 images, .*at most 2"):
         ImagePool(2).load(numbered(1, 2, 3), "cpu")

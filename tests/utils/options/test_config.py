@@ -212,9 +212,9 @@ def test_a_flag_overrides_method_preset_and_stage():
 def test_a_planned_stop_of_a_preset_gives_way_to_fewer_steps_but_a_given_one_does_not():
     assert parse("step1", ["--num-steps", "10"])[0].num_steps_stop == 10
     assert parse("step1", ["--num-steps-stop", "10"])[0].num_steps_stop == 10
-    with pytest.raises(UserError, match="--num-steps-stop: found 11, expected at most --num-steps 10"):
+    with pytest.raises(UserError, match=r"--num-steps-stop: found 11, .* --num-steps 10"):
         parse("step1", ["--num-steps", "10", "--num-steps-stop", "11"])
-    with pytest.raises(UserError, match="--num-steps-stop: found 250001, expected at most --num-steps 250000"):
+    with pytest.raises(UserError, match=r"--num-steps-stop: found 250001, .* --num-steps 250000"):
         parse("step1", ["--num-steps-stop", "250001"])
 
 

@@ -45,7 +45,7 @@ def test_files_of_one_name_keep_their_endings(tree):
 
 
 def test_two_inputs_of_one_key_are_refused(tree):
-    with pytest.raises(UserError, match=r"a/1\.png and c/new/1\.png would be written to the same file"):
+    with pytest.raises(UserError, match=r"a/1\.png and c/new/1\.png .*same file"):
         Path("c/new").mkdir()
         Path("c/new/1.png").touch()
         find(["a", "c/new"])

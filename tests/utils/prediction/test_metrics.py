@@ -112,7 +112,7 @@ def test_table_in_percent():
     ]
     assert [value for _, value in lines[:4]] == ["66.67", "50.00", "0.00", "absent"]
     assert lines[19][1] == "29.17"
-    with pytest.raises(ValueError, match="camvid has 11 classes, the matrix 19"):
+    with pytest.raises(ValueError, match=r"camvid .*11 classes, .* 19"):
         hand_case().table(CAMVID)
 
 
@@ -145,12 +145,12 @@ def test_all_ignored_counts_nothing():
 def test_refuses():
     confusion = ConfusionMatrix(3)
     zeros = np.zeros((2, 2), np.uint8)
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), label of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\), label .*\(2, 3\)"):
         confusion.update(zeros, np.zeros((2, 3), np.uint8))
     with pytest.raises(ValueError, match="integers expected"):
         confusion.update(zeros.astype(np.float32), zeros)
     for bad in (3, 255, -1):
-        with pytest.raises(UserError, match=f"prediction: id {bad} found, expected train ids 0 to 2"):
+        with pytest.raises(UserError, match=rf"prediction: id {bad} .*train ids 0 to 2"):
             confusion.update(np.array([0, bad]), np.array([0, 0]))
     with pytest.raises(UserError, match="label: id 7 found"):
         confusion.update(np.array([0, 0]), np.array([0, 7]))

@@ -260,7 +260,7 @@ def test_the_temporary_space_is_said_and_a_full_disk_refused(tmp_path, monkeypat
         write(random_images(2, 2, (8, 8)), 2, tmp_path / "labels", pixels=2**28)
     assert "temporary disk space: 1.50 GiB" in caplog.text
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
-    with pytest.raises(UserError, match=r"1\.00 GiB free, expected 1\.50 GiB for the time being"):
+    with pytest.raises(UserError, match=r"1\.00 GiB free, expected 1\.50 GiB"):
         write(random_images(2, 2, (8, 8)), 2, tmp_path / "full", pixels=2**28)
     assert not (tmp_path / "full").exists()
 

@@ -37,7 +37,7 @@ def test_a_log_on_a_full_disk_ends_with_a_whole_line(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
     try:
-        with pytest.raises(UserError, match=r"log\.jsonl: cannot be written \(No space left on device\); make room"):
+        with pytest.raises(UserError, match=r"log\.jsonl: .*No space left .* make room"):
             log.record({"step": 2, "seg": 0.25})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

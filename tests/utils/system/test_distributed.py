@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from dataset.reading import image_names
+from tests.messages import says
 from tests.processes import ROOT, Call, run_in_two, start_two
 from tests.scripts import COMMON, PSEUDO, SOURCE, STEP1, TARGET, call, differences, mask, state, steps
 from utils.states import checkpoint
@@ -170,7 +171,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step_with_a_checkpoint(r
     assert (code, code_of_other) == (143, 143)
     step = state(STEP1)["step"]
     lines = (said + said_by_other).splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"SIGTERM: step {step} is saved in {STEP1}/last.pth; ")
+    assert len(lines) == 1 and says(lines[0], f"SIGTERM: step {step} ... saved in {STEP1}/last.pth; ")
     assert rows(out, step) == 1 and out_of_other == ""
 
 

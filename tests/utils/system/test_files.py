@@ -63,9 +63,9 @@ def test_a_place_to_write_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
     for name in ("old/new", "x" * 250, "c/" + "x" * 250, "c/" + "x" * 300 + "/new"):
         with pytest.raises(UserError, match=f"^--json: {tmp_path / name}: cannot be written "):
             files.check_can_write("--json", tmp_path / name)
-    with pytest.raises(UserError, match=f"^--log-dir: {tmp_path}/old: cannot be written \\(a file is in the way"):
+    with pytest.raises(UserError, match=rf"^--log-dir: {tmp_path}/old: .*a file is in the way"):
         files.check_can_write("--log-dir", tmp_path / "old", folder=True)
-    with pytest.raises(UserError, match=f"^--json: found the folder {tmp_path}, expected a file"):
+    with pytest.raises(UserError, match=f"^--json: found the folder {tmp_path}, "):
         files.check_can_write("--json", tmp_path)
     assert names(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
 

@@ -181,7 +181,7 @@ def test_a_run_that_only_skips_stops(trainer, monkeypatch):
     assert run._record()["skipped_segmenter"] == 2
     made.steps = 4
     made.meter.add({"seg": torch.tensor(1.0)})
-    with pytest.raises(UserError, match="step 4: the last 4 steps of the segmenter were all left out for an overflow"):
+    with pytest.raises(UserError, match=r"step 4: .* 4 steps of the segmenter .* overflow"):
         run._record()
 
 
