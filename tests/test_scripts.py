@@ -680,8 +680,9 @@ def test_a_read_only_cache_of_moved_data_hashes_them_once(after_stage1, benchmar
 @pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])
 def test_a_cache_that_does_not_fit_is_refused(after_stage1, capsys, monkeypatch, script):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    start = ["--restore-from", str(STEP1 / "last.pth"), "--overwrite"] if script == "step1" else []
-    assert exit_code(script, "--cache", "here/cache", *start) == 2
+    start = ["--restore-from", str(STEP1 / "last.pth")] if script in ("step1", "evaluate") else []
+    overwrite = ["--overwrite"] if script == "step1" else []
+    assert exit_code(script, "--cache", "here/cache", *start, *overwrite) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --cache: here/cache needs about ") and error.count("\n") == 1
     assert not Path("here").exists()
