@@ -92,7 +92,8 @@ class Runner:
         """Train into `out`/ARM; returns the checkpoint."""
         folder = self.out / arm
         files = ("--snapshot-dir", str(folder), "--overwrite", "--random-seed", str(self.seed))
-        self.call(script, *(self.source if source is None else source), *files, *arguments)
+        time = ("--label-free-images", "0")  # the drawn target has labels: no score without them is needed
+        self.call(script, *(self.source if source is None else source), *files, *time, *arguments)
         return folder / SCORED
 
     def pretrain(self, *arguments: str) -> Path:
