@@ -1,0 +1,46 @@
+"""The table of README is made from tables and records, not typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench import front_page
+from bench.front_page import cell, of_page, table
+
+PAGE = """
+<!-- builtin_gains main -->
+| mIoU | seed0 | seed1 | mean |
+|---|---|---|---|
+| source only | 30.0 | 32.0 | 31.0 |
+| step 2 | 35.0 | 36.0 | 35.5 |
+<!-- end builtin_gains main -->
+<!-- camvid -->
+| mIoU | seed1 | mean |
+|---|---|---|
+| source only | 39.0 | 39.0 |
+| step 2 after it, with the paper's weights too | 43.0 | 43.0 |
+<!-- end camvid -->
+"""
+
+
+def test_scores_of_a_row_by_seed() -> None:
+    assert of_page(PAGE, "builtin_gains main", "step 2") == {"seed0": 35.0, "seed1": 36.0}
+
+
+def test_the_gain_is_over_the_seeds_of_both() -> None:
+    assert cell({1: 40.0, 2: 44.0}, {2: 41.0, 3: 0.0}) == "42.0 (2 seeds), +3.0"
+    assert cell({1: 40.0}) == "40.0 (1 seed)"
+    assert cell({}) == "not run"
+
+
+def test_rows_of_pages_and_records(tmp_path: Path) -> None:
+    for arm, miou in (("source_only", 0.2), ("plus", 0.3)):
+        folder = tmp_path / "camvid_to_idd" / arm
+        folder.mkdir(parents=True)
+        (folder / "seed1.json").write_text(json.dumps({"miou": miou}))
+    rows = [line.strip("| ").split(" | ") for line in table(PAGE, tmp_path)]
+    assert rows[2][2:] == ["31.0 (2 seeds)", "35.5 (2 seeds), +4.5", "not run", "not run"]
+    assert rows[3][0].startswith("CamVid to India")
+    assert rows[3][2:] == ["20.0 (1 seed)", "not run", "30.0 (1 seed), +10.0", "not run"]
+    assert all(len(row) == 3 + len(front_page.ARMS) for row in rows[2:])
