@@ -14,6 +14,7 @@ from dataset.classes import CITYSCAPES
 from dataset.reading import image_names
 from tests.dataset.test_base import write
 from tests.messages import says
+from tests.processes import run_in_two
 from tests.scripts import (
     PSEUDO,
     SOURCE,
@@ -30,6 +31,8 @@ from tests.scripts import (
     steps,
     training_state,
 )
+from utils.options import config
+from utils.options.presets import PRESETS
 from utils.states import checkpoint
 
 PLUS = ("--method", "plus", "--mask-block", "16", "--pseudo-threshold", "0.2", "--rare-class-temperature", "0.5")
@@ -78,6 +81,26 @@ def test_no_pseudo_labels_are_needed_but_given_ones_are_used(run_folder, monkeyp
     call("pseudo")
     call("step2", *PLUS, "--num-steps", "2", "--ssl-target-dir", str(PSEUDO), "--overwrite")
     assert steps(STEP2)[-1]["pseudo"] > 0
+
+
+def test_two_processes_stay_equal_and_resume_exactly(after_stage1):
+    settings = ("step2", *SETTINGS, "--batch-size", "1", "--num-steps", "2", "--cpu", "--num-workers", "0")
+    ended = run_in_two(
+        (*settings, "--snapshot-dir", "whole"),
+        (*settings, "--snapshot-dir", "half", "--num-steps-stop", "1"),
+        (*settings, "--snapshot-dir", "half", "--continue-train"),
+    )
+    assert [code for code, _, _ in ended] == [0, 0], ended  # every save compares teacher, memory and record of classes
+    assert differences(training_state(Path("whole")), training_state(Path("half"))) == []
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_resolves_with_a_teacher_and_without_the_terms_of_the_paper(preset):
+    options = config.resolve("step2", {"preset": preset, "method": "plus"})
+    assert options.lambda_mix and options.class_mixing and 0.9 < options.ema < 1 and options.rare_class_temperature
+    assert not any(getattr(options, f"lambda_{name}") for name in ("adv_target", "adv_feat", "adv_cls", "pseudo"))
+    width, height = options.input_size_target
+    assert options.mask_block * 4 <= min(width, height)
 
 
 def test_reduced_precision_and_summed_passes(after_stage1):
