@@ -227,8 +227,9 @@ def test_progress_says_the_rate_and_the_time_left():
     assert re.fullmatch(r"20 images in 0:00:00, \S+ per second", progress.close())
 
 
-def test_the_snippet_of_the_document_runs_as_it_stands(photos):
-    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/PREDICT.md").read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("document", ["README.md", "docs/PREDICT.md"])
+def test_the_snippet_of_the_document_runs_as_it_stands(photos, document):
+    [snippet] = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in snippet.splitlines() if line]) == 5
     Path("snapshots/builtin/step2").mkdir(parents=True)
     Path("snapshots/builtin/step2/last.pth").symlink_to(Path(CHECKPOINT).absolute())
