@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -89,17 +90,22 @@ def average(tensors: Iterable[Tensor]) -> None:
 def average_gradients(parameters: Iterable[Tensor], others: Iterable[Tensor] = ()) -> None:
     """Replace each gradient, and each of the `others`, by its mean over all processes, where it stands, in one message.
 
-    A parameter without a gradient counts as zeros: the message has the same layout in every process, whatever each of
-    them computed, and a gradient that is missing in one process is averaged as the zeros that it stands for.
+    A parameter without a gradient in any process has none afterwards. Raises RuntimeError in every process if one has a
+    gradient in some of them only: they did not compute the same terms, and the message would mix up their gradients.
     """
     if size() == 1:
         return
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    average([*gradients, *others])
+    gradients = [parameter.grad for parameter in parameters]
+    pattern = zlib.crc32(bytes(gradient is not None for gradient in gradients))
+    ends = torch.tensor([pattern, -pattern])
+    dist.all_reduce(ends, dist.ReduceOp.MAX, group=_control)
+    if ends[0] != -ends[1]:
+        own = sum(gradient is not None for gradient in gradients)
+        raise RuntimeError(
+            f"the processes have gradients of different parameters (process {rank()}: {own} of {len(gradients)}); "
+            f"a method must compute the same terms in every process"
+        )
+    average([*(gradient for gradient in gradients if gradient is not None), *others])
 
 
 def gather(tensors: Sequence[Tensor]) -> list[Tensor]:

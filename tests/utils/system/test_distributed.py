@@ -194,22 +194,27 @@ def code_in_two(code: str) -> list[str]:
     return [output for _, output, _ in ended]
 
 
-def test_a_gradient_that_one_process_lacks_counts_as_zeros():
-    """The same parameters have the same means in both, though each process computed others."""
+def test_gradients_are_averaged_and_one_that_some_processes_lack_is_an_error():
     said = code_in_two("""
-a, b, c, rest = (torch.tensor([1.0, 2.0], requires_grad=True) for _ in range(4))
+a, b, rest = (torch.tensor([1.0, 2.0], requires_grad=True) for _ in range(3))
 with distributed.session():
     distributed.start(cpu=True)
-    if distributed.rank() == 0:
-        (3 * a + 5 * b).sum().backward()
-        buffer = torch.tensor([4.0])
-    else:
-        (7 * b + 9 * c).sum().backward()
-        buffer = torch.tensor([8.0])
-    distributed.average_gradients([a, b, c, rest], [buffer])
-    print([tensor.tolist() for tensor in (a.grad, b.grad, c.grad, rest.grad, buffer)])
+    factor, buffer = ((3, 4.0), (9, 8.0))[distributed.rank()]
+    (factor * a + 5 * b).sum().backward()
+    buffer = torch.tensor([buffer])
+    distributed.average_gradients([a, b, rest], [buffer])
+    print([tensor.tolist() for tensor in (a.grad, b.grad, buffer)], rest.grad)
+    if distributed.rank():
+        rest.sum().backward()
+    try:
+        distributed.average_gradients([a, b, rest])
+    except RuntimeError as error:
+        print(error)
 """)
-    assert said == ["[[1.5, 1.5], [6.0, 6.0], [4.5, 4.5], [0.0, 0.0], [6.0]]\n"] * 2
+    for number, (own, line) in enumerate(zip((2, 3), said, strict=True)):
+        values, error, _ = line.split("\n")
+        assert values == "[[6.0, 6.0], [5.0, 5.0], [6.0]] None"
+        assert f"process {number}: {own} of 3" in error
 
 
 def test_the_signals_of_schedulers_are_left_alone_and_the_one_in_use_harms_nobody():
