@@ -93,16 +93,22 @@ class Plus(Alignment):
         generator = step.generator()
         source = self._restyled(source, target, generator)
         guidance = self._ask_teacher(target["image"])
-        mixed = self._mix(source, target, guidance, generator)
+        given = self._given(target) if self.weights["pseudo"] else guidance
+        mixed = self._mix(source, target, given, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
         learnt = self._source_pass(source, backward, losses)
         if self.active:
             self._target_pass(target, learnt, backward, step, losses)
-        self._mixed_pass(mixed, guidance, learnt, backward, step, losses)
+        self._mixed_pass(mixed, given, learnt, backward, step, losses)
         self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
         losses["sure"] = guidance.quality.mean()
         return losses
+
+    def _given(self, target: Batch) -> PseudoLabels:
+        """The masks of stage 1, of which every label counts fully."""
+        labels = target["label"]
+        return PseudoLabels(labels, torch.ones_like(labels, dtype=torch.float32), labels.new_ones(len(labels)).float())
 
     @torch.no_grad()
     def _ask_teacher(self, images: Tensor) -> PseudoLabels:

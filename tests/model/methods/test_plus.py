@@ -161,6 +161,15 @@ def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -
     assert method.uses_target_labels(method.options) and not Plus.uses_target_labels(plus().options)
 
 
+def test_masks_of_stage_1_are_the_labels_of_the_mixed_target_and_count_fully() -> None:
+    method = plus(lambda_pseudo=0.5, class_mixing=False, strong_jitter=0.0, strong_blur=0.0, lambda_masked=0.0)
+    _, target = batches()
+    target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
+    target["label"][:, :11] = 255
+    losses, _ = gradients(method, target=target)
+    assert_value(losses["mix"], losses["pseudo"] * 2 / 3, 1e-4)  # the one a mean over all pixels, the other over labels
+
+
 def test_adversarial_terms_act_on_the_plain_target() -> None:
     method = plus(lambda_adv_target=0.1, lambda_adv_feat=0.1, **ALONE)
     losses, _ = gradients(method)
