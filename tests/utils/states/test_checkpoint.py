@@ -18,20 +18,8 @@ from utils.states import checkpoint
 from utils.system.errors import UserError
 
 
-class Broken(Exception):
-    pass
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def half_then_raise(error: BaseException):
-    def write(file):
-        file.write(b"half")
-        raise error
-
-    return write
 
 
 def test_a_full_disk_while_saving_a_state(tmp_path, monkeypatch):
