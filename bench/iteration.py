@@ -1,13 +1,17 @@
-"""What the category and instance terms cost: a full training iteration against the same one without them.
+"""What one kind of training iteration costs beside another.
 
     python bench/iteration.py --stage 1 --json result/iteration1.json     # ResNet-101, 320x180 and 256x128
     python bench/iteration.py --stage 2 --json result/iteration2.json
+    python bench/iteration.py --stage 2 --compare plus full --json result/iteration_plus.json
     python bench/iteration.py --table result/iteration*.json              # the section of bench/RESULTS.md
+
+The kinds of iteration are `full` (the paper's, with all terms), `plain` (without category and instance terms) and, in
+stage 2, `plus` (`--method plus` as the preset has it).
 
 Forced worst case: the logits are shifted so that argmax gives, in both domains, a map with `--components` components of
 every thing class and all stuff classes; every source pixel is right; the memory is full and ready. (Which means the
 classifier accepts changes no amount of work: acceptance is a mask.) An iteration is the Trainer's own, optimisers
-included. Both kinds alternate in one process and share the segmenter; peak memory is measured in one process each.
+included. Two kinds alternate in one process and share the segmenter; peak memory is measured in one process each.
 The last line is one JSON object; `ratio` is of the wall-clock medians, `cpu_ratio` of those of the processor time of
 all threads, which other programs on the machine disturb less.
 """
@@ -50,8 +54,11 @@ from utils.options.presets import PRESETS
 from utils.setup import build
 from utils.training.trainer import Data, Trainer
 
-KINDS = ("full", "plain")
-TERMS_OFF = {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0}
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "plain": {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0},
+    "plus": {"method": "plus"},
+}
 Size = tuple[int, int]
 
 
@@ -141,7 +148,7 @@ def forced_batch(segmenter: DeepLab, size: Size, components: int, number: int = 
 class Case:
     """A segmenter with forced predictions, and the trainers of the kinds of iteration asked for."""
 
-    def __init__(self, arguments: argparse.Namespace, kinds: Sequence[str] = KINDS) -> None:
+    def __init__(self, arguments: argparse.Namespace, kinds: Sequence[str]) -> None:
         stage = f"step{arguments.stage}"
         self.options = {kind: _options(arguments, stage, kind) for kind in kinds}
         options = self.options[kinds[0]]
@@ -191,27 +198,19 @@ def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
         "amp": arguments.amp,
         "cpu": arguments.cpu,
     }
-    return config.resolve(stage, given | (TERMS_OFF if kind == "plain" else {}))
+    return config.resolve(stage, given | KINDS[kind])
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians over the pairs, after one pair that does not count."""
-    case = Case(arguments)
-    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    kinds = arguments.compare
+    case = Case(arguments, kinds)
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for pair in range(arguments.pairs + 1):
-        for kind in KINDS if pair % 2 else reversed(KINDS):
+        for kind in kinds if pair % 2 else reversed(kinds):
             seconds[kind].append(case.iterate(kind))
-    wall, cpu = (
-        {kind: statistics.median(times[clock] for times in seconds[kind][1:]) for kind in KINDS} for clock in (0, 1)
-    )
-    return {
-        "ratio": wall["full"] / wall["plain"],
-        "full_s": wall["full"],
-        "plain_s": wall["plain"],
-        "cpu_ratio": cpu["full"] / cpu["plain"],
-        "full_cpu_s": cpu["full"],
-        "plain_cpu_s": cpu["plain"],
-    }
+    wall, cpu = ([statistics.median(times[clock] for times in seconds[kind][1:]) for kind in kinds] for clock in (0, 1))
+    return {"ratio": wall[0] / wall[1], "s": wall, "cpu_ratio": cpu[0] / cpu[1], "cpu_s": cpu}
 
 
 def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
@@ -225,39 +224,38 @@ def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
     return kib / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def peaks(argv: Sequence[str]) -> dict[str, float]:
+def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
     """Peak memory of both kinds, each in a process of its own.
 
     A child's ru_maxrss starts from what its parent occupies, so this comes before the parent builds anything. Freed
     memory goes back to the system at once (glibc): what it would keep for later differs by 3 % between processes.
     """
-    found = {}
+    found = []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
-    for kind in KINDS:
+    for kind in arguments.compare:
         command = [sys.executable, str(Path(__file__).resolve()), *argv, "--peak-of", kind]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        found[kind] = json.loads(done.stdout.splitlines()[-1])["peak_mib"]
-    ratio = found["full"] / found["plain"]
-    return {"peak_ratio": ratio, "full_peak_mib": found["full"], "plain_peak_mib": found["plain"]}
+        found.append(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
+    return {"peak_ratio": found[0] / found[1], "peak_mib": found}
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
-        "Full iteration against the same one without category and instance terms, forced worst case: medians of the "
-        "wall-clock time and of the processor time of all threads (other programs disturb it less), and peak memory of "
-        "the process, or of the GPU where there is one.",
+        "One kind of iteration against another in the forced worst case. `full`: the paper's; `plain`: without the "
+        "category and instance terms; `plus`: `--method plus`. Medians of wall-clock and of processor time (of all "
+        "threads; other programs disturb it less); peak memory of the process, or of the GPU if there is one.",
         "",
-        "| stage, network, source / target | pairs | full | plain | ratio | CPU time, full | plain | ratio "
-        "| peak, full | plain | ratio | machine |",
-        "|---" * 12 + "|",
+        "| stage, network, source / target | kinds | pairs | wall | ratio | CPU time | ratio "
+        "| peak | ratio | machine |",
+        "|---" * 10 + "|",
     ]
     for r in results:
         sizes = " / ".join("x".join(map(str, r[f"{domain}_size"])) for domain in ("source", "target"))
+        wall, cpu = (" / ".join(f"{value:.3f}" for value in r[key]) + " s" for key in ("s", "cpu_s"))
+        peak = " / ".join(f"{value:.0f}" for value in r["peak_mib"]) + " MiB"
         lines.append(
-            f"| {r['stage']}, {r['backbone']}, {sizes} | {r['pairs']} "
-            f"| {r['full_s']:.3f} s | {r['plain_s']:.3f} s | {r['ratio']:.3f} "
-            f"| {r['full_cpu_s']:.3f} s | {r['plain_cpu_s']:.3f} s | {r['cpu_ratio']:.3f} "
-            f"| {r['full_peak_mib']:.0f} MiB | {r['plain_peak_mib']:.0f} MiB | {r['peak_ratio']:.3f} "
+            f"| {r['stage']}, {r['backbone']}, {sizes} | {' / '.join(r['compare'])} | {r['pairs']} "
+            f"| {wall} | {r['ratio']:.3f} | {cpu} | {r['cpu_ratio']:.3f} | {peak} | {r['peak_ratio']:.3f} "
             f"| {r['device']}, {r['threads']} threads |"
         )
     return [*lines, "", *(f"- `{r['command']}`" for r in results)]
@@ -270,6 +268,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--source-size", type=size_of, default=(320, 180), metavar="W,H")
     parser.add_argument("--target-size", type=size_of, default=(256, 128), metavar="W,H")
     parser.add_argument("--stage", type=int, choices=(1, 2), default=1)
+    parser.add_argument(
+        "--compare", nargs=2, choices=KINDS, default=("full", "plain"), metavar="KIND", help="two kinds [full plain]"
+    )
     parser.add_argument("--components", type=int, default=12, help="of each thing class, where they fit [12]")
     parser.add_argument("--pairs", type=int, default=5, help="iterations of each kind that count [5]")
     parser.add_argument("--amp", choices=("off", "bf16", "fp16"), default="off", help="mixed precision")
@@ -279,7 +280,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--table", nargs="+", type=Path, metavar="FILE", help="write the section of RESULTS.md from these"
     )
     parser.add_argument("--peak-of", choices=KINDS, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if "plus" in arguments.compare and arguments.stage == 1:
+        parser.error("--compare: found plus in stage 1, expected it in stage 2, whose method it is: give --stage 2")
+    return arguments
 
 
 def size_of(text: str) -> Size:
@@ -292,12 +296,12 @@ def size_of(text: str) -> Size:
 
 def run(argv: Sequence[str]) -> dict[str, Any]:
     arguments = parse(argv)
-    settings = {name: getattr(arguments, name) for name in ("stage", "backbone", "components", "pairs", "amp")}
-    result = {**peaks(argv), **measure(arguments)}
-    order = ("ratio", "full_s", "plain_s", "peak_ratio")
+    settings = {
+        name: getattr(arguments, name) for name in ("stage", "backbone", "compare", "components", "pairs", "amp")
+    }
     return {
-        **{key: result.pop(key) for key in order},
-        **result,
+        **peaks(arguments, argv),
+        **measure(arguments),
         **settings,
         "source_size": arguments.source_size,
         "target_size": arguments.target_size,

@@ -20,8 +20,8 @@ from model.terms.memory import correct_labels
 TINY = ("--backbone", "tiny", "--source-size", "128,96", "--target-size", "160,96", "--pairs", "1", "--cpu")
 TINY_COMPONENTS = (*TINY, "--components", "2")
 ROW = {
-    **{"ratio": 1.02, "full_s": 5.1, "plain_s": 5.0, "peak_ratio": 1.01, "cpu_ratio": 1.03},
-    **{"full_cpu_s": 4.1, "plain_cpu_s": 4.0, "full_peak_mib": 909.0, "plain_peak_mib": 900.0},
+    **{"ratio": 1.02, "s": [5.1, 5.0], "peak_ratio": 1.01, "peak_mib": [909.0, 900.0]},
+    **{"cpu_ratio": 1.03, "cpu_s": [4.1, 4.0], "compare": ["full", "plain"]},
     **{"stage": 2, "backbone": "tiny", "pairs": 3, "source_size": [64, 48], "target_size": [32, 40]},
     **{"threads": 1, "device": "a machine", "command": "python bench/iteration.py --stage 2"},
 }
@@ -62,7 +62,7 @@ def test_enlarged_labels_come_back_when_resized_as_in_training(small: tuple[int,
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_the_case_is_the_worst_one(stage: str) -> None:
-    case = Case(parse([*TINY_COMPONENTS, "--stage", stage]))
+    case = Case(parse([*TINY_COMPONENTS, "--stage", stage]), ("full", "plain"))
     full, plain = case.trainers["full"], case.trainers["plain"]
     assert full.method.segmenter is plain.method.segmenter
     assert isinstance(full.method, Alignment) and isinstance(plain.method, Alignment) and plain.method.memory is None
@@ -88,24 +88,36 @@ def test_the_case_is_the_worst_one(stage: str) -> None:
 def test_the_last_line_is_one_json_object(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peaks = {"peak_ratio": 1.5, "full_peak_mib": 3.0, "plain_peak_mib": 2.0}
-    monkeypatch.setattr(iteration, "peaks", lambda argv: dict(peaks))
+    peaks = {"peak_ratio": 1.5, "peak_mib": [3.0, 2.0]}
+    monkeypatch.setattr(iteration, "peaks", lambda arguments, argv: dict(peaks))
     file = tmp_path / "new/result.json"
     main([*TINY_COMPONENTS, "--json", str(file)])
     [line] = capsys.readouterr().out.splitlines()
     result = json.loads(line)
     assert result == json.loads(file.read_text())
-    assert result["ratio"] == result["full_s"] / result["plain_s"] > 0 and result["peak_ratio"] == 1.5
-    assert list(result)[:4] == ["ratio", "full_s", "plain_s", "peak_ratio"]
+    assert result["ratio"] == result["s"][0] / result["s"][1] > 0 and result["peak_ratio"] == 1.5
+    assert result["compare"] == ["full", "plain"]
     main(TINY_COMPONENTS)
     *shown, line = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("Full iteration") and json.loads(line)["backbone"] == "tiny"
+    assert shown[0].startswith("One kind of iteration") and json.loads(line)["backbone"] == "tiny"
 
 
 def test_peaks_are_those_of_one_process_each() -> None:
-    found = iteration.peaks(TINY_COMPONENTS)
-    assert found["full_peak_mib"] > 50 and found["plain_peak_mib"] > 50
-    assert found["peak_ratio"] == found["full_peak_mib"] / found["plain_peak_mib"]
+    found = iteration.peaks(parse(TINY_COMPONENTS), TINY_COMPONENTS)
+    first, second = found["peak_mib"]
+    assert first > 50 and second > 50 and found["peak_ratio"] == first / second
+
+
+def test_plus_is_compared_with_the_papers_second_stage() -> None:
+    case = Case(parse([*TINY_COMPONENTS, "--stage", "2", "--compare", "plus", "full"]), ("plus", "full"))
+    losses = {kind: trainer.step([(case.source, case.target)]) for kind, trainer in case.trainers.items()}
+    assert {"mix", "masked", "sure"} <= losses["plus"].keys() and {"pseudo", *CATEGORY} <= losses["full"].keys()
+
+
+def test_plus_is_refused_in_stage_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--compare", "plus", "full"])
+    assert "expected it in stage 2" in capsys.readouterr().err
 
 
 def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +128,8 @@ def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytes
     main(["--table", str(file)])
     text = page.read_text()
     assert "old" not in text and "- `python bench/iteration.py --stage 2`" in text
-    assert "| 2, tiny, 64x48 / 32x40 | 3 | 5.100 s | 5.000 s | 1.020 |" in text
-    assert "| 909 MiB | 900 MiB | 1.010 | a machine, 1 threads |" in text
+    assert "| 2, tiny, 64x48 / 32x40 | full / plain | 3 | 5.100 / 5.000 s | 1.020 |" in text
+    assert "| 909 / 900 MiB | 1.010 | a machine, 1 threads |" in text
 
 
 def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
