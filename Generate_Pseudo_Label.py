@@ -13,12 +13,12 @@ Examples:
 
 from __future__ import annotations
 
+from utils.system.machine import set_up  # before all others
+
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from utils.system.machine import set_up  # before torch
 
 from utils.options import config
 from utils.options.config import Options

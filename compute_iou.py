@@ -16,10 +16,10 @@ is looked for in the folder of ground truth, the one above it, and --data-dir-ta
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 from collections.abc import Sequence
 from pathlib import Path
-
-import utils.system.machine  # noqa: F401 - before torch
 
 from tqdm import tqdm
 

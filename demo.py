@@ -12,6 +12,8 @@ Examples:
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 import argparse
 import json
 import os
@@ -24,8 +26,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import utils.system.machine  # noqa: F401 - before torch
 
 import evaluate_cityscapes
 import Generate_Pseudo_Label

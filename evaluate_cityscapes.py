@@ -12,10 +12,10 @@ Examples:
 
 from __future__ import annotations
 
+from utils.system.machine import set_up  # before all others
+
 from collections.abc import Sequence
 from pathlib import Path
-
-from utils.system.machine import set_up  # before torch
 
 from utils.options import config
 from utils.system import logs

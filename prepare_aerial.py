@@ -18,12 +18,12 @@ Examples:
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import utils.system.machine  # noqa: F401 - before torch
 
 from dataset.aerial_downloads import KINDS, find_originals
 from dataset.aerial_tiles import SPLITS, Settings, prepare, verify

@@ -14,10 +14,10 @@ Examples:
 
 from __future__ import annotations
 
+from utils.system.machine import set_up  # before all others
+
 import sys
 from collections.abc import Sequence
-
-from utils.system.machine import set_up  # before torch
 
 from utils.options import config
 from utils.system import logs

@@ -11,9 +11,9 @@ Examples:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import utils.system.machine  # noqa: F401 - before all others
 
-import utils.system.machine  # noqa: F401 - before torch
+from collections.abc import Sequence
 
 from utils.options import config
 

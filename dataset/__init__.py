@@ -5,11 +5,11 @@ Their modules, and torch with them, are imported when the first one is used: a c
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-import utils.system.machine  # noqa: F401 - before torch
 
 if TYPE_CHECKING:
     from dataset.acdc import ACDC as ACDC

@@ -18,7 +18,7 @@ MODEL = ("networks", "terms", "methods")  # likewise
 def may_import() -> dict[str, set[str]]:
     """Room -> the other rooms that it may import. Only scripts, such as the demo, import scripts."""
     rooms: dict[str, set[str]] = {"utils": set(), "model": set(), "utils.system": set()}
-    rooms["dataset"] = {"utils.system"}
+    rooms["dataset"] = rooms["utils.report"] = {"utils.system"}
     for number, room in enumerate(MODEL):
         rooms[f"model.{room}"] = {"utils.system", *(f"model.{below}" for below in MODEL[:number])}
     lower = set(rooms)

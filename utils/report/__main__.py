@@ -7,11 +7,11 @@ Examples:
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-import utils.system.machine  # noqa: F401 - before torch
 
 from utils.options import config, parsing
 from utils.system.files import check_can_write, write_bytes

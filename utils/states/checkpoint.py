@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import utils.system.machine  # noqa: F401 - before all others
+
 import argparse
 import hashlib
 import importlib.util
@@ -15,8 +17,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
-
-import utils.system.machine  # noqa: F401 - before torch
 
 import numpy as np
 import safetensors.torch

@@ -1,18 +1,18 @@
-"""What holds for the whole process: idle threads, cuDNN, TF32, determinism, seeds.
+"""What holds for the whole process: Ctrl-C, idle threads, cuDNN, TF32, determinism, seeds.
 
-Every script imports this module before all others that could start torch, and a script that runs a network calls
-`set_up` once, before it builds anything.
+Every script imports this module before all others, and a script that runs a network calls `set_up` once, before it
+builds anything.
 """
 
 from __future__ import annotations
+
+import utils.system.ctrl_c  # noqa: F401 - first of all
 
 import os
 import platform
 import random
 import sys
 from importlib.util import find_spec
-from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 # Read when torch starts. Idle threads that spin make every process beside them many times slower.
@@ -26,20 +26,6 @@ if find_spec("torch") is None:  # stands for all that requirements.txt names
     )
     sys.exit(2)
 
-
-def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        print("SIGINT: stopped before anything was done", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-# Ctrl-C while a script of this folder still imports what it needs is no fault of it.
-if (
-    Path(getattr(sys.modules["__main__"], "__file__", None) or "/").resolve().parent
-    == Path(__file__).resolve().parents[2]
-):
-    sys.excepthook = _end_quietly
 
 SYSTEMS = ("linux", "darwin")
 """Values of `sys.platform` on which the project is meant to run; it is tested on Linux."""
