@@ -96,10 +96,10 @@ class Runner:
         self.call(script, *(self.source if source is None else source), *files, *time, *arguments)
         return folder / SCORED
 
-    def pretrain(self, *arguments: str) -> Path:
+    def pretrain(self, arguments: Arguments = ("--source-only",), name: str = "pretrain") -> Path:
         steps = ("--num-steps", str(self.schedule.pretrain))
         weights = ("--restore-from", str(self.weights)) if self.weights else ()
-        return self.train(train_step1.main, "pretrain", "--source-only", *weights, *steps, *arguments)
+        return self.train(train_step1.main, name, *arguments, *weights, *steps)
 
     def source_only(self, start: Path) -> Path:
         return self._arm("source_only", start, "--source-only")
@@ -121,6 +121,11 @@ class Runner:
         self.call(Generate_Pseudo_Label.main, "--restore-from", str(stopped), *labels)
         steps = self._steps(stopped, self.schedule.self_train)
         return self.train(train_step2.main, name, *labels, *steps, *arguments)
+
+    def plus(self, stopped: Path, *arguments: str, name: str = "plus") -> Path:
+        """Stage 2 of `--method plus` from the stopped stage 1, without pseudo-labels made before."""
+        steps = self._steps(stopped, self.schedule.self_train)
+        return self.train(train_step2.main, name, "--method", "plus", *steps, *arguments)
 
     def evaluate(self, arm: str) -> Path:
         """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""

@@ -1,12 +1,16 @@
-"""What stage 1, stage 2 and each term give on the built-in data, over seeds, with the demo's own schedule.
+"""What the stages, each term, the image level and `--method plus` give on the built-in data, over seeds.
 
     python bench/builtin_gains.py --seeds 0 1 2 --out result/gains          # runs, resumes, writes bench/RESULTS.md
     python bench/builtin_gains.py --seeds 0 1 2 --out result/gains --part ablation
 
-Every seed draws its own pictures and trains its own networks. The part `main` compares the arms of the demo; the part
-`ablation` repeats stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the
-weights of the paper. An arm whose scores are there is not run again. The table goes between the markers
-`builtin_gains PART` of the results page.
+Every seed draws its own pictures and trains its own networks, with the demo's own schedule. The parts:
+    main         the arms of the demo
+    ablation     stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the weights
+                 of the paper
+    image_level  training on the source without colour jitter: as it is, and restyled in each way
+    plus         stage 2 by `--method plus` from the same stopped stage 1, whole and without each of its parts
+An arm whose scores are there is not run again. The table goes between the markers `builtin_gains PART` of the results
+page.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -52,6 +57,20 @@ VARIANTS = {
     "without any term (BatchNorm statistics alone)": ALL_TERMS,
     "with the weights of the paper": paper_weights("0.01"),
 }
+NO_JITTER = "--no-random-jitter"
+UNADAPTED = (*ALL_TERMS, "--bn", "source", NO_JITTER)
+IMAGE_LEVELS = {
+    "source only, without jitter": ("--source-only", NO_JITTER),
+    "the same on `lab` images": (*UNADAPTED, "--image-level", "lab"),
+    "the same on `fda` images": (*UNADAPTED, "--image-level", "fda"),
+}
+PLUS = {
+    "plus": (),
+    "plus without class mixing": ("--no-class-mixing",),
+    "plus without masked consistency": ("--lambda-masked", "0"),
+    "plus without rare-class sampling": ("--rare-class-temperature", "0"),
+    "plus on `lab` images": ("--image-level", "lab"),
+}
 ARMS = ("source_only", "step1", "step2")
 
 
@@ -82,6 +101,19 @@ def run_ablation(runner: demo.Runner) -> None:
         once(runner, name, partial(runner.step1_stopped, start, *options, name=name))
 
 
+def run_image_level(runner: demo.Runner) -> None:
+    for title, options in IMAGE_LEVELS.items():
+        name = arm_name(title)
+        once(runner, name, partial(runner.pretrain, options, name))
+
+
+def run_plus(runner: demo.Runner) -> None:
+    run_stages(runner)
+    for title, options in PLUS.items():
+        name = arm_name(title)
+        once(runner, name, partial(runner.plus, runner.out / "step1_stopped" / "last.pth", *options, name=name))
+
+
 def pretrained(runner: demo.Runner) -> Path:
     once(runner, "pretrain", runner.pretrain)
     return runner.out / "pretrain" / "last.pth"
@@ -109,17 +141,28 @@ def gains(a: list[float], b: list[float]) -> list[float]:
 
 
 def main_table(folders: list[Path]) -> list[str]:
+    return compared(folders, {demo.TITLES[arm]: arm for arm in ARMS}, "above")
+
+
+def image_level_table(folders: list[Path]) -> list[str]:
+    return compared(folders, {title: arm_name(title) for title in IMAGE_LEVELS}, "first")
+
+
+def plus_table(folders: list[Path]) -> list[str]:
+    return compared(folders, {demo.TITLES["step2"]: "step2"} | {title: arm_name(title) for title in PLUS}, "first")
+
+
+def compared(folders: list[Path], arms: dict[str, str], against: Literal["above", "first"]) -> list[str]:
+    """A table of arms by title, each with its gain over the first row, or over the row above."""
     seeds = [folder.name for folder in folders]
-    lines = [
-        f"| mIoU, 19 classes | {' | '.join(seeds)} | mean ± std | over the row above |",
-        "|---" * (len(seeds) + 3) + "|",
-    ]
-    before: list[float] | None = None
-    for arm in ARMS:
+    words = "over the first row" if against == "first" else "over the row above"
+    lines = [f"| mIoU, 19 classes | {' | '.join(seeds)} | mean ± std | {words} |", "|---" * (len(seeds) + 3) + "|"]
+    base: list[float] | None = None
+    for title, arm in arms.items():
         values = [miou(folder, arm) for folder in folders]
-        gain = "" if before is None else spread(gains(values, before))
-        lines.append(f"| {demo.TITLES[arm]} | {' | '.join(f'{v:.1f}' for v in values)} | {spread(values)} | {gain} |")
-        before = values
+        gain = "" if base is None else spread(gains(values, base))
+        lines.append(f"| {title} | {' | '.join(f'{v:.1f}' for v in values)} | {spread(values)} | {gain} |")
+        base = values if against == "above" or base is None else base
     return lines
 
 
@@ -136,11 +179,19 @@ def ablation_table(folders: list[Path]) -> list[str]:
     return lines
 
 
+PARTS = {
+    "main": (run_main, main_table),
+    "ablation": (run_ablation, ablation_table),
+    "image_level": (run_image_level, image_level_table),
+    "plus": (run_plus, plus_table),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("result/gains"))
-    parser.add_argument("--part", choices=("main", "ablation"), default="main")
+    parser.add_argument("--part", choices=PARTS, default="main")
     parser.add_argument("--table-only", action="store_true", help="write the table from scores that are there")
     arguments = parser.parse_args()
     logs.setup()
@@ -149,8 +200,8 @@ def main() -> None:
         if not arguments.table_only:
             write_benchmark(folder / "data", seed=seed)
             runner = demo.builtin_runner(folder / "data", folder, seed)
-            {"main": run_main, "ablation": run_ablation}[arguments.part](runner)
-    lines = {"main": main_table, "ablation": ablation_table}[arguments.part](folders)
+            PARTS[arguments.part][0](runner)
+    lines = PARTS[arguments.part][1](folders)
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python bench/builtin_gains.py --seeds {seeds} --part {arguments.part}"
     write_section(f"builtin_gains {arguments.part}", command, lines)
