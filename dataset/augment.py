@@ -25,11 +25,13 @@ class Augment:
     mirror: flip left and right, probability 1/2. scale: resize by a factor of 0.5 to 1.5, then crop or pad
     back to the size at a random place; the image is padded with the mean colour, the label with the ignore
     label. jitter: brightness, contrast and saturation of what is left of the image, each by a factor of 0.5 to 1.5.
+    crop: the width and height of the window that is left, where it is smaller than the image.
     """
 
     mirror: bool = False
     scale: bool = False
     jitter: bool = False
+    crop: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class SampleChanges:
     factor: float
     place: tuple[float, float]
     jitter: tuple[float, float, float]
+    crop: Size | None = None
 
     @classmethod
     def drawn(cls, augment: Augment, seed: int, number: int) -> SampleChanges:
@@ -54,16 +57,19 @@ class SampleChanges:
             factor=factor if augment.scale else 1.0,
             place=(x, y),
             jitter=(brightness, contrast, saturation) if augment.jitter else (1.0, 1.0, 1.0),
+            crop=augment.crop,
         )
 
     def image(self, pixels: Pixels, size: Size) -> Pixels:
-        """An image [H, W, 3] resized once (bicubic), from native to the scaled size, then cropped to `size` (width,
-        height), jittered and padded: as few pixels as possible are jittered."""
-        return self._placed(resized(pixels, self._scaled(size), Image.Resampling.BICUBIC), size, PAD_COLOUR)
+        """An image [H, W, 3] resized once (bicubic), from native to `size` (width, height) times the random factor,
+        then cropped to the crop or to `size`, jittered and padded: as few pixels as possible are jittered."""
+        scaled = resized(pixels, self._scaled(size), Image.Resampling.BICUBIC)
+        return self._placed(scaled, self.crop or size, PAD_COLOUR)
 
     def label(self, pixels: Pixels, size: Size, fill: int) -> Pixels:
         """As `image`, for a label [H, W]: nearest, padded with `fill`."""
-        return self._placed(resized(pixels, self._scaled(size), Image.Resampling.NEAREST), size, fill)
+        scaled = resized(pixels, self._scaled(size), Image.Resampling.NEAREST)
+        return self._placed(scaled, self.crop or size, fill)
 
     def mirror(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.flip(-1) if self.flip else pixels

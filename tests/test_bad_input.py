@@ -205,6 +205,8 @@ LONG = "x" * 300
         (["--image-level-share", "1.5"], "--image-level-share: found 1.5, ... 0 to 1"),
         (["--fda-beta", "0.5"], "--fda-beta: found 0.5, ... at least 0 ... below 0.5"),
         (["--image-level", "cyclegan"], "--image-level: invalid choice"),
+        (["--crop", "16,16"], "--crop: found (16, 16), ... at least 32"),
+        (["--crop", "128,32"], ("--crop: found 128,32", "--input-size ")),
         (["--aim-beta", "2"], ("--aim-beta", "--aim released", "--aim paper")),
         (["--warmup-steps", "4"], "--warmup-steps: found 4, ... --num-steps 3"),
         (["--learning-rate", "-1"], "--learning-rate: found -1.0, ... above 0"),

@@ -70,10 +70,10 @@ class CycleGAN(Method):
         return min(1.0, 2 * (1 - step / self.options.num_steps))
 
     def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
-        """See `Method.iteration`. Labels are not used; every image is cropped at random to `crop`."""
+        """See `Method.iteration`. Labels are not used; the images have the size of `crop`."""
         assert target is not None
         options, generator = self.options, step.generator()
-        source_images, target_images = (self._cropped(batch["image"], generator) for batch in (source, target))
+        source_images, target_images = (to_range(batch["image"]) for batch in (source, target))
         as_target, as_source = self.to_target(source_images), self.to_source(target_images)
         losses = {
             "adv_target": generator_loss(self.real_target(as_target)),
@@ -127,26 +127,10 @@ class CycleGAN(Method):
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         """The first image of each domain and how it is restyled."""
         assert target is not None
-        generator = step.generator()
-        images = {
-            "source": self._cropped(source["image"], generator)[:1],
-            "target": self._cropped(target["image"], generator)[:1],
-        }
+        images = {"source": to_range(source["image"][:1]), "target": to_range(target["image"][:1])}
         images["source as target"] = self.to_target(images["source"])
         images["target as source"] = self.to_source(images["target"])
         return {name: to_pixels(image[0]).round().to(torch.uint8) for name, image in images.items()}
-
-    def _cropped(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A window of `crop` at a random place of each image [B, 3, H, W], in -1..1."""
-        width, height = self.options.crop
-        windows = []
-        for image in images:
-            top, left = (
-                int(torch.randint(side - wanted + 1, (), generator=generator))
-                for side, wanted in zip(image.shape[1:], (height, width), strict=True)
-            )
-            windows.append(image[:, top : top + height, left : left + width])
-        return to_range(torch.stack(windows))
 
     def _semantic(self, before: Tensor, after: Tensor) -> Tensor:
         assert self.semantic is not None

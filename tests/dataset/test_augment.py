@@ -158,6 +158,43 @@ def test_a_sample_by_hand(tmp_path, flags):
         assert np.array_equal(sample["label"].numpy(), expected[1])
 
 
+def test_every_sample_is_cropped_at_a_place_of_its_own(coordinates):
+    """At the size of the files, red is twice the column and green twice the row: a crop tells where it comes from."""
+    whole = Coordinates(coordinates)[0]["image"]
+    dataset = Coordinates(coordinates, augment=Augment(crop=(30, 20)))
+    places = set()
+    for draw in range(40):
+        image, label = dataset[0, draw]["image"], dataset[0, draw]["label"]
+        left, top = int(image[0, 0, 0]) // 2, int(image[1, 0, 0]) // 2
+        assert torch.equal(image, whole[:, top : top + 20, left : left + 30])
+        assert torch.equal(label, torch.arange(left, left + 30, dtype=torch.uint8).expand(20, 30))
+        places.add((left, top))
+    lefts, tops = zip(*places, strict=True)
+    assert len(places) > 30 and max(lefts) > 50 and max(tops) > 35
+
+
+def test_a_crop_is_cut_from_the_scaled_image(tmp_path):
+    """A crop of 30x20 of images read at 60x40: what `size` 60x40 shows, cut, or padded where the scaled image is
+    smaller than the crop."""
+    rng = np.random.default_rng(0)
+    pixels, ids = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), rng.integers(0, 96, (24, 40), dtype=np.uint8)
+    write(tmp_path, "00001.png", pixels, ids)
+    dataset = Coordinates(tmp_path, size=(44, 40), augment=Augment(scale=True, crop=(30, 20)), seed=4)
+    padded = 0
+    for number in range(12):
+        rng = np.random.default_rng([4, number])
+        rng.random()
+        factor, place = rng.uniform(0.5, 1.5), rng.random(2)
+        size = round(44 * factor), round(40 * factor)
+        left, top = round(place[0] * (30 - size[0])), round(place[1] * (20 - size[1]))
+        window = Image.new("L", (30, 20), IGNORE)
+        window.paste(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST), (left, top))
+        label = dataset[0, number]["label"].numpy()
+        assert np.array_equal(label, np.asarray(window))
+        padded += bool((label == IGNORE).any())
+    assert 0 < padded < 12
+
+
 def test_a_draw_is_repeatable_and_seeded(coordinates):
     everything = Augment(mirror=True, scale=True, jitter=True)
     one, two = (Coordinates(coordinates, augment=everything, seed=5) for _ in range(2))

@@ -29,7 +29,10 @@ from tests.messages import says
 from utils.system.errors import UserError
 
 NATIVE, SIZE = (40, 24), (24, 16)
-FLAGS = [Augment(*flags) for flags in itertools.product((False, True), repeat=3)]
+FLAGS = [
+    Augment(mirror=mirror, scale=scale, jitter=jitter)
+    for mirror, scale, jitter in itertools.product((False, True), repeat=3)
+]
 
 
 def write_pair(root: Path, number: int, seed: int | None = None) -> None:

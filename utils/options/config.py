@@ -154,6 +154,12 @@ class Options:
         (*NETWORK, "restyle_train"),
         check=parsing.is_size,
     )
+    crop: tuple[int, int] | None = option(
+        None,
+        "width and height of the random crops of the resized images that are trained on (default: whole images)",
+        TRAINING,
+        check=parsing.is_size,
+    )
     num_classes: int | None = option(
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
@@ -237,12 +243,6 @@ class Options:
     )
 
     # Restyling
-    crop: tuple[int, int] = option(
-        (256, 256),
-        "width and height of the random crops that CycleGAN learns from",
-        ("restyle_train",),
-        check=parsing.is_size,
-    )
     generator_width: float = option(
         1.0, "factor on the generators' channels, for small data and CPUs", ("restyle_train",), check=_above(0)
     )

@@ -77,12 +77,24 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield f"--fda-beta acts under --image-level fda only, found {options['image_level']}; leave it out"
     if "lambda_semantic" in given and options["semantic"] is None:
         yield "--lambda-semantic acts with --semantic only; leave it out, or name a trained segmenter"
+    yield from _of_crop(options)
     yield from _of_plus(options, given)
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
             "the learning rates would never be reached"
         )
+
+
+def _of_crop(options: Mapping[str, Any]) -> Iterator[str]:
+    if options["crop"] is None:
+        return
+    for name in ("input_size",) if options["source_only"] else ("input_size", "input_size_target"):
+        if any(crop > side for crop, side in zip(options["crop"], options[name], strict=True)):
+            crop, size = (",".join(map(str, options[key])) for key in ("crop", name))
+            yield f"--crop: found {crop}, expected at most {flag(name)} {size}: give a smaller crop or larger images"
+    if any(options["pseudo_borders"]) and options["method"] == "plus":
+        yield "--pseudo-borders counts rows of whole images, and --crop cuts them; give --pseudo-borders 0,0"
 
 
 def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 FIRST_OF = {
     "preset": "task and data",
     "backbone": "network",
-    "crop": "restyling",
+    "generator_width": "restyling",
     "source_only": "terms",
     "ema": "self-training (--method plus)",
     "batch_size": "schedule and machine",

@@ -175,6 +175,7 @@ STAGES: dict[str, Values] = {
         "random_mirror": True,
         "random_scale": False,
         "random_jitter": False,
+        "crop": (256, 256),
         "snapshot_dir": "{snapshots}/restyle",
     },
     "restyle_apply": {"restore_from": "{snapshots}/restyle/last.pth"},

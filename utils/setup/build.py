@@ -399,7 +399,7 @@ def _imagenet(options: Options, network: DeepLab) -> DeepLab:
 
 
 def _augment(options: Options) -> Augment:
-    return Augment(mirror=options.random_mirror, scale=options.random_scale, jitter=options.random_jitter)
+    return Augment(options.random_mirror, options.random_scale, options.random_jitter, options.crop)
 
 
 def _dataset(

@@ -13,7 +13,7 @@ from dataset.classes import CITYSCAPES, ClassTable
 from model.methods.cyclegan import CycleGAN
 from model.networks.deeplab import DeepLab
 from model.networks.translation import Generator
-from utils.options.config import Options, flag
+from utils.options.config import Options
 from utils.prediction.pseudo_labels import fingerprint
 from utils.prediction.restyling import RestyledFolder, write_restyled
 from utils.setup import build
@@ -32,14 +32,7 @@ def source_data(options: Options, *, augmented: bool = True) -> SegmentationData
 
 
 def both_domains(options: Options) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The images of source and target. UserError if a crop is larger than they are."""
-    for name in ("input_size", "input_size_target"):
-        size = getattr(options, name)
-        if any(crop > side for crop, side in zip(options.crop, size, strict=True)):
-            raise UserError(
-                f"--crop: found {_text(options.crop)}, expected at most {flag(name)} {_text(size)}: give a smaller "
-                f"crop or larger images"
-            )
+    """The images of source and target."""
     return source_data(options), build.target_data(options, _table(options.target))
 
 
@@ -125,7 +118,3 @@ def _semantic(options: Options) -> DeepLab | None:
 def _table(reader: str) -> ClassTable:
     """The reader's class table, or for a reader without one any: no label is read."""
     return getattr(READERS[reader], "table", CITYSCAPES)
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]},{size[1]}"

@@ -149,7 +149,7 @@ def test_restyling_is_as_in_the_paper_of_cyclegan_whatever_the_preset_says_about
     assert (train.lambda_cycle, train.lambda_identity, train.random_scale, train.random_jitter) == (10, 5, False, False)
     assert train.num_steps == train.num_steps_stop
     for size in (train.input_size, train.input_size_target):
-        assert train.crop[0] <= size[0] and train.crop[1] <= size[1]
+        assert train.crop is not None and train.crop[0] <= size[0] and train.crop[1] <= size[1]
     assert apply.restore_from == f"{train.snapshot_dir}/last.pth"
     assert train.snapshot_dir not in {resolve(stage, {"preset": preset}).snapshot_dir for stage in STAGES}
     assert (apply.input_size, apply.num_workers) == (train.input_size, train.num_workers)
