@@ -1,9 +1,9 @@
-"""Pseudo-labels for the target training images, from the weights of stage 1.
+"""Make pseudo-labels for the target training images with the weights of stage 1.
 
-A pixel keeps its predicted class where its confidence reaches the class's threshold: the median confidence of
-all pixels predicted as that class, at most 0.9. Masks of train ids (255: rejected) go to --ssl-target-dir, which
-needs 3 bytes a pixel for the time being (4.7 GB for Cityscapes; removed also after an error or Ctrl-C). After a kill
-the same command goes on where it stopped.
+A pixel keeps its predicted class if its confidence reaches the threshold of the class: the median confidence of all
+pixels predicted as that class, at most 0.9. Masks of train ids (255: rejected) are written to --ssl-target-dir. While
+the script runs, it needs 3 bytes per pixel there (4.7 GB for Cityscapes); they are freed even after an error or Ctrl-C.
+If the script is killed, the same command continues where it stopped.
 
 Examples:
   python Generate_Pseudo_Label.py
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [name for name, n_kept in zip(classes.names, result.kept, strict=True) if not n_kept]
     if missing:
         logger.warning(
-            "no pixel of these pseudo-labels is %s: stage 2 cannot learn it from the target. If the target shows it, "
-            "train stage 1 for longer or on source images in the target's style, or run train_step2.py --method plus, "
-            "which pastes every class of the source into target images",
+            "no pixel of these pseudo-labels is %s, so stage 2 cannot learn it from the target. If target images show "
+            "it, train stage 1 for longer or on restyled source images (--image-level), or run train_step2.py --method "
+            "plus, which pastes all source classes into target images",
             " or ".join(missing),
         )
 

@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all of their own set-up; `make` alone lists the commands.
+# `make demo` and `make test` set up everything that they need; `make` without a target lists the commands.
 #
 # An active environment (venv or conda, but not conda's base) is used as it is. Otherwise, or when PYTHON is given, .venv is
 # made with PYTHON (default: python3, or another of Python 3.11 to 3.13 that is found).
@@ -14,7 +14,7 @@ ACTIVE := $(filter-out $(CURDIR)/.venv,$(or $(VIRTUAL_ENV),$(CONDA)))
 ENV := $(if $(PYTHON),.venv,$(or $(ACTIVE),.venv))
 RUN := $(ENV)/bin/python
 
-# Set before torch starts: idle threads that spin make every process beside them many times slower.
+# Set before torch starts: idle threads that spin make all other processes many times slower.
 export OMP_WAIT_POLICY ?= passive
 export ENV PYTHON
 
@@ -28,10 +28,10 @@ setup:  ## make or update the environment (.venv, or the active one); PYTHON=pyt
 setup-dev: setup
 	@.ci/setup requirements-dev.txt
 
-demo: setup  ## the whole method on built-in data, with a table and a picture at the end
+demo: setup  ## run the whole method on synthetic data; ends with a table and a picture
 	$(RUN) demo.py
 
-test: setup-dev  ## ruff, mypy and pytest; where there is a GPU, also what only a GPU can show
+test: setup-dev  ## run ruff, mypy and pytest; with a GPU, also the tests that need one
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest

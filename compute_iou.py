@@ -1,17 +1,17 @@
-"""IoU of saved masks with ground truth, per class and over the class sets of the task.
+"""Compare saved masks with ground truth: IoU per class, and its means over the class sets of the task.
 
-A mask is KEY.png in the folder, as evaluate_cityscapes.py writes it, or lies somewhere below it, such as in CITY/. For
-Cityscapes it may have any name of the official evaluation, such as CITY_000000_000019_pred.png. It holds train ids,
-label ids (--pred-ids label), or the colours of the classes. The confusion matrix is that of the official Cityscapes
-evaluation, pixel for pixel: a pixel predicted as no class counts as missed.
+Masks are files KEY.png, as evaluate_cityscapes.py writes them, in PRED_DIR or anywhere below it, such as in CITY/. For
+Cityscapes they may have any name that the official evaluation accepts, such as CITY_000000_000019_pred.png. They hold
+train ids, label ids (--pred-ids label), or the colours of the classes. The confusion matrix is that of the official
+Cityscapes evaluation, pixel for pixel: a pixel that is predicted as no class counts as missed.
 
 Examples:
   python compute_iou.py data/Cityscapes/gtFine/val result/cityscapes --workers 4
   python compute_iou.py data/Cityscapes/gtFine/val submission --pred-ids label
   python compute_iou.py data/CamVid/trainannot result/camvid_day_to_dusk --preset camvid_day_to_dusk --json scores.json
 
-Where the task scores a list of images (--data-list-target-test, of a preset or given), only their masks count. The list
-is looked for in the folder of ground truth, the one above it, and --data-dir-target.
+If there is a list of images to score (--data-list-target-test, given or set by the preset), only their masks count. The
+list is looked for in GT_DIR, in the folder above it, and in --data-dir-target.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         unlabelled = [key for key in keys if key not in truth]
         if unlabelled:
             raise UserError(
-                f"{names}: {len(unlabelled)} of {len(keys)} names without a label in {folders.gt_dir}, first "
+                f"{names}: {len(unlabelled)} of {len(keys)} names have no label in {folders.gt_dir}, for example "
                 f"{unlabelled[0]}; give the folder of their labels, or another --data-list-target-test"
             )
         truth = {key: truth[key] for key in keys}

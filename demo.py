@@ -1,9 +1,10 @@
-"""The whole method on built-in data: no download, no GPU, some minutes.
+"""Run the whole method on synthetic data: no download, no GPU, some minutes.
 
-Draws two domains of street scenes, trains the source-only baseline, stage 1, pseudo-labels, stage 2 and an oracle
-(trained on target labels), and compares them on target images. Every arm starts from the same source-trained network
-and takes the same number of source steps. The arms run side by side: a line says how far they are, a table follows when
-one is finished, and ARM.log holds its whole output, with each command as one would type it.
+The script draws two domains of street scenes and trains four arms: the source-only baseline, stage 1, both stages (with
+the pseudo-labels between them), and an oracle, which is trained on target labels. It compares them on target images.
+Every arm starts from the same source-trained network and trains for the same number of source steps. The arms run side
+by side: a line shows their progress, a table follows when one is finished, and ARM.log holds the whole output of an
+arm, with each command as one would type it.
 
 Examples:
   python demo.py                            # what `make demo` runs
@@ -48,7 +49,7 @@ WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
 RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
     "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"}
 }
-ROWS = 8  # of a run's table, beside those with a score
+ROWS = 8  # of a run's table, in addition to those with a score
 PROGRESS_EVERY = 30.0  # seconds
 LOG = "log.jsonl"  # of a run
 
@@ -58,7 +59,8 @@ Arguments = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Source steps: `pretrain` before all arms, `align` of stage 1, `self_train` of stage 2; and the arms' rate."""
+    """Numbers of steps: `pretrain` before all arms, `align` in stage 1, `self_train` in stage 2. learning_rate: that of
+    all arms."""
 
     pretrain: int = 1600
     align: int = 300
@@ -68,11 +70,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the scripts for one seed, checkpoints, masks and scores under `out`.
+    """Runs the scripts for one seed, and keeps checkpoints, masks and scores below `out`.
 
-    common: arguments of every script (preset, target folder); source: where the labelled images are, and whatever else
-    only the training scripts take; oracle_source: the same with the target's own labels as source; weights: where
-    training starts, else from the preset's.
+    common: arguments of every script (preset, target folder). source: arguments of the training scripts only, such as
+    the folder of the labelled images; oracle_source: the same with the target's own labels as source. weights: the file
+    that training starts from (default: that of the preset).
     """
 
     out: Path
@@ -92,7 +94,7 @@ class Runner:
         """Train into `out`/ARM; returns the checkpoint."""
         folder = self.out / arm
         files = ("--snapshot-dir", str(folder), "--overwrite", "--random-seed", str(self.seed))
-        time = ("--label-free-images", "0")  # the drawn target has labels: no score without them is needed
+        time = ("--label-free-images", "0")  # the synthetic target has labels, so label-free scores are not needed
         self.call(script, *(self.source if source is None else source), *files, *time, *arguments)
         return folder / SCORED
 
@@ -111,7 +113,7 @@ class Runner:
         return self._arm("step1", start)
 
     def step1_stopped(self, start: Path, *arguments: str, name: str = "step1_stopped") -> Path:
-        """Stage 1 as stage 2 takes it: stopped, as published, at four fifths of the planned steps."""
+        """The stage 1 that stage 2 starts from: stopped, as published, at four fifths of the planned steps."""
         steps = self.schedule.align
         return self._arm(name, start, "--num-steps-stop", str(steps), *arguments, planned=steps * 5 // 4)
 
@@ -170,13 +172,13 @@ def train_arm(runner: Runner, arm: str, start: Path) -> str:
 
 
 def use_one_thread() -> None:
-    import torch  # after `utils`, which sets what must be set before torch starts
+    import torch  # after `utils`, which sets up the environment that torch reads at its start
 
     torch.set_num_threads(1)
 
 
 def run_arms(runner: Runner) -> None:
-    """All arms from one source-trained start, as many at a time as there are processors: a small network uses one."""
+    """Train all arms from one source-trained network, one per processor at a time: a small network uses only one."""
     start = runner.pretrain()
     began = time.time()
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=use_one_thread) as pool:
@@ -190,7 +192,7 @@ def run_arms(runner: Runner) -> None:
 
 
 def progress(out: Path, arm: str, began: float) -> str:
-    """How far an arm is, in a few words. began: the time from which on its files are of this run."""
+    """How far an arm is, in a few words. began: when this run started; older files belong to an earlier one."""
     for run, title in reversed(RUNS[arm].items()):
         log = out / run / LOG
         if log.is_file() and log.stat().st_mtime >= began:
@@ -200,7 +202,7 @@ def progress(out: Path, arm: str, began: float) -> str:
 
 
 def arm_table(out: Path, arm: str) -> str:
-    """The log of an arm, a table per run: a few rows evenly over it, and all with a target score."""
+    """The log of an arm, one table per run: a few evenly spaced rows, and all rows with a target score."""
     parts = []
     for run, title in RUNS[arm].items():
         by_step: dict[int, dict[str, Any]] = {}
@@ -217,7 +219,7 @@ def arm_table(out: Path, arm: str) -> str:
 
 
 def peak_rss_mb() -> int:
-    """Upper bound on the memory of all processes together, in MiB."""
+    """An upper bound on the memory of all processes together, in MiB."""
     import resource  # not on Windows
 
     own, largest_child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -240,7 +242,7 @@ def table(scores: dict[str, dict]) -> str:
 
 
 def summary(scores: dict[str, dict], seconds: float) -> dict[str, object]:
-    """What summary.json holds: means and IoU of every arm in percent, of which checkpoint, and what it took."""
+    """The content of summary.json: mean and IoU per class of every arm in percent, which checkpoint, time, memory."""
     return {
         "checkpoint": SCORED,
         "miou": {arm: round(100 * main_mean(s), 2) for arm, s in scores.items()},
@@ -290,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = read_scores(arguments.out)
     found = summary(scores, time.monotonic() - began)
     write_json(arguments.out / "summary.json", found)
-    print(f"\n{table(scores)}\nof {SCORED}, the end of each training: no checkpoint was chosen by target labels\n")
+    print(f"\n{table(scores)}\nscores of {SCORED}, the end of each training: target labels chose no checkpoint\n")
     print(f"{found['seconds']:.0f} s, {found['peak_rss_mb']} MB; {arguments.out / 'summary.json'}, ", end="")
     print(arguments.out / "comparison.png")
 

@@ -1,6 +1,6 @@
-"""Predict images with a checkpoint, save the masks; where there are labels, print the IoU per class and the means.
+"""Predict images with a checkpoint and save the masks; if there are labels, print the IoU per class and the means.
 
-Works for every preset, not only for Cityscapes. Classes and colours are those that the checkpoint was trained with.
+The script works for every preset, not only for Cityscapes. Classes and colours are those of the checkpoint.
 
 Examples:
   python evaluate_cityscapes.py --restore-from snapshots/gta5_to_cityscapes/step2/last.pth
@@ -64,17 +64,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if scores.images:
         print(f"IoU in percent of {options.restore_from} on {scores.images} images of {options.data_dir_target}")
     if variants != Variants():
-        print(f"mean soft-max over scales {', '.join(map(str, options.scales))}{' and mirrored images' * options.flip}")
+        mirrored = ", of images and their mirror images" * options.flip
+        print(f"probabilities averaged over the scales {', '.join(map(str, options.scales))}{mirrored}")
     if scores.images:
         print(scores.table(classes))
     unlabelled = len(images) - len(images.labelled_names())
     if unlabelled:
-        print(f"no scores for {unlabelled} of {len(images)} images of {options.data_dir_target}: no labels")
+        print(f"no scores for {unlabelled} of {len(images)} images of {options.data_dir_target}: they have no labels")
     if folder is not None:
         skipped.list_in(folder)
         print(f"masks in {folder}")
     if options.json and not scores.images:
-        print(f"{options.json} is not written: no scores")
+        print(f"{options.json} is not written, because there are no scores")
     elif options.json:
         result = {"checkpoint": options.restore_from, "images": scores.images, "skipped": skipped.reasons}
         if variants != Variants():

@@ -1,12 +1,13 @@
-"""Export the segmenter of a checkpoint to ONNX, and check the file with onnxruntime against PyTorch.
+"""Export the segmenter of a checkpoint to ONNX, and compare the file, run by onnxruntime, with PyTorch.
 
-The network takes uint8 RGB images [B, 3, H, W] of any batch and size, and normalises them itself. It gives float32
-logits [B, C, h, w] at about 1/8 of the size; with --upsample, logits at the size of the images; with --argmax, which
-up-samples too, uint8 labels [B, H, W]. The metadata of the file hold the names and colours of the classes, the size
-that the network was trained at, and the normalisation.
+The network takes uint8 RGB images [B, 3, H, W] of any batch size and image size, and normalises them itself. It returns
+float32 logits [B, C, h, w] at about 1/8 of the size; with --upsample, logits at the size of the images; with --argmax,
+which up-samples too, uint8 labels [B, H, W]. The metadata of the file hold the names and colours of the classes, the
+image size that the network was trained with, and the normalisation.
 
-The check runs both on real frames, --images, or else on drawn ones, at two sizes and as a batch. It prints the largest
-difference of the logits, how many labels agree, and the time per image of both; a file that differs is not kept.
+The comparison uses the --images, or else synthetic frames, at two sizes and as a batch. It prints the largest
+difference of the logits, the share of labels that agree, and the time per image of both; a file that differs is not
+kept.
 
 Examples:
   python export_onnx.py snapshots/builtin/step2/last.pth
@@ -33,14 +34,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a checkpoint of the training scripts, such as last.pth"
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="file to write [CHECKPOINT with the ending .onnx]")
-    parser.add_argument("--upsample", action="store_true", help="give logits at the size of the images [off]")
-    parser.add_argument("--argmax", action="store_true", help="give the label of each pixel instead of logits [off]")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="file to write [CHECKPOINT with the extension .onnx]")
+    parser.add_argument("--upsample", action="store_true", help="return logits at the size of the images [off]")
+    parser.add_argument("--argmax", action="store_true", help="return the label of each pixel instead of logits [off]")
     parser.add_argument(
-        "--images", metavar="INPUT", help="image, folder, glob or video whose frames the check uses [drawn frames]"
+        "--images", metavar="INPUT", help="image, folder, pattern or video to compare on [synthetic frames]"
     )
     parser.add_argument(
-        "--count", metavar="N", type=parsing.at_least(1), default=4, help="number of frames to check with [%(default)s]"
+        "--count", metavar="N", type=parsing.at_least(1), default=4, help="number of frames to compare [%(default)s]"
     )
     return parser
 
@@ -62,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = onnx.compare(segmenter, kind, scratch / out.name, frames)
         logger.info("%s", found)
         if not found.agrees:
-            raise UserError(f"{out}: not kept, as onnxruntime and PyTorch differ ({found}); expected them to agree")
+            raise UserError(
+                f"{out}: not kept, because onnxruntime and PyTorch differ ({found}); expected them to agree"
+            )
     logger.info("written to %s, %.3g MB", out, out.stat().st_size / 1e6)
 
 

@@ -1,15 +1,15 @@
 """Predict images, folders, videos or a camera with a checkpoint, and write label maps and pictures of them.
 
-Every kind of output has a folder of its own below --out, with the tree of the input:
+Every kind of output has its own folder below --out, with the same subfolders as the input:
   ids/         PNG whose values are the indices of the classes, which predict.json lists
-  colours/     the same in the colours of the classes; a video becomes a video
-  overlay/     the image under the colours, with a legend; a video becomes a video
+  colours/     the same in the colours of the classes; a video for a video
+  overlay/     the image, with the colours over it and a legend; a video for a video
   confidence/  PNG with the probability of the predicted class, times 255 (only if --write names it)
-A video keeps its frame rate, but not its sound; films are MPEG-4 Part 2 (codec mp4v) in .mp4 files.
+Videos keep their frame rate, but not their sound; they are written as MPEG-4 Part 2 (codec mp4v) in .mp4 files.
 
-Classes, sizes and normalisation come from the checkpoint. Each image keeps its shape, and goes through the network with
-about as many pixels as the images that it was trained on (our choice); the mask has the size of the image. Photographs
-are turned as their EXIF orientation says. A run that was stopped goes on if the same command is given again.
+Classes, sizes and normalisation come from the checkpoint. For the network, each image is resized so that it keeps its
+shape and has about as many pixels as the training images (our choice); the mask has the size of the image. Photographs
+are rotated as their EXIF orientation says. If a run was stopped, give the same command again to continue it.
 
 Examples:
   python predict.py snapshots/builtin/step2/last.pth photo.jpg
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="an image, a folder (with the folders below it), a glob in quotes, a video, or the number of a camera",
+        help="an image, a folder (with all folders below it), a pattern in quotes, a video, or the number of a camera",
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("result/predict"), help="folder to write to [%(default)s]"
@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--input-size",
         metavar="W,H",
         type=parsing.checked(parsing.pair, parsing.is_size),
-        help="resize every image to exactly this size for the network, whatever its shape [from the checkpoint, in the "
-        "shape of each image]",
+        help="resize every image to exactly this size for the network, whatever its shape [about the size in the "
+        "checkpoint, with the shape of each image]",
     )
     parser.add_argument(
         "--batch-size", metavar="N", type=parsing.at_least(1), default=1, help="images per forward pass [%(default)s]"
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out images and videos that cannot be read, and list them in skipped_images.txt [off]",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="predict everything again that an earlier run has written [off]"
+        "--overwrite", action="store_true", help="replace what an earlier run has written to --out [off]"
     )
     return parser
 

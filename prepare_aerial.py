@@ -1,19 +1,21 @@
 """Build an aerial data set from its public download: tiles, masks, lists, and a manifest with counts and checksums.
 
-Tiles of 512x512 cover every original; those that are mostly blank (white, no data) are dropped, the rest of the blank
-areas becomes 255 in the masks. All tiles of an original are in one split:
+Tiles of 512x512 cover every original. Tiles that are mostly blank (white, no data) are dropped; in the masks of the
+others, blank areas become 255. All tiles of an original are in one split:
 
-  iaild      the first five images of each city validate, as Inria's authors suggest; images without masks are left out
+  iaild      the first five images of each city are for validation, as Inria's authors suggest; images without masks
+             are left out
   mbd, mrd   as distributed: train, valid and test
-  deepglobe  the tenth of the images with the smallest CRC-32 of their id validates (only its train part has masks)
+  deepglobe  the tenth of the images with the smallest CRC-32 of their id is for validation (only the train part of the
+             download has masks)
 
-A stopped run goes on where it was. Sizes on disk and the trees of the downloads: data/README.md.
+A stopped run continues where it was. data/README.md gives the sizes on disk and the layouts of the downloads.
 
 Examples:
   python prepare_aerial.py iaild ~/Downloads/AerialImageDataset          # -> data/IAILD
   python prepare_aerial.py mrd ~/Downloads/mass_roads --workers 8        # -> data/MRD
   python prepare_aerial.py mrd ~/Downloads/mass_roads --split published --out data/MRD_published
-  python prepare_aerial.py mrd --verify                                  # are all tiles as they were written?
+  python prepare_aerial.py mrd --verify                                  # checks that no tile has changed
 """
 
 from __future__ import annotations
@@ -54,37 +56,37 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=default.overlap,
-        help="pixels that neighbouring tiles share at least; more where the side is no multiple [%(default)s]",
+        help="smallest overlap of neighbouring tiles in pixels; larger if the tiles do not fit exactly [%(default)s]",
     )
     parser.add_argument(
         "--split",
         choices=("original", "published"),
         default="original",
-        help="'published' puts the validation tiles into the training list too, for comparison [%(default)s]",
+        help="published: the training list also contains the validation tiles, for comparison [%(default)s]",
     )
     parser.add_argument(
         "--blank-min",
         metavar="N",
         type=int,
-        help=f"pixels of the smallest white area at the edge that counts as blank, 0 for none "
-        f"[mbd, mrd: {default.blank_min}; iaild, deepglobe: 0, they have none]",
+        help=f"smallest white area at the edge that counts as blank, in pixels; 0: nothing counts as blank "
+        f"[mbd, mrd: {default.blank_min}; iaild, deepglobe: 0, because they have no blank areas]",
     )
     parser.add_argument(
         "--max-blank",
         metavar="X",
         type=float,
         default=default.max_blank,
-        help="drop tiles with more than this blank [%(default)s]",
+        help="drop tiles of which more than this share is blank [%(default)s]",
     )
     parser.add_argument(
         "--workers",
         metavar="N",
         type=int,
         default=min(4, os.cpu_count() or 1),
-        help="images cut at a time [%(default)s]",
+        help="number of images that are cut at a time [%(default)s]",
     )
     parser.add_argument(
-        "--verify", action="store_true", help="only compare --out with the checksums of its manifest [off]"
+        "--verify", action="store_true", help="only compare the files in --out with the checksums of the manifest [off]"
     )
     return parser
 
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("%s: %d tiles, all as in the manifest", out, verify(out))
         return
     if given.download is None:
-        raise UserError("DOWNLOAD: not given; expected the folder of the unpacked download, or --verify")
+        raise UserError("DOWNLOAD: found none, expected the folder of the unpacked download; give it, or --verify")
     blank_min = given.blank_min
     if blank_min is None:
         blank_min = Settings("").blank_min if kind.blank else 0
@@ -108,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings.check()
     originals, alone = find_originals(kind, given.download)
     if alone:
-        logger.info("attention: %d masks without an image, not used: %s is the first", len(alone), alone[0])
+        logger.info("attention: %d masks without an image are not used; %s is the first", len(alone), alone[0])
     with lock.held(out):
         manifest = prepare(
             originals,

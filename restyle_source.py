@@ -1,7 +1,7 @@
-"""Restyle the source images as target images by CycleGAN, before any segmenter is trained (the paper's image level).
+"""Restyle the source images as target images with CycleGAN, before a segmenter is trained (the paper's image level).
 
-`train` learns from both domains' images, unpaired and without labels; `apply` writes the restyled source images, under
-the same names and at the same sizes, into a folder that takes the place of --data-dir. A stopped run of either goes on.
+`train` learns from unpaired images of both domains, without labels. `apply` writes the restyled source images, under
+the same names and at the same sizes, into a folder that is then given as --data-dir. Both can be stopped and resumed.
 
 Examples:
   python restyle_source.py train                                      # GTA5 -> Cityscapes

@@ -1,4 +1,4 @@
-"""Stage 1: adversarial, category and instance alignment of a source-trained segmenter with the target.
+"""Stage 1: train on the source, with adversarial, category and instance alignment of the target.
 
 Examples:
   python train_step1.py                                        # GTA5 -> Cityscapes, as in the paper

@@ -1,4 +1,4 @@
-"""Stage 2: self-training on pseudo-labels, from the weights of stage 1, beside the terms of stage 1.
+"""Stage 2: self-training on pseudo-labels together with the terms of stage 1, starting from the weights of stage 1.
 
 Examples:
   python train_step2.py                                        # after train_step1.py and Generate_Pseudo_Label.py

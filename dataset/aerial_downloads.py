@@ -101,7 +101,7 @@ def find_originals(kind: Kind, root: Path) -> tuple[list[Original], list[Path]]:
         other = by_name.setdefault(original.name, original)
         if other != original:
             raise UserError(
-                f"{original.image}: {other.image} has the same name; expected one of them: remove the other"
+                f"{original.image}: {other.image} has the same name; expected only one of them: remove the other"
             )
     originals = list(by_name.values())
     if not any(original.split for original in originals):
@@ -145,6 +145,8 @@ def _by_stem(folder: Path, end: str) -> dict[str, Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(end) and not path.name.startswith("."):
             stem = path.stem.removesuffix(end)
             if stem in found:
-                raise UserError(f"{path}: {found[stem].name} is beside it; expected one file a name: remove the other")
+                raise UserError(
+                    f"{path}: {found[stem].name} is beside it; expected one file per name: remove one of them"
+                )
             found[stem] = path
     return found

@@ -136,8 +136,8 @@ def _label(path: Path) -> Pixels:
     mask = np.asarray(read_image(path))
     if path.parent.name == LABELS and (mask == 1).any() and (mask == 255).any():
         raise UserError(
-            f"{path}: holds 1 and 255, as tiles that are prepared already; expected masks of {{0, 255}} or {{0, 1}}: "
-            "start from the public download"
+            f"{path}: holds 1 and 255, like tiles that prepare_aerial.py has made; expected masks of {{0, 255}} or "
+            "{0, 1}: use the public download"
         )
     return foreground(mask)
 
@@ -189,8 +189,8 @@ def prepare(
     done = _done(originals, settings, out, workers)
     if not any(original.split in _trained(published_split) for original in originals):
         raise UserError(
-            f"{out / 'train.txt'}: would be empty, the {len(originals)} images of the download are all for validation "
-            "or testing; expected some for training: download them too, or choose --split published"
+            f"{out / 'train.txt'}: would be empty, because all {len(originals)} images of the download are for "
+            "validation or testing; expected some for training: download them too, or choose --split published"
         )
     make_folder(out / IMAGES)
     make_folder(out / LABELS)
@@ -296,7 +296,7 @@ def _read_manifest(out: Path, *parts: str) -> list[Any]:
         return [manifest[part] for part in parts]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{out / MANIFEST}: not of prepare_aerial.py ({error}); choose another --out, or remove it"
+            f"{out / MANIFEST}: not written by prepare_aerial.py ({error}); choose another --out, or remove it"
         ) from error
 
 
@@ -310,8 +310,8 @@ def _finish(records: list[Record], settings: Settings, out: Path, published_spli
     names = {split: [t["name"] for r in records if r["split"] in parts[split] for t in r["tiles"]] for split in SPLITS}
     if not names["train"]:
         raise UserError(
-            f"{out / 'train.txt'}: would be empty, every tile for training is blank to more than {settings.max_blank}; "
-            "expected some: give a higher --max-blank and another --out, or check the images"
+            f"{out / 'train.txt'}: would be empty, because more than {settings.max_blank} of every training tile is "
+            "blank; expected some tiles: give a higher --max-blank and another --out, or check the images"
         )
     lists = {}
     for split in SPLITS:
@@ -352,8 +352,9 @@ def verify(out: Path) -> int:
         path, expected = out / f"{split}.txt", lists.get(split, {}).get("sha256")
         if (sha256(path) if path.is_file() else None) != expected:
             raise UserError(
-                f"{path}: not the list that was made; expected {'that one' if expected else 'none of this split'}: run "
-                "prepare_aerial.py again, which writes the lists anew"
+                f"{path}: missing or changed since it was made; run prepare_aerial.py again, which rewrites the lists"
+                if expected
+                else f"{path}: found a list of this split, expected none; run prepare_aerial.py again, which removes it"
             )
     tiles = [tile for record in records for tile in record["tiles"]]
     for tile in tqdm(tiles, unit="tile", disable=None):

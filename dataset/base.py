@@ -346,7 +346,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         names = cls.tree_lists[path.name](path.parent)
         if not names:
             raise UserError(
-                f"{path}: list not found, and no images to make it of; expected {cls.layout}; {path.parent} holds "
+                f"{path}: list not found, and no images to make it from; expected {cls.layout}; {path.parent} holds "
                 f"{contents(path.parent)}"
             )
         return [Line(number, name) for number, name in enumerate(names, start=1)]
@@ -383,7 +383,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if key is None:
                 continue
             if key in found and path.parent != found[key].parent:
-                raise UserError(f"{path}: {found[key]} is a label of {key} too; give a folder without it")
+                raise UserError(
+                    f"{path}: {found[key]} is also a label of {key}; expected one label per image: give a folder "
+                    "without the other"
+                )
             found[key] = min(path, found.get(key, path), key=cls._order)
         if not found:
             raise UserError(f"{folder}: no label files found; expected {cls.layout}")
@@ -480,7 +483,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if not known.all():
                 raise UserError(
                     f"{path}: pseudo-label with id {label[~known][0]}; expected train ids below "
-                    f"{self.table.num_classes} or {self.ignore_label}: generate the pseudo-labels anew"
+                    f"{self.table.num_classes} or {self.ignore_label}: generate the pseudo-labels again"
                 )
         else:
             label = self.decode(path)
@@ -530,8 +533,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             other = by_key.setdefault(self.key(name), name)
             if other != name:
                 raise UserError(
-                    f"{self.root}: {other} and {name} have the same file name, under which their masks would "
-                    "be saved; rename one"
+                    f"{self.root}: {other} and {name} have the same file name, so that their masks would replace each "
+                    "other; expected different names: rename one"
                 )
         return names
 
@@ -562,7 +565,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 self._unfound.append(name)
             if name in numbers:
                 raise UserError(
-                    f"{path}, line {line.number}: {line.name!r} is the image of line {numbers[name]} too; remove one"
+                    f"{path}, line {line.number}: {line.name!r} is also the image of line {numbers[name]}; expected "
+                    "every image once: remove one of the lines"
                 )
             numbers[name] = line.number
             if line.label is not None and self.labels is not False and self.pseudo_label_dir is None:
@@ -631,7 +635,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             restyled = self._differ(next(others, suspects[0]), _same_size)
             self.left_out = [name for name in suspects if self._differ(name, _same_shape if restyled else _same_size)]
         if self.left_out:
-            log.info("%s: left out %s, known for labels of another size", self.root, ", ".join(self.left_out))
+            log.info(
+                "%s: left out %s, whose labels are known to have another size", self.root, ", ".join(self.left_out)
+            )
         return [name for name in names if name not in self.left_out]
 
     @property
@@ -670,7 +676,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         remedy = f"expected {self.layout}: add the file or remove its line from the list"
         self._refuse_missing("image", (self.image_path(name) for name in self._unfound), remedy)
         if self.pseudo_label_dir is not None:
-            remedy = "generate them over this very list of images, or give --skip-bad-images if they were made with it"
+            remedy = (
+                "generate them for exactly this list of images, or give --skip-bad-images if they were made with it"
+            )
             self._refuse_missing("pseudo-label", (self.label_file(name) for name in self.names), remedy)
         elif self.labels:
             self._refuse_missing("label", (self.label_path(name) for name in self.names), remedy)

@@ -99,16 +99,19 @@ class Cache:
         if self._hash_some(unseen, must=not self._writable or _need(missing) > free):
             missing, unseen = self._missing(missing), set()
         need = _need(missing)
-        have = f"{len(wanted) - len(missing)} of {len(wanted)} images and labels are there"
+        have = f"{len(wanted) - len(missing)} of {len(wanted)} images and labels are stored"
         if need > free:
             raise UserError(
                 f"--cache: {self.folder} needs about {_gib(need)} more ({have}), found {_gib(free)} free on its disk; "
                 f"choose a folder on a larger one, or leave --cache out"
             )
         if missing and not self._writable:
-            raise UserError(f"--cache: {place} cannot be written to, and only {have}; choose another folder")
+            raise UserError(
+                f"--cache: {place} cannot be written to, and only {have}; expected a folder that can be written to, or "
+                "one that holds everything: choose another one"
+            )
         if unseen:
-            have += f" (of {len(unseen)} more files it shows when they are read)"
+            have += f" (for {len(unseen)} more files, this is known once they are read)"
         log.info("cache %s: %s, the others take about %s (%s free)", self.folder, have, _gib(need), _gib(free))
         self._sweep()
 
@@ -193,7 +196,7 @@ class Cache:
             write_atomically(path, lambda file: file.writelines(parts), sync=False)
         except UserError as error:
             self._writable = False
-            log.warning("cache: %s; going on without storing more", error)
+            log.warning("cache: %s; continuing without storing more", error)
 
     def _sweep(self) -> None:
         """Remove what killed runs left half-written."""

@@ -58,5 +58,7 @@ class CamVid(SegmentationDataset):
     def label_path(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
         if len(parts) != 2:
-            raise UserError(f"{self.root}: name {name!r} in the list; expected SPLIT/NAME, no extension")
+            raise UserError(
+                f"{self.root}: name {name!r} in the list; expected SPLIT/NAME without an extension: correct the list"
+            )
         return self.label_in(self.label_root / f"{parts[0]}annot", parts[1])

@@ -45,10 +45,10 @@ class Cityscapes(FrameNames):
 
     def refusal(self, name: str) -> str | None:
         if "_foggy" in name:
-            return "a foggy image, which the reader foggy_cityscapes takes"
+            return "a foggy image, which the reader foggy_cityscapes reads"
         if _frame(name) is None:
             return (
-                f"its name is not CITY_SEQUENCE_FRAME{_IMAGE_END} with .png or .jpg; the reader folder takes any name"
+                f"its name is not CITY_SEQUENCE_FRAME{_IMAGE_END} with .png or .jpg; the reader folder accepts any name"
             )
         return None
 

@@ -71,7 +71,7 @@ def class_probabilities(
     drawn = _enough(pixels, least_share).any(0)
     if not drawn.any():
         raise UserError(
-            f"rare-class sampling: no label of the source has a class on at least {least_share:.2%} of its pixels; "
+            f"rare-class sampling: no source label shows a class on at least {least_share:.2%} of its pixels; "
             f"expected labels of the class table"
         )
     counts = pixels[:, :-1].sum(0)

@@ -76,11 +76,11 @@ def read_image(path: Path) -> Image.Image:
         elif image.mode in _EIGHT_BIT_MODES:
             rgb = image.convert("RGB")
         else:
-            raise UserError(f"{path}: image of mode {image.mode}; expected 8 or 16 bits a channel: convert it")
+            raise UserError(f"{path}: image of mode {image.mode}; expected 8 or 16 bits per channel: convert it")
     if deep and np.asarray(rgb).max() < 16:
         raise UserError(
-            f"{path}: 16-bit image without a value above 4095; expected 0 to 65535 in use: stretch it, or convert to "
-            "8 bits"
+            f"{path}: 16-bit image without a value above 4095; expected values up to 65535: rescale them, or convert "
+            "the image to 8 bits"
         )
     return rgb
 
@@ -150,12 +150,12 @@ def _refuse_kind(image: ImageFile.ImageFile, path: Path, kind: str) -> None:
     tags = getattr(image, "tag_v2", {})
     if image.format in _LOSSY or "jpeg" in compression or "webp" in compression:
         found = f"a {image.format}" if image.format in _LOSSY else f"compressed by {compression}"
-        raise UserError(f"{path}: {kind} {found}; expected {_LABELS}: lossy files change ids, save the original anew")
+        raise UserError(f"{path}: {kind} {found}; expected {_LABELS}: lossy files change ids; save the original again")
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
-        raise UserError(f"{path}: {kind} of {pages} pages; expected one: save each in a file of its own")
+        raise UserError(f"{path}: {kind} of {pages} pages; expected one page: save each in its own file")
     if tags.get(_PHOTOMETRIC) == 0 and image.mode != "1":
-        raise UserError(f"{path}: {kind} with grey values the other way round (0 is white); expected 0 is black")
+        raise UserError(f"{path}: {kind} with inverted grey values (0 is white); expected 0 for black: invert them")
     single = image.mode.startswith("I;16")
     if not (single or image.mode in _LABEL_MODES) or (_is_deep(image) and not single):
         found = f"of mode {image.mode}{' and 16 bits' if _is_deep(image) else ''}"
@@ -170,7 +170,7 @@ def _without_alpha(pixels: npt.NDArray[np.uint8], path: Path, kind: str) -> npt.
         if alpha.min() != alpha.max():
             raise UserError(
                 f"{path}: {kind} with a transparency that varies ({alpha.min()} to {alpha.max()}); expected none, "
-                f"as it may mean something: save it without alpha"
+                f"because it may mean something: save it without alpha"
             )
     return np.repeat(pixels[:, :, :1], 3, axis=2) if channels == 2 else pixels[:, :, :3]
 
@@ -323,11 +323,11 @@ def read_lines(path: str | Path) -> list[Line]:
     path = Path(path)
     found = fault(path)
     if found:
-        raise UserError(f"{path}: unreadable list ({found}); expected a text file with one relative name a line")
+        raise UserError(f"{path}: unreadable list ({found}); expected a text file with one relative name per line")
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: unreadable list ({error}); expected UTF-8 with one relative name a line") from error
+        raise UserError(f"{path}: unreadable list ({error}); expected UTF-8 with one relative name per line") from error
     stripped = {number: text.strip() for number, text in enumerate(texts, start=1)}
     written = {number: text for number, text in stripped.items() if text and not _COMMENT.fullmatch(text)}
     _drop_header(path, written)
@@ -338,11 +338,12 @@ def read_lines(path: str | Path) -> list[Line]:
             refuse_name(path, line)
         if line.name in lines:
             raise UserError(
-                f"{path}, line {number}: {line.name!r} is in line {lines[line.name].number} too; remove one"
+                f"{path}, line {number}: {line.name!r} is also in line {lines[line.name].number}; expected every name "
+                "once: remove one of the lines"
             )
         lines[line.name] = line
     if not lines:
-        raise UserError(f"{path}: the list is empty; expected one relative name a line")
+        raise UserError(f"{path}: the list is empty; expected one relative name per line")
     return list(lines.values())
 
 
@@ -372,7 +373,7 @@ def _drop_header(path: Path, written: dict[int, str]) -> None:
         return
     names = (_names(path, number, written[number])[0] for number in others)
     if all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
-        log.info("%s: line %d, %s, is taken for the names of the columns", path, first, written.pop(first))
+        log.info("%s: line %d, %s, is read as the names of the columns", path, first, written.pop(first))
 
 
 def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[str]:
@@ -436,7 +437,7 @@ def _names_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Itera
         raise UserError(f"{folder}: folder cannot be read ({error.strerror}); make it readable") from error
     here = status.st_dev, status.st_ino
     if here in above:
-        raise UserError(f"{folder}: a link to a folder that it lies in; expected no loop: remove the link")
+        raise UserError(f"{folder}: a link to a folder that contains it; expected no loop: remove the link")
     for entry in entries:
         if os.path.isdir(entry):
             yield from (f"{entry.name}/{name}" for name in _names_below(folder / entry.name, (*above, here)))

@@ -59,7 +59,7 @@ class Synthia(SegmentationDataset):
             image.verify()  # says what is wrong with a broken file; OpenCV only lets libpng write to stderr
             data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if data is None or data.dtype != np.uint16 or data.ndim != 3:
-            found = "nothing OpenCV reads" if data is None else f"{data.dtype} of shape {data.shape}"
+            found = "no image that OpenCV can read" if data is None else f"{data.dtype} of shape {data.shape}"
             raise UserError(
                 f"{path}: SYNTHIA label holds {found}; expected a 16-bit RGB PNG with the class id in the "
                 f"red channel, as in GT/LABELS of the data set, or one 8-bit id per pixel in a folder named {_PARSED} "

@@ -36,7 +36,7 @@ def load_classes(path: str | Path) -> ClassTable:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file of classes") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text; expected a YAML file of classes") from error
+        raise UserError(f"{path}: is not text; expected a YAML file of classes") from error
     try:
         content = yaml.load(text, _Loader)
     except Exception as error:  # whatever a strange file provokes in the parser, it is the file that is wrong
@@ -94,14 +94,14 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="a reference (*) is not taken here", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="references (*) are not supported here", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} appears twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -110,7 +110,7 @@ def _reason(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     line = f", line {mark.line + 1}" if mark is not None else ""
     problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-    return f"{line}: no YAML ({' '.join(str(problem).split())[:120]})"
+    return f"{line}: not valid YAML ({' '.join(str(problem).split())[:120]})"
 
 
 class _Parser:
@@ -192,7 +192,9 @@ class _Parser:
                 self.fail(f"{at}: unknown key {_shown(key)}; expected {', '.join(known)}")
         for key in required:
             if key not in value:
-                self.fail(f"{at}: {key} is missing; expected {', '.join(required)}, if wanted {', '.join(optional)}")
+                self.fail(
+                    f"{at}: {key} is missing; expected {', '.join(required)}, and optionally {', '.join(optional)}"
+                )
         return value
 
     def text(self, value: Any, at: str) -> str:
@@ -224,7 +226,7 @@ class _Parser:
         with_id = [i for i, entry in enumerate(classes) if "id" in entry]
         if not with_id:
             if ignore is not None:
-                self.fail(": ignore is there, but no class has an id; give every class its id")
+                self.fail(": ignore is given, but no class has an id; give every class its id")
             return None
         if len(with_id) < len(classes):
             missing = next(i for i in range(len(classes)) if i not in with_id)
@@ -234,7 +236,7 @@ class _Parser:
             for label_id in entry["id"]:
                 if label_id in found:
                     other = classes[found[label_id]]["name"]
-                    self.fail(f", class {i} ({entry['name']}): id {label_id} is of {other} already; remove one")
+                    self.fail(f", class {i} ({entry['name']}): id {label_id} is already that of {other}; remove one")
                 found[label_id] = i
         if ignore == REST:
             return {label_id: found.get(label_id, IGNORE) for label_id in range(256)}
@@ -260,7 +262,7 @@ class _Parser:
             self.fail(f", {at}: found {_shown(value)}; expected a list of class names")
         for member in value:
             if member not in names:
-                self.fail(f", {at}: {_shown(member)} is no class; expected some of {', '.join(names)}")
+                self.fail(f", {at}: {_shown(member)} is not a class; expected some of {', '.join(names)}")
         return tuple(sorted({names.index(member) for member in value}))
 
     def refuse_twice(self, values: Iterable[str], kind: str) -> None:

@@ -467,7 +467,7 @@ def rewrite(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
         (None, ["nowhere", str(MASKS)], "nowhere: folder of labels"),
         (lambda: Path("list.txt").write_text("a/b_leftImg8bit.png\n"),
          [str(TRUTH), str(MASKS), "--data-list-target-test", "list.txt"],
-         "list.txt: 1 of 1 ... without a label"),
+         "list.txt: 1 of 1 ... have no label"),
         (None, [str(TRUTH), str(MASKS), "--preset", "camvid_day_to_dusk", "--data-list-target-test", "train_dusk.txt"],
          "--data-list-target-test: train_dusk.txt not found ... "
          f"train_dusk.txt, {TRUTH}/train_dusk.txt, {TRUTH}/../train_dusk.txt, data/CamVid/train_dusk.txt)"),

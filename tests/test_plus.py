@@ -112,12 +112,12 @@ def test_reduced_precision_and_summed_passes(after_stage1):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--ema", "0.9"], "--ema acts ... --method plus only, ... --method paper"),
-        (["--isia", "contrast"], "--isia contrast acts ... --method plus only"),
+        (["--ema", "0.9"], "--ema has an effect only with --method plus, ... --method paper"),
+        (["--isia", "contrast"], "--isia contrast has an effect only with --method plus, ... --method paper"),
         (["--method", "plus", "--mask-ratio", "0.5", "--lambda-masked", "0"],
          "--mask-ratio has no effect ... --lambda-masked 0"),
         (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
-        (["--method", "plus", "--isia", "contrast"], "give --lambda-adv-cate too"),
+        (["--method", "plus", "--isia", "contrast"], "also give --lambda-adv-cate"),
         (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
         (["--method", "plus", "--lambda-mix", "0", "--lambda-masked", "0"], "nothing learns from the teacher"),
         (["--method", "plus", "--pseudo-borders", "0.5,0.5"], "--pseudo-borders: found (0.5, 0.5), expected TOP"),
@@ -145,7 +145,7 @@ def test_imagenet_features_are_read_from_their_file(after_stage1, capsys):
 
 def test_contrast_is_for_stage_2(run_folder, capsys):
     assert exit_code("step1", "--method", "plus", "--isia", "contrast") == 2
-    assert "--isia contrast is for stage 2" in capsys.readouterr().err
+    assert "--isia contrast is only for stage 2" in capsys.readouterr().err
 
 
 def test_labels_of_one_class_cannot_be_mixed(after_stage1, capsys):

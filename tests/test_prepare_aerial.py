@@ -193,7 +193,7 @@ def test_masks_without_an_image_are_counted(capsys):
     counts = manifest("data/IAILD")["counts"]
     assert (counts["masks_without_image"], counts["tiles"]) == (2, 8)
     first = "AerialImageDataset/train/gt/austin7.tif"
-    assert says(capsys.readouterr().out, f"attention: 2 masks without an image, ... {first}")
+    assert says(capsys.readouterr().out, f"attention: 2 masks without an image ... {first}")
 
 
 # Stopped runs
@@ -291,14 +291,21 @@ def test_verify_finds_a_changed_tile(capsys):
     assert "austin1_00000_00000.png: missing or changed" in refused(capsys, "iaild", ".", "--verify")
 
 
-@pytest.mark.parametrize(("split", "expected"), [("train", "that one"), ("val", "that one"), ("test", "none of this")])
-def test_verify_finds_a_changed_missing_or_foreign_list(capsys, split, expected):
+@pytest.mark.parametrize(
+    ("split", "found"),
+    [
+        ("train", "missing or changed since it was made"),
+        ("val", "missing or changed since it was made"),
+        ("test", "found a list of this split, expected none"),
+    ],
+)
+def test_verify_finds_a_changed_missing_or_foreign_list(capsys, split, found):
     inria("austin1", "austin6")
     prepare("iaild", "AerialImageDataset")
     path = Path(f"data/IAILD/{split}.txt")
     before = path.read_text() if path.is_file() else None
     path.write_text(f"{before or ''}x\n")
-    said = f"data/IAILD/{split}.txt: not the list that was made; expected {expected}"
+    said = f"data/IAILD/{split}.txt: {found}; run prepare_aerial.py again"
     assert said in refused(capsys, "iaild", ".", "--verify")
     prepare("iaild", "AerialImageDataset")
     assert (path.read_text() if path.is_file() else None) == before

@@ -122,7 +122,7 @@ def test_two_processes_train_alike_and_resume_with_the_pools_of_both(run_folder)
         (["--crop", "16,16"], "--crop: found (16, 16), ... at least 32"),
         (["--generator-width", "0"], "--generator-width: found 0.0, ... above 0"),
         (["--lambda-cycle", "-1"], "--lambda-cycle: found -1.0"),
-        (["--lambda-semantic", "2"], "--lambda-semantic acts with --semantic only"),
+        (["--lambda-semantic", "2"], "--lambda-semantic has an effect only with --semantic; ... --semantic CHECKPOINT"),
         (["--semantic", "nowhere.pth"], "nowhere.pth"),
         (["--lambda-seg", "1"], "unrecognized arguments: --lambda-seg 1"),
         (["--data-dir", "nowhere"], "nowhere: data folder"),

@@ -187,10 +187,10 @@ def test_pseudo_labels_go_on_after_a_kill_unless_the_network_is_another(after_st
 
     with monkeypatch.context() as patch:
         patch.setattr(Records, "close", lambda _: None)
-        assert "going on with 4 images" in run()
-        assert "going on" not in run("--batch-size", "2")
-        assert "going on with 4 images" in run("--batch-size", "2")
-    assert "going on" not in run()
+        assert "continuing a stopped run, which has predicted 4 images" in run()
+        assert "continuing" not in run("--batch-size", "2")
+        assert "continuing a stopped run, which has predicted 4 images" in run("--batch-size", "2")
+    assert "continuing" not in run()
     labels = {path.name: path.read_bytes() for path in Path("labels").iterdir()}
     assert labels == {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
 
@@ -605,14 +605,14 @@ def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stag
             segmenter = build.segmenter(options, given, CITYSCAPES)
         assert build.with_architecture(options, segmenter).backbone == "tiny"
         records = dict.fromkeys(caplog.records)  # caplog may listen at this logger and at the root: one record, twice
-        return [record.getMessage() for record in records if "taken over" in record.getMessage()]
+        return [record.getMessage() for record in records if "taken from" in record.getMessage()]
 
     assert said("builtin") == []
     assert said("gta5_to_cityscapes") == [
-        f"taken over from {STEP1}/last.pth: --backbone tiny (the preset has resnet101)"
+        f"taken from the checkpoint {STEP1}/last.pth: --backbone tiny (the preset has resnet101)"
     ]
     both = "--backbone tiny (the preset has mobilenet_v2), --output-stride 8 (the preset has 16)"
-    assert said("own_images") == [f"taken over from {STEP1}/last.pth: {both}"]
+    assert said("own_images") == [f"taken from the checkpoint {STEP1}/last.pth: {both}"]
 
 
 def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_stage1):
@@ -649,7 +649,7 @@ def test_a_cache_changes_no_weight_label_or_score(after_stage1, capsys, caplog):
         assert differences(list(plain), list(results("--cache", "cache"))) == []
     # Pseudo-labels, training (source, target, scores) and evaluation; the pseudo-labels were written just now.
     printed = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if "cache cache: " in line]
-    found = [line.split(" images and labels are there")[0] for line in printed]
+    found = [line.split(" images and labels are stored")[0] for line in printed]
     assert found[0::2] == ["4 of 4", "4 of 4"] and found[1].endswith(" of 24")
 
 

@@ -1,4 +1,4 @@
-"""`python -m dataset.builtin --root data/builtin`: writes the built-in benchmark."""
+"""`python -m dataset.builtin --root data/builtin` draws the built-in benchmark."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--root", default="data/builtin", help="folder to write gta5_deeplab/ and Cityscapes/ into")
-    parser.add_argument("--seed", type=int, default=default.seed, help="other seeds give other streets")
-    parser.add_argument("--source", type=int, default=default.source, help="labelled images of the game")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed; another one gives other streets")
+    parser.add_argument("--source", type=int, default=default.source, help="number of labelled images of the game")
     parser.add_argument(
-        "--target-train", type=int, default=default.target_train, help="images of the camera to adapt to"
+        "--target-train", type=int, default=default.target_train, help="number of camera images to adapt to"
     )
     parser.add_argument(
-        "--target-val", type=int, default=default.target_val, help="images of the camera to evaluate on"
+        "--target-val", type=int, default=default.target_val, help="number of camera images to evaluate on"
     )
     parser.add_argument(
         "--size",
         type=_size,
         default="{},{}".format(*default.size),
         metavar="W,H",
-        help="pixels; objects scale with W",
+        help="size of the images in pixels; objects scale with W",
     )
     return parser
 

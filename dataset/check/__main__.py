@@ -1,8 +1,8 @@
-"""Check all data of a task before training: files, pairs, sizes, label ids, splits that overlap.
+"""Check all data of a task before training: files, pairs, sizes, label ids, and splits that overlap.
 
-The data options are those of the training scripts. The exit code is 0 if all is well, 1 if something is wrong, and 2
-for bad options; with --skip-bad-images, what that would leave out is only counted. Every file is read once, by
---num-workers processes.
+The data options are those of the training scripts. The exit code is 0 if nothing is wrong, 1 if something is wrong, and
+2 for bad options. With --skip-bad-images, the images that training would leave out are only counted. Every file is read
+once, by --num-workers processes.
 
 Examples:
   python -m dataset.check                                      # GTA5 and Cityscapes in data/

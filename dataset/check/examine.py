@@ -78,9 +78,9 @@ def train_ids_instead(label_ids: LabelMap, counts: npt.NDArray[np.int64]) -> str
     if lost.size < 3 or 2 * counts[lost].sum() <= counts[:number].sum():
         return None
     return (
-        f"the labels hold ids of 0 to {number - 1} alone, and {absent} of {number} classes are absent, as if they held "
-        f"train ids; expected label ids, under which ids {', '.join(map(str, lost[:8]))} are of no class, with "
-        f"{percent(counts[lost].sum() / counts[:number].sum())} of the pixels: take the labels as they were "
+        f"the labels hold only ids 0 to {number - 1}, and {absent} of {number} classes are absent, as if these were "
+        f"train ids; expected label ids, of which {', '.join(map(str, lost[:8]))} belong to no class "
+        f"({percent(counts[lost].sum() / counts[:number].sum())} of the pixels): use the labels as they were "
         f"downloaded, give --classes FILE with these ids, or name the files NAME{TRAIN_ID_END}.png"
     )
 

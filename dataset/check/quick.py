@@ -86,17 +86,17 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
     classes = _classes(data, counts)
     if not classes.size:
         raise UserError(
-            f"{paths[0]}: of the label ids {found} in this and other labels none is of a class of {data.table.name}; "
-            f"expected those of the class table: give another --classes, or convert the labels"
+            f"{paths[0]}: none of the label ids {found} in this and other labels belongs to a class of "
+            f"{data.table.name}; expected ids of the class table: give another --classes, or convert the labels"
         )
     binary = data.binary_fault(np.flatnonzero(counts).tolist())
     if binary and data.label_size == "input":
         raise UserError(f"{data.label_root}: {binary}")
     swapped = train_ids_instead(data.label_ids(data.table), counts)
-    lines = [f"{found} ({len(paths)} labels looked at)" for found in (binary, swapped) if found]
+    lines = [f"{found} ({len(paths)} labels examined)" for found in (binary, swapped) if found]
     if classes.size == 1 and not lines and data.label_size == "input":
         lines.append(
-            f"the {len(paths)} labels looked at show one class only, {data.table.names[classes[0]]} (ids {found})"
+            f"the {len(paths)} labels examined show only one class, {data.table.names[classes[0]]} (ids {found})"
         )
     odd = np.flatnonzero(np.where(data.known_ids(), 0, counts))
     if not odd.size:
@@ -104,7 +104,7 @@ def _odd_ids(data: SegmentationDataset) -> list[str]:
     share = 100 * counts[odd].sum() / counts.sum()
     return [
         *lines,
-        f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and ignored "
+        f"label ids {', '.join(map(str, odd[:8]))} are not in the class table of {data.table.name} and are ignored "
         f"({share:.2g} % of the pixels of {len(paths)} labels)",
     ]
 

@@ -155,9 +155,11 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
         report.notes.append(f"{title}: {len(resized)} labels have another size than their images, first {resized[0]}")
     unread = passed_over(data, labels=part.labels != "none")
     if unread:
-        report.notes.append(f"{title}: {len(unread)} files of kinds that are not read there, first {unread[0]}")
+        report.notes.append(f"{title}: {len(unread)} files of formats that are not read, first {unread[0]}")
     if data.left_out:
-        report.notes.append(f"{title}: left out {', '.join(data.left_out)}, known for labels of another size")
+        report.notes.append(
+            f"{title}: left out {', '.join(data.left_out)}, whose labels are known to have another size"
+        )
     if part.labels != "none":
         _check_partners(part, count, report)
         _check_ids(part, count, in_labels, report)
@@ -193,7 +195,7 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     present = np.flatnonzero(per_class)
     absent = [name for name, pixels in zip(data.table.names, per_class, strict=True) if not pixels]
     if part.title == "scored" and not np.where(data.known_void(), 0, count.pixels).any():
-        report.notes.append(f"{title}: the labels hold ignored pixels alone; no scores")
+        report.notes.append(f"{title}: the labels hold only ignored pixels, so there are no scores")
         return
     binary = data.binary_fault(np.flatnonzero(count.pixels).tolist())
     mistaken = binary or train_ids_instead(data.label_ids(data.table), count.pixels)
@@ -215,7 +217,7 @@ def _check_overlap(one: Part, other: Part, run: Map, report: Report) -> None:
     pairs = _same_images(one.data, other.data, run)
     if not pairs:
         return
-    within = f"{len(pairs)} of {len(other.data)} {other.title} images are {one.title} images too"
+    within = f"{len(pairs)} of {len(other.data)} {other.title} images are also {one.title} images"
     first = next(iter(pairs.items()))
     if one.title == "target" and other.title == "scored" and len(pairs) == len(other.data):
         report.notes.append(f"{within} (their labels are never trained on)")

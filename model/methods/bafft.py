@@ -274,7 +274,7 @@ class Alignment(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if (self.memory is None) != ("memory" not in state):
-            raise ValueError("a memory on one side only")
+            raise ValueError("a source memory in only one of the two")
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
 

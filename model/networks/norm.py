@@ -24,7 +24,7 @@ class FusedNorm(nn.BatchNorm2d):
             from inplace_abn.functions import inplace_abn
         except (ImportError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"norm is inplace-abn, and the package inplace-abn does not import ({error}); `make test-optional` "
+                f"norm is inplace-abn, and the package inplace-abn cannot be imported ({error}); `make test-optional` "
                 f"builds it; --checkpoint-activations saves memory without it"
             ) from error
         self._function = inplace_abn

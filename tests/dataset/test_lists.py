@@ -88,7 +88,7 @@ def test_names_of_columns_do_not_count_and_are_logged(tmp_path, caplog, header):
     caplog.set_level("INFO", "bafft")
     path = tmp_path / "list.csv"
     assert names_of(path, "# of 2026", header, "images/1.png,labels/1.png") == [(3, "images/1.png", "labels/1.png")]
-    assert f"{path}: line 2, {header}, is taken for the names of the columns" in caplog.text
+    assert f"{path}: line 2, {header}, is read as the names of the columns" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_photograph_of_sixteen_bits_keeps_its_high_byte(tmp_path, name):
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
 def test_twelve_bits_in_sixteen_would_turn_black(tmp_path, shape):
     cv2.imwrite(str(tmp_path / "a.png"), RNG.integers(0, 4096, shape, dtype=np.uint16))
-    refused(read_image, tmp_path / "a.png", "without a value above 4095", "expected 0 to 65535")
+    refused(read_image, tmp_path / "a.png", "without a value above 4095", "expected values up to 65535")
 
 
 def test_photographs_that_are_no_rgb(tmp_path):
@@ -98,7 +98,7 @@ def test_photographs_that_are_no_rgb(tmp_path):
 def test_a_photograph_of_another_depth(tmp_path):
     for dtype in (np.int32, np.float32):
         Image.fromarray(IDS.astype(dtype)).save(tmp_path / "a.tif")
-        refused(read_image, tmp_path / "a.tif", "image of mode", "expected 8 or 16 bits a channel")
+        refused(read_image, tmp_path / "a.tif", "image of mode", "expected 8 or 16 bits per channel")
 
 
 # Labels.

@@ -148,14 +148,14 @@ LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nclasses: [*b, *b]\n"
     ("text", "message"),
     [
         ("", "yard.yaml: found nothing; ... classes"),
-        ("classes: [", "yard.yaml, line 1: no YAML"),
-        ("name: a\nclasses: }", "yard.yaml, line 2: no YAML"),
-        ("name: a\nname: b\n", "yard.yaml, line 2: no YAML ('name' ... twice"),
-        (LAUGHS, "yard.yaml, line 2: no YAML ... reference (*)"),
-        ("classes: !!python/object/apply:os.system [ls]", "yard.yaml, line 1: no YAML ... not determine"),
-        ("? [1]\n: 2", "yard.yaml, line 1: no YAML ... unhashable key"),
-        ("name: !!timestamp x", "yard.yaml: no YAML"),
-        ("[" * 600, "yard.yaml: no YAML"),
+        ("classes: [", "yard.yaml, line 1: not valid YAML"),
+        ("name: a\nclasses: }", "yard.yaml, line 2: not valid YAML"),
+        ("name: a\nname: b\n", "yard.yaml, line 2: not valid YAML ('name' ... twice"),
+        (LAUGHS, "yard.yaml, line 2: not valid YAML ... references (*)"),
+        ("classes: !!python/object/apply:os.system [ls]", "yard.yaml, line 1: not valid YAML ... not determine"),
+        ("? [1]\n: 2", "yard.yaml, line 1: not valid YAML ... unhashable key"),
+        ("name: !!timestamp x", "yard.yaml: not valid YAML"),
+        ("[" * 600, "yard.yaml: not valid YAML"),
     ],
 )
 def test_no_yaml_table(tmp_path, text, message):

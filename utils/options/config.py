@@ -1,6 +1,7 @@
 """Options of all scripts: flag, default, help and check in one place.
 
-A value comes from, the later the stronger: the field's default, the stage, the preset, `--method`, the command line.
+A value comes from the field's default, the stage, the preset, `--method`, or the command line; later ones override
+earlier ones.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NETWORK = (*TRAIN, "pseudo", "evaluate")
 ALL = (*NETWORK, "iou", "check")
 SOURCE = (*TRAIN, "check")
 
-Check = Callable[[Any], str | None]  # value -> what was expected, or None when it is fine
+Check = Callable[[Any], str | None]  # value -> what was expected, or None if it is fine
 
 
 def _at_least(low: float) -> Check:
@@ -97,7 +98,7 @@ def option(
 
 @dataclass(frozen=True)
 class Options:
-    """Resolved options, which do not change. The flag of `input_size` is `--input-size`, and so on."""
+    """Resolved options, which do not change. The flag of the field `input_size` is `--input-size`, and so on."""
 
     # Task and data
     preset: str = option(
@@ -109,7 +110,7 @@ class Options:
     )
     method: str = option(
         "paper",
-        "the paper, its released code, or plus: self-training with a mean teacher",
+        "paper (what it says), released (what its published code does), or plus (stage 2 with a mean teacher)",
         TRAIN,
         choices=tuple(METHODS),
     )
@@ -121,17 +122,21 @@ class Options:
         metavar="READER",
     )
     target: str = option(
-        "cityscapes", "the unlabelled domain, likewise", (*ALL, "restyle_train"), check=_reader, metavar="READER"
+        "cityscapes",
+        f"the unlabelled domain, as READER or READER:PATH; the readers are {_READER_NAMES}",
+        (*ALL, "restyle_train"),
+        check=_reader,
+        metavar="READER",
     )
     classes: str | None = option(
         None,
-        "class table, a YAML file or info.json (default: that of the checkpoint, or else of the data)",
+        "class table: a YAML file or an info.json (default: that of the checkpoint, or else that of the data)",
         metavar="FILE",
     )
     data_dir: str = option("data/gta5_deeplab", "root of the source data", (*SOURCE, *RESTYLE))
     data_dir_labels: str | None = option(
         None,
-        "root of the source labels, if they lie apart from the images, as for restyled images",
+        "root of the source labels, if it is not that of the images (restyled images, for example)",
         (*SOURCE, *RESTYLE),
     )
     data_dir_target: str = option("data/Cityscapes", "root of the target data", (*ALL, "restyle_train"))
@@ -164,19 +169,19 @@ class Options:
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
     ignore_label: int = option(
-        255, "value of pixels in label files that take no part in losses and scores", check=_at_least(0)
+        255, "value of the pixels in label files that losses and scores leave out", check=_at_least(0)
     )
     random_mirror: bool = option(False, "mirror images at random", TRAINING)
     random_scale: bool = option(False, "scale images by a random factor from 0.5 to 1.5, then crop or pad them", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
     skip_bad_images: bool = option(
         False,
-        "go on without images that are missing, corrupt, or of another size than their label",
+        "leave out images that are missing, corrupt, or of another shape than their label, instead of stopping",
         (*NETWORK, "check", *RESTYLE),
     )
     cache: str | None = option(
         None,
-        "folder that keeps decoded, resized images for later epochs and runs, see data/README.md (default: none)",
+        "folder that keeps decoded and resized images for later epochs and runs, see data/README.md (default: none)",
         (*NETWORK, *RESTYLE),
         check=lambda value: None if value else "a folder",
     )
@@ -190,7 +195,7 @@ class Options:
     # Network
     backbone: str = option(
         "resnet101",
-        "backbone of DeepLab-v2; a checkpoint brings its own, whatever the preset says",
+        "backbone of DeepLab-v2; that of a checkpoint comes before that of the preset",
         NETWORK,
         choices=BACKBONES,
     )
@@ -202,49 +207,56 @@ class Options:
     )
     aspp_branches: int = option(
         2,
-        "how many branches of the classifier are summed: 2 as published, 4 as in ADVENT",
+        "number of classifier branches that are summed: 2 as published, 4 as in ADVENT",
         NETWORK,
         check=lambda v: None if v in (2, 4) else "2 or 4",
     )
     stride_style: str = option(
         "auto",
-        "where a ResNet bottleneck strides; auto follows the weights",
+        "convolution of a ResNet bottleneck that has the stride: the first (caffe) or the 3x3 one (torchvision); auto "
+        "follows the weights",
         NETWORK,
         choices=("auto", *STRIDE_STYLES),
     )
     normalization: str = option(
-        "auto", "input normalisation; auto follows the weights", NETWORK, choices=("auto", *NORMALIZATIONS)
+        "auto",
+        "input normalisation that the network expects; auto follows the weights",
+        NETWORK,
+        choices=("auto", *NORMALIZATIONS),
     )
     restore_from: str = option(
         "none",
-        "checkpoint whose weights are taken; stage 1 also takes pretrained weights, or 'none' for random ones",
+        "checkpoint to load the weights from; stage 1 also accepts pretrained weights, or 'none' for random ones",
         (*NETWORK, "restyle_apply"),
     )
     not_restore_last: bool = option(
-        False, "leave out the classifier of --restore-from, which then starts at random", ("step1",)
+        False, "do not load the classifier of --restore-from; it starts from random weights", ("step1",)
     )
     norm: str = option(
         "batchnorm",
-        "inplace-abn, which is an optional package, joins BatchNorm and leaky ReLU and keeps fewer activations",
+        "normalisation layers; inplace-abn (an optional package) joins BatchNorm and leaky ReLU to save memory",
         NETWORK,
         choices=NORMS,
     )
     bn: str = option(
         "shared",
-        "which domain updates BatchNorm's running statistics, which predictions use: shared (both, as published), "
-        "source, target, or frozen (neither; training uses them too)",
+        "domain that updates BatchNorm's running statistics, with which the network predicts: shared (both, as "
+        "published), source, target, or frozen (neither; training uses them too)",
         TRAIN,
         choices=BN_MODES,
     )
     sync_bn: bool = option(False, "compute BatchNorm over the images of all processes of torchrun (GPUs only)", TRAIN)
 
     discriminator_width: float = option(
-        1.0, "factor on the discriminators' channels, for small segmenters", TRAINING, check=_above(0)
+        1.0, "factor on the discriminators' numbers of channels, for small segmenters", TRAINING, check=_above(0)
     )
 
     # Restyling
     generator_width: float = option(
-        1.0, "factor on the generators' channels, for small data and CPUs", ("restyle_train",), check=_above(0)
+        1.0,
+        "factor on the generators' numbers of channels, for small data and CPUs",
+        ("restyle_train",),
+        check=_above(0),
     )
     lambda_cycle: float = option(10.0, "weight of the cycle loss", ("restyle_train",), check=_at_least(0))
     lambda_identity: float = option(5.0, "weight of the identity loss", ("restyle_train",), check=_at_least(0))
@@ -254,14 +266,17 @@ class Options:
         ("restyle_train",),
         metavar="CHECKPOINT",
     )
-    lambda_semantic: float = option(1.0, "weight of that term", ("restyle_train",), check=_at_least(0))
+    lambda_semantic: float = option(
+        1.0, "weight of the semantic loss (--semantic)", ("restyle_train",), check=_at_least(0)
+    )
     out: str = option("data/restyled/{preset}", "folder for the restyled images", ("restyle_apply",))
 
     # Terms
     source_only: bool = option(False, "train the baseline, which never sees a target image", ("step1",))
     image_level: str = option(
         "none",
-        "restyle source images as target images: by the moments of their CIELAB colours, or by low frequencies (FDA)",
+        "restyle source images as target images: match means and deviations of CIELAB colours (lab), or low "
+        "frequencies (fda)",
         TRAIN,
         choices=IMAGE_LEVELS,
     )
@@ -269,7 +284,7 @@ class Options:
         1.0, "share of the source images that are restyled; the others stay as they are", TRAIN, check=_share
     )
     fda_beta: float = option(
-        0.01, "half side of FDA's window, as a share of the shorter side of the image", TRAIN, check=_below_half
+        0.01, "half the side of FDA's window, as a share of the image's shorter side", TRAIN, check=_below_half
     )
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
     lambda_adv_target: float = option(0.001, "weight of the output-space adversarial term", TRAIN, check=_at_least(0))
@@ -279,26 +294,40 @@ class Options:
     lambda_adv_cate: float = option(0.01, "weight of ISIA", TRAIN, check=_at_least(0))
     lambda_same: float = option(0.0, "weight of an earlier release's 'same' term", ("step2",), check=_at_least(0))
     lambda_pseudo: float = option(1.0, "weight of the pseudo-label cross-entropy", ("step2",), check=_at_least(0))
-    aim: str = option("paper", "form of the AIM weights", TRAIN, choices=AIM_FORMS)
-    aim_beta: float = option(1.0, "factor of instances under --aim released", TRAIN, check=_above(0))
+    aim: str = option(
+        "paper",
+        "weights of stuff and instances in matching: none, as in the paper, or as released",
+        TRAIN,
+        choices=AIM_FORMS,
+    )
+    aim_beta: float = option(1.0, "factor on the weights of instances, for --aim released", TRAIN, check=_above(0))
     isia: str = option(
         "paper",
-        "form of ISIA; 'released' is step 2's gap term, 'contrast' (--method plus) contrasts pixels",
+        "form of ISIA, the category divergence: paper, released (the gap term of step 2), or contrast (pixels instead "
+        "of centroids; only with --method plus)",
         TRAIN,
         choices=ISIA_FORMS,
     )
-    absent_stuff: bool = option(False, "match absent stuff classes, as the released code does", TRAIN)
+    absent_stuff: bool = option(
+        False, "also match stuff classes that are absent from the image, as the released code does", TRAIN
+    )
     num_prototype: int = option(
-        50, "memory slots per stuff class; things have 10 times as many", TRAIN, check=_between(1, 100_000)
+        50,
+        "slots of the source memory per stuff class; thing classes have 10 times as many",
+        TRAIN,
+        check=_between(1, 100_000),
     )
 
     # Self-training (plus)
     ema: float = option(
-        0.999, "share of itself that the mean teacher keeps per step, late in a run", ("step2",), check=_fraction
+        0.999,
+        "share of its own weights that the mean teacher keeps per step (less in the first steps)",
+        ("step2",),
+        check=_fraction,
     )
     pseudo_threshold: float = option(
         0.968,
-        "confidence above which a pixel of the teacher's labels is sure; the share of sure pixels weighs an image",
+        "confidence above which the teacher is sure of a pixel; each image is weighted by its share of such pixels",
         ("step2",),
         check=_fraction,
     )
@@ -310,31 +339,32 @@ class Options:
         metavar="TOP,BOTTOM",
     )
     lambda_mix: float = option(1.0, "weight of the cross-entropy on mixed images", ("step2",), check=_at_least(0))
-    class_mixing: bool = option(
-        True, "paste half of the classes of a source image onto each target image; off: none", ("step2",)
-    )
+    class_mixing: bool = option(True, "paste half of the classes of a source image onto each target image", ("step2",))
     strong_jitter: float = option(
-        0.2, "strength of the colour jitter of the student's images, 0 for none", ("step2",), check=_fraction
+        0.2, "strength of the colour jitter on the student's images; 0: none", ("step2",), check=_fraction
     )
     strong_blur: float = option(
-        1.15, "largest sigma of the blur of the student's images, in pixels, 0 for none", ("step2",), check=_at_least(0)
+        1.15, "largest sigma of the blur on the student's images, in pixels; 0: none", ("step2",), check=_at_least(0)
     )
     rare_class_temperature: float = option(
         0.0,
-        "draw source images by class, rare classes more often: the smaller, the more; 0 draws all images alike",
+        "draw source images with rare classes more often: the smaller the value, the more often; 0 draws all equally",
         ("step2",),
         check=_at_least(0),
     )
     lambda_masked: float = option(
         1.0, "weight of the cross-entropy on target images with hidden blocks", ("step2",), check=_at_least(0)
     )
-    mask_block: int = option(64, "side of a hidden block in pixels", ("step2",), check=_at_least(1))
-    mask_ratio: float = option(0.7, "share of the blocks that is hidden", ("step2",), check=_fraction)
+    mask_block: int = option(64, "side of a hidden block, in pixels", ("step2",), check=_at_least(1))
+    mask_ratio: float = option(0.7, "share of the blocks that are hidden", ("step2",), check=_fraction)
     lambda_imagenet: float = option(
-        0.0, "weight of the distance to ImageNet features on things", ("step2",), check=_at_least(0)
+        0.0,
+        "weight of the distance between the features of source things and those of a frozen ImageNet backbone",
+        ("step2",),
+        check=_at_least(0),
     )
     imagenet_weights: str | None = option(
-        None, "ImageNet weights of the backbone, for --lambda-imagenet", ("step2",), metavar="FILE"
+        None, "weights of the frozen ImageNet backbone, for --lambda-imagenet", ("step2",), metavar="FILE"
     )
 
     # Schedule
@@ -344,35 +374,39 @@ class Options:
         (*NETWORK, "restyle_train"),
         check=_between(1, 4096),
     )
-    iter_size: int = option(1, "passes whose gradients are averaged before a step", TRAINING, check=_at_least(1))
-    num_steps: int = option(250_000, "steps over which the learning rates are planned", TRAINING, check=_at_least(1))
+    iter_size: int = option(1, "forward passes whose gradients are averaged per step", TRAINING, check=_at_least(1))
+    num_steps: int = option(
+        250_000, "number of steps over which the learning rates decay", TRAINING, check=_at_least(1)
+    )
     num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAINING, check=_at_least(1))
     learning_rate: float = option(
         2.5e-4, "learning rate of the backbone; that of the classifier is 10 times as high", TRAINING, check=_above(0)
     )
     learning_rate_D: float = option(1e-4, "learning rate of the discriminators", TRAINING, check=_above(0))
     backbone_lr_mult: float = option(
-        1.0, "factor on the backbone's rate (published code: about 3)", TRAIN, check=_above(0)
+        1.0, "factor on the backbone's learning rate (published code: in effect about 3)", TRAIN, check=_above(0)
     )
     momentum: float = option(0.9, "momentum of SGD", TRAIN, check=_fraction)
     weight_decay: float = option(5e-4, "weight decay of SGD", TRAIN, check=_at_least(0))
     power: float = option(
         0.9, "exponent of the poly decay (1 - i/N)^power of the learning rates", TRAIN, check=_at_least(0)
     )
-    warmup_steps: int = option(0, "steps over which the learning rates rise linearly", TRAIN, check=_at_least(0))
+    warmup_steps: int = option(
+        0, "number of first steps over which the learning rates rise linearly", TRAIN, check=_at_least(0)
+    )
     random_seed: int = option(1234, "seed of all random numbers", TRAINING, check=_seed)
     channels_last: bool = option(
-        True, "keep feature maps in memory pixel by pixel, which makes convolutions faster", (*NETWORK, *RESTYLE)
+        True, "store feature maps pixel by pixel (channels last), which is often faster", (*NETWORK, *RESTYLE)
     )
     checkpoint_activations: bool = option(
-        False, "compute the activations of the backbone again in the backward pass: less memory, more time", TRAIN
+        False, "recompute the backbone's activations in the backward pass: less memory, more time", TRAIN
     )
     autotune: bool = option(True, "let cuDNN try its algorithms on the first batches (GPU)", (*NETWORK, *RESTYLE))
     compile: bool = option(False, "compile the segmenter with torch.compile, which takes minutes at the start", TRAIN)
     deterministic: bool = option(False, "use only operations that give the same result in every run (slower)", TRAINING)
     amp: str = option(
         "off",
-        "mixed precision; apex, which means apex-O1, is for training only",
+        "mixed precision; apex means apex-O1, and apex is for training only",
         (*NETWORK, *RESTYLE),
         choices=(*AMP, "apex"),
     )
@@ -386,7 +420,7 @@ class Options:
     # Files
     continue_train: str | None = option(
         None,
-        "resume a run from CHECKPOINT; by default from last.pth in --snapshot-dir",
+        "resume a run from CHECKPOINT (default: last.pth in --snapshot-dir)",
         TRAINING,
         metavar="CHECKPOINT",
         nargs="?",
@@ -394,14 +428,14 @@ class Options:
     )
     snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAINING)
     overwrite: bool = option(
-        False, "replace the run that is in --snapshot-dir, or the images in --out", (*TRAIN, *RESTYLE)
+        False, "replace an earlier run in --snapshot-dir, or earlier images in --out", (*TRAIN, *RESTYLE)
     )
     save_pred_every: int = option(
-        5000, "steps between two checkpoints, each with a score", TRAINING, check=_at_least(1)
+        5000, "number of steps between two checkpoints, each of which is scored", TRAINING, check=_at_least(1)
     )
     keep_last: int = option(
         2,
-        "how many of the newest checkpoints are also kept under their step number; 0 for none",
+        "number of the newest checkpoints that are also kept under their step number; 0: none",
         TRAINING,
         check=_at_least(0),
     )
@@ -413,30 +447,30 @@ class Options:
     )
     select_by: str = option(
         "none",
-        "label-free score by which selected.pth is kept beside last.pth",
+        "label-free score that chooses the checkpoint selected.pth, kept beside last.pth",
         TRAIN,
         choices=("none", "snd", "infomax", "agreement"),
     )
     select_on_target_labels: bool = option(
-        False, "also keep best.pth, which target labels choose (so that its score is no fair result)", TRAIN
+        False, "also keep best.pth, chosen with target labels, so that its score is not a fair result", TRAIN
     )
-    log_every: int = option(100, "steps between two log lines", TRAINING, check=_at_least(1))
+    log_every: int = option(100, "number of steps between two log lines", TRAINING, check=_at_least(1))
     log_gradients: int = option(
         0,
-        "steps between measurements of each term's gradient on the backbone, as a share of the source cross-entropy's; "
-        "0: none",
+        "number of steps between two measurements of each term's gradient on the backbone, as a share of that of the "
+        "source cross-entropy; 0: none",
         TRAIN,
         check=_at_least(0),
     )
     log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAINING)
     tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
-    report: bool = option(True, "write report.html, with pictures, at every save", TRAIN)
+    report: bool = option(True, "write report.html, with pictures, at every checkpoint", TRAIN)
     ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder for the predicted masks; 'none' writes none", ("evaluate",))
     save_ids: str = option(
         "train",
-        "ids in these masks: train ids, with a coloured mask beside each; or label ids, as the official script and the "
-        "server of Cityscapes take them",
+        "ids in these masks: train ids, with a coloured mask beside each; or label ids, as the official evaluation and "
+        "the test server of Cityscapes expect",
         ("evaluate",),
         choices=("train", "label"),
     )
@@ -452,21 +486,24 @@ class Options:
     )
     gt_ids: str = option(
         "auto",
-        "ids in the files of ground truth; auto means label ids, but train ids in files named labelTrainIds",
+        "ids in the files of ground truth; auto: train ids in files named labelTrainIds, label ids in all others",
         ("iou",),
         choices=("auto", "label", "train"),
     )
     pred_ids: str = option(
         "train",
-        "ids in the predicted masks; coloured masks may be of either kind",
+        "ids in the predicted masks; coloured masks are read with either",
         ("iou",),
         choices=("train", "label"),
     )
     resize_pred: str = option(
-        "none", "how masks are resized whose size is not that of their label", ("iou",), choices=("none", "nearest")
+        "none",
+        "how to resize masks whose size differs from that of their label; none: it is an error",
+        ("iou",),
+        choices=("none", "nearest"),
     )
     workers: int = option(
-        1, "processes that read masks; the scores do not depend on it", ("iou",), check=_between(1, 512)
+        1, "processes that read masks; the scores do not depend on their number", ("iou",), check=_between(1, 512)
     )
 
     def as_dict(self) -> dict[str, Any]:
@@ -536,7 +573,7 @@ def parse(
     words = sys.argv[1:] if argv is None else argv
     places = "".join(f" {name.upper()}" for name in positional)
     parser = parsing.parser(description, usage=f"%(prog)s{places} [options]")
-    parser.add_argument("--help-all", action="help", help="show all options, with those that few people need")
+    parser.add_argument("--help-all", action="help", help="show all options, including those that few people need")
     for name in positional:
         parser.add_argument(name, metavar=name.upper(), help=positional[name])
     defaults = resolve(script, _named(script, words))
@@ -556,7 +593,7 @@ def parse(
 
 
 def _named(script: str, words: Sequence[str]) -> dict[str, Any]:
-    """Those options of a command line that set the defaults of others, where they are sound."""
+    """Those options of a command line that set the defaults of others, if they are valid."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for item in fields(Options):
         if item.name in ("preset", "method") and script in item.metadata["on"]:
@@ -570,7 +607,7 @@ def _named(script: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve(script: str, given: dict[str, Any]) -> Options:
-    """Fill in what the user left open, from method, preset, stage and defaults; check every value."""
+    """Fill in what the user did not give, from method, preset, stage and defaults, and check every value."""
     given = _with_folders(given)
     arm = "source_only" if given.get("source_only") else script
     preset = PRESETS[given.get("preset", "gta5_to_cityscapes")]
@@ -649,23 +686,23 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
             f"learning rates are planned; raise --num-steps"
         )
     if script == "step1" and options.isia == "contrast":
-        raise UserError("--isia contrast is for stage 2 of --method plus; expected another form in stage 1")
+        raise UserError("--isia contrast is only for stage 2 of --method plus; expected paper or released in stage 1")
     if options.ignore_label > 255:
         raise UserError(f"--ignore-label: found {options.ignore_label}, expected a label value up to 255")
     if options.sync_bn and options.norm != "batchnorm":
-        raise UserError("--sync-bn: expected --norm batchnorm: leave one of them out")
+        raise UserError(f"--sync-bn: found --norm {options.norm}, expected --norm batchnorm; leave one of them out")
     if options.compile and options.checkpoint_activations:
-        raise UserError("--compile: expected without --checkpoint-activations: leave one of them out")
+        raise UserError("--compile: found --checkpoint-activations too, expected only one of them; leave one out")
     if options.amp.startswith("apex"):
         if script not in TRAINING:
-            raise UserError(f"--amp {options.amp} is for training alone; expected one of off, bf16, fp16")
+            raise UserError(f"--amp {options.amp} is for training only; expected one of off, bf16, fp16")
         apex_amp()
     if options.amp not in ("off", "bf16") and options.cpu:
         raise UserError(f"--amp {options.amp} needs a GPU: leave --cpu out, or choose --amp off")
 
 
 def describe(options: Options, script: str) -> str:
-    """The options of a script, a line each."""
+    """The options of a script, one per line."""
     shown = [f for f in fields(options) if script in f.metadata["on"]]
     return "\n".join(f"  {flag(f.name):26s} {getattr(options, f.name)}" for f in shown)
 
@@ -674,7 +711,8 @@ _RUN = ("cache", "continue_train", "overwrite", "restore_from", "snapshot_dir", 
 
 
 def changes(before: dict[str, Any], options: Options, script: str) -> list[str]:
-    """What a resumed run does otherwise than the `before` of its checkpoint, a line an option; files do not count."""
+    """The options of a resumed run that differ from those of its checkpoint (`before`), one line each; options that
+    only name files do not count."""
     shown = [f.name for f in fields(options) if script in f.metadata["on"] and f.name not in _RUN and f.name in before]
     pairs = [(flag(name), before[name], getattr(options, name)) for name in shown]
     return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
@@ -691,7 +729,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _line(error: Exception) -> str | None:
-    """The line for an error about which the user can do something; None for any other."""
+    """The message for an error that the user can do something about; None for any other."""
     if isinstance(error, UserError):
         return one_line(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -700,13 +738,14 @@ def _line(error: Exception) -> str | None:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main`; bad input ends in one line and exit code 2, Ctrl-C and SIGTERM in one and 130 or 143.
+    """Run a script's `main`. Bad input ends with one line and exit code 2, Ctrl-C and SIGTERM with one line and exit
+    code 130 or 143.
 
-    Any other error is also recorded for the report of torchrun, if that has started this process.
+    Any other error is also recorded for the report of torchrun, if torchrun has started this process.
     """
-    # More reading processes than cores are no fault: decoding large images waits for the disk too.
+    # More reading processes than cores are fine: decoding large images waits for the disk too.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the program
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     note = machine.system_note()

@@ -1,4 +1,4 @@
-"""Flags that make no sense together, and values that name nothing: refused before anything is read or written."""
+"""Flags that make no sense together, and empty values: refused before anything is read or written."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from utils.options.flags import flag
 from utils.system.errors import UserError
 
-# What only the adaptation to a target uses. Mere sizes and rates may be left on a command line that arms share.
+# Options that only the adaptation to a target uses. Sizes and rates are not among them, so that the command lines of
+# several arms may share them.
 _ADAPTATION = (
     *("data_list_target", "lambda_adv_target", "lambda_adv_feat", "lambda_adv_cls", "lambda_adv_ins"),
     *("lambda_adv_cate", "aim", "isia", "absent_stuff"),
 )
 
-# What only `--method plus` uses, by the weight without which it does nothing.
+# Options that only `--method plus` uses, each with the weight without which it has no effect.
 PLUS = {
     "ema": None,
     "pseudo_threshold": None,
@@ -49,10 +50,10 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield f"--set: found {options['set']}, expected a split of the target data, such as val"
     if options["source_only"]:
         for name in (name for name in _ADAPTATION if name in given and options[name]):
-            yield f"--source-only trains without a target, and {flag(name)} is about one; leave one of them out"
+            yield f"--source-only trains without a target, and {flag(name)} needs one; leave one of them out"
         if "image_level" in given and options["image_level"] != "none":
             yield (
-                f"--source-only trains without a target, and --image-level {options['image_level']} takes the style "
+                f"--source-only trains without a target, and --image-level {options['image_level']} takes its style "
                 "from one; leave one of them out, or restyle the images beforehand"
             )
     if options["select_by"] != "none" and options["source_only"]:
@@ -62,27 +63,30 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
     if options["continue_train"] is not None:
         last = options["continue_train"] == "last"
         if last and options["overwrite"]:
-            yield "--continue-train goes on with the run that --overwrite would replace; leave one of them out"
+            yield "--continue-train resumes the run that --overwrite would replace; leave one of them out"
         if "restore_from" in given and options["restore_from"] != "none":
-            yield "--continue-train takes its weights from its checkpoint, not --restore-from; leave one of them out"
+            yield "--continue-train loads the weights of its checkpoint, not --restore-from; leave one of them out"
         if options["not_restore_last"]:
-            yield "--continue-train takes everything up, also what --not-restore-last leaves out; leave one of them out"
+            yield "--continue-train also loads the classifier that --not-restore-last leaves out; leave one of them out"
     if options["not_restore_last"] and options["restore_from"] == "none":
         yield "--not-restore-last: --restore-from is none, so nothing is restored; leave the flag out"
     if "aim_beta" in given and options["aim"] != "released":
-        yield f"--aim-beta acts under --aim released only, found --aim {options['aim']}; leave it out"
+        yield f"--aim-beta has an effect only with --aim released, found --aim {options['aim']}; leave it out"
     if "image_level_share" in given and options["image_level"] == "none":
-        yield "--image-level-share acts with --image-level lab or fda only, found none; leave it out"
+        yield "--image-level-share has an effect only with --image-level lab or fda, found none; leave it out"
     if "fda_beta" in given and options["image_level"] != "fda":
-        yield f"--fda-beta acts under --image-level fda only, found {options['image_level']}; leave it out"
+        yield (
+            f"--fda-beta has an effect only with --image-level fda, found --image-level {options['image_level']}; "
+            "leave it out"
+        )
     if "lambda_semantic" in given and options["semantic"] is None:
-        yield "--lambda-semantic acts with --semantic only; leave it out, or name a trained segmenter"
+        yield "--lambda-semantic has an effect only with --semantic; leave it out, or give --semantic CHECKPOINT"
     yield from _of_crop(options)
     yield from _of_plus(options, given)
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
         yield (
             f"--warmup-steps: found {options['warmup_steps']}, expected at most --num-steps {options['num_steps']}: "
-            "the learning rates would never be reached"
+            "the learning rates would never reach their full values"
         )
 
 
@@ -99,18 +103,22 @@ def _of_crop(options: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str]:
     if options["method"] != "plus":
+        method = options["method"]
         for name in (name for name in PLUS if name in given):
-            yield f"{flag(name)} acts under --method plus only, found --method {options['method']}; leave it out"
+            yield f"{flag(name)} has an effect only with --method plus, found --method {method}; leave it out"
         if options["isia"] == "contrast":
-            yield f"--isia contrast acts under --method plus only, found --method {options['method']}; choose another"
+            yield (
+                f"--isia contrast has an effect only with --method plus, found --method {method}; choose "
+                "paper or released"
+            )
         return
     for name, weight in PLUS.items():
         if name in given and weight and not options[weight]:
             yield f"{flag(name)} has no effect with {flag(weight)} 0; leave one of them out"
     if "isia" in given and not options["lambda_adv_cate"]:
-        yield "--isia: under --method plus ISIA is off by default; give --lambda-adv-cate too"
+        yield "--isia: ISIA is off by default with --method plus; also give --lambda-adv-cate"
     if options["lambda_imagenet"] and options["imagenet_weights"] is None:
-        yield "--lambda-imagenet: found no --imagenet-weights, expected the file that the backbone started from"
+        yield "--lambda-imagenet: found no --imagenet-weights, expected the file that training started from"
     if "ssl_target_dir" in given and not options["lambda_pseudo"]:
         yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
     if {"lambda_mix", "lambda_masked"} & set(given) and not (options["lambda_mix"] or options["lambda_masked"]):

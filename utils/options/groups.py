@@ -1,4 +1,4 @@
-"""How `--help` presents the options: in groups, and which of them the short help leaves out."""
+"""How `--help` presents the options: their groups, and which options the short help shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METAVARS = {"int": "N", "float": "X", "tuple[int, int]": "W,H", "tuple[float, .
 
 
 def metavar(name: str, kind: str) -> str:
-    """What stands for the value of an option of a type (as in its annotation, without None)."""
+    """The placeholder that the help shows for an option's value. kind: its annotation, without None."""
     if kind != "str":
         return _METAVARS[kind]
     if name.endswith("_dir") or "_dir_" in name or name in _FOLDERS:

@@ -66,7 +66,7 @@ def names(*allowed: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """A whole number from `low` on."""
+    """A whole number of at least `low`."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"\d{1,9}", text) or int(text) < low:

@@ -98,7 +98,7 @@ def _files(text: str) -> list[Path]:
     reason = fault(path)
     if reason:
         raise UserError(
-            f"{text}: {reason}; expected an image, a folder, a glob in quotes, a video, or the number of a camera"
+            f"{text}: {reason}; expected an image, a folder, a pattern in quotes, a video, or the number of a camera"
         )
     return [path]
 
@@ -124,8 +124,8 @@ def _with_own_keys(sources: list[Source]) -> list[Source]:
         other = result.setdefault(source.key, source)
         if other is not source:
             raise UserError(
-                f"{name_of(other)} and {name_of(source)} would be written to the same file, {source.key}; give the "
-                f"folder above both, or run them apart with another --out each"
+                f"{name_of(other)} and {name_of(source)} would be written to the same file, {source.key}; expected "
+                f"different files: give the folder above both, or predict them separately, each with its own --out"
             )
     return list(result.values())
 

@@ -75,7 +75,7 @@ def build(
             taken_over.append(f"{flag(name)} {value} (the preset has {built[name]})")
         built[name] = value
     if taken_over:
-        logger.info("taken over from %s: %s", path, ", ".join(taken_over))
+        logger.info("taken from the checkpoint %s: %s", path, ", ".join(taken_over))
     for name, value in (("stride_style", info.stride_style), ("normalization", info.normalization)):
         built[name] = value if built[name] == "auto" else built[name]
     try:

@@ -230,11 +230,11 @@ def _check_disk(folder: Path, needed: int, done: int) -> None:
     """Say how much temporary disk space the images still to predict take; UserError where it is not free."""
     free = shutil.disk_usage(folder).free
     if done:
-        logger.info("%s: going on with %d images of a run that was stopped", folder, done)
+        logger.info("%s: continuing a stopped run, which has predicted %d images", folder, done)
     logger.info("temporary disk space: %.2f GiB in %s (%.1f GiB free)", needed / 2**30, folder, free / 2**30)
     if needed + _SLACK > free:
         raise UserError(
-            f"{folder}: {free / 2**30:.2f} GiB free, expected {needed / 2**30:.2f} GiB for the time being; make room "
+            f"{folder}: {free / 2**30:.2f} GiB free, expected {needed / 2**30:.2f} GiB of temporary space; make room "
             "or choose another --ssl-target-dir"
         )
 

@@ -50,7 +50,7 @@ class RestyledFolder:
             if not place.resolve().is_relative_to(self.folder.resolve()):
                 raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
             if place.exists() and image.exists() and place.samefile(image):
-                raise UserError(f"--out: {place} belongs to the data set, expected a folder apart from it")
+                raise UserError(f"--out: {place} belongs to the data set, expected a folder outside it")
             return place
         raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
 
@@ -67,7 +67,7 @@ class RestyledFolder:
         if before != json.loads(json.dumps(self.identity)) or overwrite:
             if there and not overwrite:
                 raise UserError(
-                    f"--out: {there[0]} is there, made from other images, weights or options; expected a new folder, "
+                    f"--out: {there[0]} was made with other images, weights or options; expected a new folder, "
                     f"or that of a stopped run: choose another --out, or add --overwrite to replace its images"
                 )
             for path in there:

@@ -46,7 +46,9 @@ def find_predictions(reader: type[SegmentationDataset], folder: Path, keys: Coll
             if key not in wanted:
                 continue
             if key in found:
-                raise UserError(f"{path}: {found[key]} is a prediction of {key} too; expected one: move the other away")
+                raise UserError(
+                    f"{path}: {found[key]} is also a prediction of {key}; expected one per label: move the other away"
+                )
             found[key] = path
     return found
 
@@ -197,13 +199,13 @@ def refuse_other_ids(counter: PairCounter, seen: Seen, folder: Path, predicted_i
     if fits and right > 10 * hits and (4 * right > counted or 2 * no_class > counted):
         kind = {"label": "train", "train": "label"}[predicted_ids]
         raise UserError(
-            f"{folder}: predictions with ids {_some(ids)}, of which, as {predicted_ids} ids, "
-            f"{percent(hits / counted)} of the pixels are right, but {percent(right / counted)} as {kind} ids; "
+            f"{folder}: found predictions with ids {_some(ids)}; read as {predicted_ids} ids, "
+            f"{percent(hits / counted)} of the pixels are right, but read as {kind} ids, {percent(right / counted)}; "
             f"expected --pred-ids to say what the files hold: give --pred-ids {kind}"
         )
     if ids.tolist() == [0, IGNORE] and counter.num_classes == 2 and counter.prediction[IGNORE] == 2:
         raise UserError(
-            f"{folder}: predictions of 0 and 255 without a 1, of which 255 is no class; expected 0 and 1: convert "
+            f"{folder}: found predictions of 0 and 255 without a 1, and 255 is not a class; expected 0 and 1: convert "
             f"them, or give --pred-ids label and --classes FILE with id: 255"
         )
 

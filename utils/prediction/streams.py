@@ -81,7 +81,7 @@ def predict_all(
     clips = [s for s in clips if isinstance(s, Camera) or not (s.path.exists() and output.has_film(s.key, s.path))]
     there = len(sources) - len(stills) - len(clips)
     if there:
-        logger.info("%d of %d inputs are predicted already", there, len(sources))
+        logger.info("%d of %d inputs have been predicted already", there, len(sources))
     counts = [count_frames(clip) for clip in clips]
     if most_frames is not None:
         counts = [min(count or most_frames, most_frames) for count in counts]
@@ -89,7 +89,7 @@ def predict_all(
 
     def refuse(error: UserError) -> None:
         if not skip_bad:
-            raise UserError(f"{error}; or give --skip-bad-images (what is done is kept)") from error
+            raise UserError(f"{error}; or give --skip-bad-images (finished files are kept)") from error
         skipped.add([str(error)])
 
     try:

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page, or several runs side by side; without a network, and readable from a file.
+"""Write the report of a run, or a comparison of several runs, as one HTML page that works without a network.
 
 Examples:
   python -m utils.report snapshots/builtin/step1                       # writes report.html into that folder
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run (its --snapshot-dir)")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="page to write [RUN/report.html; of several runs comparison.html]"
+        "--out", metavar="FILE", type=Path, help="page to write [RUN/report.html; for several runs comparison.html]"
     )
     arguments = parser.parse_args(argv)
     from utils.reporting.page import compare, render  # torch is imported once the command line is read

@@ -37,6 +37,6 @@ class Cost(Sink):
         return (
             f"ahead: {left} steps of {self._images} images{' of each domain' if self._domains > 1 else ''}, "
             f"{rate * images:.3g} images per second; ends in {timedelta(seconds=seconds)}, "
-            f"at {now + timedelta(seconds=seconds):%Y-%m-%d %H:%M}, scores and pictures not counted; "
-            f"checkpoints {self._disk / 1e6:.3g} MB of {self._free / 1e9:.3g} GB free"
+            f"at {now + timedelta(seconds=seconds):%Y-%m-%d %H:%M}, plus the time for scores and pictures; "
+            f"checkpoints take {self._disk / 1e6:.3g} MB of {self._free / 1e9:.3g} GB that are free"
         )

@@ -32,7 +32,7 @@ NAMES = {
     "D_output": Name("discriminators", "discriminator, output space"),
     "D_feature": Name("discriminators", "discriminator, feature space"),
     "iou": Name("target scores", "target IoU", "higher"),
-    "averaged": Name("target scores", "classes that a mean is over"),
+    "averaged": Name("target scores", "number of classes in a mean"),
     "miou": Name("target scores", "target mean IoU", "higher"),
     "snd": Name("label-free scores", "soft neighbourhood density (SND)", "higher"),
     "infomax": Name("label-free scores", "InfoMax", "higher"),

@@ -255,7 +255,7 @@ def curves(runs: Sequence[RunData], colours: Sequence[str]) -> Section:
     means = any(len(record) > charts.MOST_POINTS for record in (run.records for run in runs))
     note = " Long runs are thinned to means over neighbouring log lines." if means else ""
     return Section(
-        "curves", "Curves", f"<p>Each value is the mean since the log line before.{note}</p>{run_key(runs)}{body}"
+        "curves", "Curves", f"<p>Each value is the mean since the previous log line.{note}</p>{run_key(runs)}{body}"
     )
 
 
@@ -337,7 +337,7 @@ def pseudo_labels(run: RunData) -> Section:
     held = run.pseudo_labels.get("classes", {})
     if not held:
         return Section(
-            "pseudo-labels", "Pseudo-labels", missing="pseudo-labels: the run used none, or kept no note of them"
+            "pseudo-labels", "Pseudo-labels", missing="pseudo-labels: the run used none, or saved no record of them"
         )
     names = list(held)
     swatches = [rgb(run.classes.get(name, (128, 128, 128))) for name in names]
@@ -347,7 +347,7 @@ def pseudo_labels(run: RunData) -> Section:
     coverage = [entry["kept"] / entry["predicted"] if entry["predicted"] else None for entry in held.values()]
     share = [entry["kept"] / kept if kept else None for entry in held.values()]
     drawn = [
-        _bars("least confidence that is kept", names, limits, swatches, 1, lambda v: f"{v:.3f}"),
+        _bars("lowest confidence that is kept", names, limits, swatches, 1, lambda v: f"{v:.3f}"),
         _bars("kept, of the pixels predicted as the class", names, coverage, swatches, 1),
         _bars("the class, of all pixels kept", names, share, swatches, None),
     ]
@@ -374,7 +374,7 @@ def source_memory(run: RunData, shade: str) -> Section:
     keys, held = run.keys("memory"), run.memory.get("classes", {})
     if not keys and not held:
         return Section("memory", "Source memory", missing="source memory: the run has none")
-    text = "<p>A class takes part in matching once more vectors were written than its buffer has slots.</p>"
+    text = "<p>A class takes part in matching once more vectors have been written to its buffer than it has slots.</p>"
     drawn = [figure(charts.lines([run.series(k, shade)], describe(k).title, low=0), k, describe(k).title) for k in keys]
     body = f'{text}<div class="charts">{"".join(drawn)}</div>'
     if held:
@@ -431,7 +431,7 @@ def feature_map(run: RunData) -> Section:
     title = "Feature space"
     held = [(name, found) for name, found in (("before", run.before), ("after", run.after)) if found is not None]
     if not held:
-        return Section("features", title, missing="feature space: the run kept no features")
+        return Section("features", title, missing="feature space: the run saved no features")
     held = [(name, found) for name, found in held if found.layout is not None]
     if not held:
         return Section(

@@ -203,7 +203,7 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
                 logger.info("bad: %s", found)
             count = f" ({len(faults)} of {len(images)} are bad, logged above)" if faults[1:] else ""
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
-        logger.info("%s: %d images, files there and of fitting sizes", images.root, len(images) - len(faults))
+        logger.info("%s: %d images, all files found, sizes match", images.root, len(images) - len(faults))
         odd = distortion(images)
         if odd:
             own = images.size == options.input_size and images.root == Path(options.data_dir)
@@ -254,7 +254,7 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
         logger.info("no scores while training: none of the %d images of %s has a label", len(images), images.root)
         return None
     if void_alone(images):
-        logger.info("no scores while training: the labels of %s hold ignored pixels alone", images.root)
+        logger.info("no scores while training: the labels of %s hold only ignored pixels", images.root)
         return None
     if options.target != "folder":
         return test_data(options, table)
@@ -287,15 +287,16 @@ def saved_ids(options: Options, table: ClassTable) -> LabelMap | None:
 
 
 def check_output(option: str, folder: Path, images: SegmentationDataset, *, coloured: bool = True) -> None:
-    """Raises UserError if a mask of `images` in `folder` would replace an image or a label of the data, or if, of masks
-    without coloured ones, coloured ones of before are there: the official evaluation would find two per image."""
+    """Raises UserError if a mask of `images` in `folder` would replace an image or a label of the data. Without
+    `coloured` masks, also if the folder holds coloured masks of an earlier run: the official evaluation would find two
+    masks per image."""
     for name in images.names:
         mask = folder / f"{images.key(name)}.png"
         colour = folder / f"{images.key(name)}_color.png"
         if not coloured and colour.exists():
             raise UserError(
-                f"{flag(option)}: found the coloured mask {colour}, expected a folder without, as the official "
-                f"evaluation takes one file per image: give another folder"
+                f"{flag(option)}: found the coloured mask {colour}, expected a folder without coloured masks, because "
+                f"the official evaluation accepts one file per image: give another folder"
             )
         if not os.path.exists(mask):
             continue
@@ -303,7 +304,7 @@ def check_output(option: str, folder: Path, images: SegmentationDataset, *, colo
         with suppress(UserError):  # a name that no label can belong to
             paths.append(images.label_path(name))
         if any(path.exists() and path.samefile(mask) for path in paths):
-            raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder apart from it")
+            raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder outside it")
 
 
 def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
@@ -318,7 +319,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
     if needs_classifier and not resumed and path == "none":
         raise UserError(
             "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
-            "checkpoint of the stage before"
+            "checkpoint of the previous stage"
         )
     wanted = {name: getattr(options, name) for name in loading.ARCHITECTURE}
     network = loading.build(None if path == "none" else path, table, wanted, given)
@@ -355,7 +356,7 @@ def with_input_size(options: Options, given: frozenset[str]) -> Options:
     if "input_size_target" in given:
         logger.info("attention: predicting at --input-size-target %s, but %s was trained at %s", found, path, there)
         return options
-    logger.info("taken over from %s: --input-size-target %s (the preset has %s)", path, there, found)
+    logger.info("taken from the checkpoint %s: --input-size-target %s (the preset has %s)", path, there, found)
     return replace(options, input_size_target=trained)
 
 
@@ -408,7 +409,7 @@ def _dataset(
     if BUILTIN_ROOT in Path(root).parents:
         with distributed.main_first():
             if not Path(root).exists():
-                logger.info("%s is not there yet: drawing the built-in data", root)
+                logger.info("%s does not exist yet: drawing the built-in data", root)
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
     cache = None if options.cache is None else _cache(options.cache)

@@ -39,7 +39,7 @@ def refuse_used(folder: Path, resumed: Path | None, *, overwrite: bool) -> None:
     here = resumed is not None and resumed.resolve().parent == folder.resolve()
     if last.exists() and not here and not overwrite:
         raise UserError(
-            f"--snapshot-dir: {last} is there from an earlier run; expected a new folder: add --continue-train to "
+            f"--snapshot-dir: found {last} of an earlier run, expected a new folder: add --continue-train to "
             f"resume it, --overwrite to replace it, or choose another --snapshot-dir"
         )
 
@@ -60,6 +60,6 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
     made = f"; `python {makers[0]} {flag('preset')} {options.preset}` makes it" if makers else ""
     others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
     raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of the stage before"
+        f"--restore-from: {path} does not exist; expected the checkpoint of the previous stage"
         f"{others if script == 'step1' else ''}{made}"
     )

@@ -50,7 +50,7 @@ def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
         if by_user:
             raise UserError(
                 f"--data-list-target-test: {name} not found (looked for {searched}); expected a text file with one "
-                "name a line: name it with its folder, or leave the option out"
+                "name per line: name it with its folder, or leave the option out"
             )
         logger.info("no list %s of the preset (looked for %s): all labels of %s are scored", name, searched, folder)
     return found
@@ -91,5 +91,8 @@ def predictions(
         )
     for key, path in truth.items():
         if os.path.realpath(path) == os.path.realpath(masks[key]):
-            raise UserError(f"{path}: a label and, in {folder}, a prediction; expected two folders apart")
+            raise UserError(
+                f"{path}: is a label and, through {folder}, also a prediction; expected two separate folders: give "
+                "another folder of predictions"
+            )
     return masks

@@ -77,14 +77,14 @@ def restyle_all(options: Options, network: Generator, images: SegmentationDatase
         numbers = folder.missing()
         there = len(folder.paths) - sum(distributed.objects(len(numbers)))
         if there:
-            logger.info("%d of %d images are there already", there, len(folder.paths))
+            logger.info("%d of %d images exist already", there, len(folder.paths))
         written = write_restyled(
             network, folder, numbers, amp=options.amp, num_workers=options.num_workers, skipped=skipped
         )
         for reasons in distributed.objects(skipped.reasons):
             skipped.add(reasons)
         written = sum(distributed.objects(written))
-    logger.info("%d images restyled, %d there before, %d skipped", written, there, len(skipped.reasons))
+    logger.info("%d images restyled, %d existed before, %d skipped", written, there, len(skipped.reasons))
     if not written + there:
         raise UserError(f"{images.root}: all images are bad, first {skipped.reasons[0]}; expected good ones")
 

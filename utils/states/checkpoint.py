@@ -118,7 +118,7 @@ def _read(path: Path) -> Any:
             place = "" if _imports(module) else f", where Python finds {name}"
             todo = f"if you trust it{place}, save its tensors with: {resave_line(path)}"
             if "is blocked" in str(error):
-                todo = "it is there to run commands on your machine: do not use the file"
+                todo = "its purpose is to run commands on your machine: do not use the file"
         elif "eights only load failed" in reason:
             reason = "it is no weight file, or holds more than tensors and plain values, which is not read for safety"
         raise UserError(f"{path}: cannot be read as weights ({reason}); {todo}") from error
@@ -162,7 +162,7 @@ def _damage(path: Path) -> str | None:
         with open(path, "rb") as file:
             start = file.read(4096)
         if not start.startswith(b"PK\x03\x04"):
-            zeros = "it begins with zeros, as an interrupted copy leaves it" if not any(start) else None
+            zeros = "it begins with zeros, as after an interrupted copy" if not any(start) else None
             return zeros if start else "an empty file, of 0 bytes"
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
@@ -238,11 +238,11 @@ def load(path: Path, method: str, architecture: dict[str, Any]) -> State:
     """
     state = read(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
-        raise UserError(f"{path}: no training state in it; --continue-train wants a checkpoint of these scripts")
+        raise UserError(f"{path}: no training state in it; --continue-train needs a checkpoint of the training scripts")
     state = _of_this_version(state)
     if state.get("method") != method:
         raise UserError(
-            f"{path}: a checkpoint of {state.get('method')}, expected one of {method}; give that one's last.pth"
+            f"{path}: a checkpoint of {state.get('method')}, expected one of {method}; give the last.pth of {method}"
         )
     for key, value in architecture.items():
         found = (state.get("architecture") or {}).get(key)

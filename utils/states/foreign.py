@@ -64,7 +64,7 @@ def identify(path: Path) -> Foreign | None:
         return None
     if _PICKLE.match(start):
         return Foreign(
-            "a pickle that torch.save has not written, which is not read for safety",
+            "a pickle that was not written by torch.save and, for safety, is not read",
             f"if you trust it, save its tensors with: {resave_line(path, torch_format=False)}",
         )
     for beginning, what in _BEGINNINGS:
@@ -168,7 +168,7 @@ def _text(start: bytes) -> Foreign | None:
     text = start.decode("utf-8-sig", errors="replace").rstrip("�").strip()  # a character may be cut off at the end
     if not text or not all(sign.isprintable() or sign.isspace() for sign in text):
         return None
-    again = "what was downloaded is an answer, not the file: download it again, in a browser where it asks something"
+    again = "the server sent a page instead of the file: download it again, in a browser if it asks for something"
     if re.search(r"<!doctype html|<html", text, re.IGNORECASE):
         title = re.search(r"<title[^>]*>\s*([^<]*?)\s*</title>", text, re.IGNORECASE)
         titled = f" with the title '{' '.join(title[1].split())[:60]}'" if title else ""
@@ -184,7 +184,7 @@ def _text(start: bytes) -> Foreign | None:
     if text.startswith("model_checkpoint_path"):
         return Foreign("the list of a TensorFlow checkpoint", _SAVED_BY_TORCH)
     kind = {"<": "XML", "{": "JSON"}.get(text[0], "text")
-    todo = f"{_SAVED_BY_TORCH}, or download it again if this is an answer instead of the file"
+    todo = f"{_SAVED_BY_TORCH}, or download it again if a server sent this instead of the file"
     return Foreign(f"{kind} that begins with '{text.splitlines()[0][:50]}'", todo)
 
 

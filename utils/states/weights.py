@@ -270,12 +270,12 @@ def _guess_backbone(names: Iterable[str]) -> str:
 def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_restore_last: bool) -> Iterable[str]:
     has_classifier = any(name.startswith(CLASSIFIER) for name in found)
     if not has_classifier:
-        yield "no classifier layer6 in the file, it stays as initialised"
+        yield "no classifier (layer6) in the file; that of the network stays as initialised"
     elif not_restore_last:
         classes = _class_counts(found)
-        yield f"classifier layer6 of {classes} classes not restored, as told, it stays as initialised"
+        yield f"the classifier (layer6, {classes} classes) is not loaded, as requested; it stays as initialised"
     if info.kind == "torchvision":
-        yield "torchvision weights want stride_style torchvision and normalization imagenet"
+        yield "torchvision's weights expect stride_style torchvision and normalization imagenet"
     if (info.architecture or {}).get("norm") != "inplace-abn":
         scales = [f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, FusedNorm)]
         negative = sum(int((found[name] < 0).sum()) for name in scales if name in found)
@@ -288,7 +288,7 @@ def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_rest
     for option in options:
         here = model.architecture[option]
         if wanted.get(option, here) != here:
-            yield f"attention: the weights want {option} {wanted[option]}, the model has {here}"
+            yield f"attention: the weights expect {option} {wanted[option]}, the model has {here}"
 
 
 # ---------------------------------------------------------------- checks
@@ -307,7 +307,7 @@ def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], re
     covered = len(_backbone(report.matched))
     advice = f"--backbone {guess}" if guess != own and guess in BACKBONES else f"weights of a complete {own}"
     raise UserError(
-        f"{report.path}: is not of the backbone {own}: "
+        f"{report.path}: does not fit the backbone {own}: "
         f"{covered} of {covered + len(missing) + len(mismatched)} tensors fit, "
         f"{len(missing)} missing{_named(missing)}, {len(mismatched)} of another shape{_named(mismatched)}, "
         f"{len(over)} left over{_named(over)}; "
@@ -317,7 +317,7 @@ def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], re
 
 def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, needed: bool) -> None:
     own, there = str(model.architecture["num_classes"]), _class_counts(found)
-    anew = "" if needed else ", or --not-restore-last to start the classifier anew"
+    anew = "" if needed else ", or --not-restore-last to start with a new classifier"
     if not any(name.startswith(CLASSIFIER) for name in found):
         if needed:
             heads = sorted({name.split(".")[0] for name in report.unexpected if name.endswith(".weight")})

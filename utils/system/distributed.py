@@ -165,7 +165,7 @@ def check_equal(values: Callable[[], dict[str, Any]]) -> None:
         differing = [name for name in found if found[name] != everywhere[0][1][name]]
         if differing:
             raise UserError(
-                f"{', '.join(differing)}: found others in process {number} on {host} than in process 0 on "
+                f"{', '.join(differing)}: found other values in process {number} on {host} than in process 0 on "
                 f"{everywhere[0][0]}, expected the same; give every machine the same command, code and files"
             )
 

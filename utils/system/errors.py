@@ -28,7 +28,7 @@ def fault(path: str | Path) -> str | None:
         return "not found"
     if stat.S_ISREG(mode):
         return None
-    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, no regular file"
+    return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, not a regular file"
 
 
 def one_line(error: UserError) -> str:

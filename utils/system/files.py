@@ -31,7 +31,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made a folder ({_reason(error)}); choose another one") from error
+        raise UserError(f"{folder}: cannot be made into a folder ({_reason(error)}); choose another one") from error
 
 
 def _reason(error: OSError) -> str | None:

@@ -60,5 +60,5 @@ def _take(folder: Path) -> FileLock:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-        logger.warning("%s: no locks on this file system; see to it that no second run uses the folder", folder)
+        logger.warning("%s: this file system has no locks; make sure that no second run uses the folder", folder)
     return lock

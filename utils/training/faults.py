@@ -28,7 +28,7 @@ def find(trainer: Trainer, good: checkpoint.State, folder: Path) -> UserError:
     trainer.load_state_dict(copy.deepcopy(good), path)
     if trainer.steps < found - 1:
         logger.info("not finite between step %d and %d: repeating these steps one by one", trainer.steps + 1, found)
-    what = f"something up to step {found} was not finite, but is when the steps are repeated (see --deterministic)"
+    what = f"a value up to step {found} was not finite, but all are when the steps are repeated (see --deterministic)"
     while trainer.steps < found:
         images = trainer.next_images()
         losses = trainer.step()
@@ -51,7 +51,7 @@ def _write(path: Path, state: checkpoint.State) -> None:
 
 
 def _fault(trainer: Trainer, losses: dict[str, Tensor], images: str) -> tuple[bool, str]:
-    """Whether a loss of the step just made is not finite; and what is not finite, with its terms and images."""
+    """Whether a loss of the last step is not finite; and the words for what is not finite, the terms and images."""
     gradients = {
         f"gradient of {name}": parameter.grad
         for name, parameter in trainer.method.networks.named_parameters()

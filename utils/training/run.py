@@ -147,7 +147,7 @@ class Run:
             logger.info("%s", self._resumable())
             raise unreadable
         distributed.barrier()  # which ends with the process that raises
-        raise AssertionError("a process that could not read its data went on")
+        raise AssertionError("a process that could not read its data has continued")
 
     def _outputs(self, log: JsonLines) -> list[Sink]:
         options, start = self.options, self.trainer.steps
@@ -266,8 +266,8 @@ class Run:
             self.only_skipped[player] = self.only_skipped.get(player, 0) + steps if skipped == steps else 0
             if self.only_skipped[player] >= HOPELESS:
                 raise UserError(
-                    f"step {trainer.steps}: the last {self.only_skipped[player]} steps of the {player} were all left "
-                    f"out for an overflow, expected few; use --amp bf16 or off and --continue-train"
+                    f"step {trainer.steps}: the last {self.only_skipped[player]} steps of the {player} were all "
+                    f"skipped because of an overflow, expected few; use --amp bf16 or off and --continue-train"
                 )
         counts = trainer.method.counts()
         if counts:

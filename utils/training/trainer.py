@@ -218,7 +218,7 @@ class Trainer:
             networks = state["networks"] | ({"segmenter": state["segmenter"]} if "segmenter" in state else {})
             differing = self.method.networks.keys() ^ networks.keys()
             if differing:
-                raise ValueError(f"{', '.join(sorted(differing))} on one side only")
+                raise ValueError(f"{', '.join(sorted(differing))} in only one of the two")
             self.method.load_state_dict(state["state"])
             for player, optimizer in self.method.optimizers.items():
                 take_over(optimizer, state["optimizer"][player])

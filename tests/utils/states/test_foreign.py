@@ -86,7 +86,7 @@ KINDS: list[tuple[str, bytes, str, str]] = [
     ("x.ckpt.data-00000-of-00001", bytes(range(40)), "part of a TensorFlow checkpoint", "torch.save"),
     ("checkpoint", b'model_checkpoint_path: "x.ckpt"\n', "the list of a TensorFlow checkpoint", "torch.save"),
     ("x.onnx", b"\x08\x07\x12\x07pytorch", "an ONNX model, by its name", "torch.save"),
-    ("x.pkl", pickle.dumps({"a": np.zeros(3)}), "a pickle that torch.save has not written", "pickle.load"),
+    ("x.pkl", pickle.dumps({"a": np.zeros(3)}), "a pickle that was not written by torch.save", "pickle.load"),
 ]  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def foreign(kind: str, state: dict[str, Any], path: Path) -> str:
         return "holds torch.nn.modules"
     if kind == "pickle":
         path.write_bytes(pickle.dumps({"state": state, "best": np.float32(0.5)}))
-        return "a pickle that torch.save has not written"
+        return "a pickle that was not written by torch.save"
     torch.jit.trace(Scripted(state), torch.zeros(1)).save(str(path))  # type: ignore[no-untyped-call]
     return "a TorchScript archive"
 

@@ -230,7 +230,7 @@ def test_a_lone_layer5_of_another_class_count_is_not_passed_over(tmp_path):
         with pytest.raises(UserError, match="classifier has 7 classes, the model 5"):
             load_weights(model, path, needs_classifier=needed)
     report = load_weights(model, path, not_restore_last=True)
-    assert says(str(report), "classifier layer6 of 7 ... not restored")
+    assert says(str(report), "classifier (layer6, 7 classes) ... not loaded")
 
 
 @pytest.mark.parametrize("prefix", ["Scale.", "module.Scale.", ""])

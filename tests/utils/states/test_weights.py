@@ -130,7 +130,7 @@ def test_caffe_initialisation_with_a_coco_classifier(tmp_path: Path) -> None:
     assert report.unexpected == report.unused
     assert len(report.unused) == HEAD
     assert "8 unexpected, of which 8 unused (layer5)," in str(report)
-    assert says(str(report), "no classifier layer6 ... as initialised")
+    assert says(str(report), "no classifier (layer6) ... as initialised")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k.startswith("layer6"))
 
 
@@ -172,7 +172,7 @@ def test_torchvision(backbone: str, extra: dict[str, tuple[int, ...]], tmp_path:
     assert set(report.unexpected) == set(report.unused) == set(extra)
     assert len(report.missing) == HEAD
     absent, wanted = report.notes
-    assert says(absent, "no classifier layer6 ... as initialised")
+    assert says(absent, "no classifier (layer6) ... as initialised")
     assert says(wanted, "torchvision ... stride_style torchvision ... normalization imagenet")
 
 
@@ -265,7 +265,7 @@ def test_other_class_count_needs_to_be_told(tmp_path: Path) -> None:
 
     report = load_weights(model, path, not_restore_last=True)
     assert len(report.mismatched) == HEAD and len(report.matched) == BODY["tiny"]
-    assert says(str(report), "classifier layer6 of 7 ... not restored")
+    assert says(str(report), "classifier (layer6, 7 classes) ... not loaded")
     assert holds(model, state, body_only=True)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k.startswith("layer6"))
 

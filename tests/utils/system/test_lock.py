@@ -64,7 +64,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capl
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock.held(tmp_path):
         pass
-    assert "no locks on this file system" in caplog.text
+    assert "this file system has no locks" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

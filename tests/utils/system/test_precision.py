@@ -147,7 +147,7 @@ def test_apex_scales_each_loss_and_sees_all_networks(amp: Amp, level: str) -> No
 def test_the_flag_chooses_the_level(amp: Amp) -> None:
     assert config.resolve("step1", {"amp": "apex"}).amp == "apex-O1"
     assert config.resolve("step2", {"amp": "apex-O2"}).amp == "apex-O2"
-    with pytest.raises(UserError, match=r"training alone; .* off, bf16, fp16"):
+    with pytest.raises(UserError, match=r"training only; .* off, bf16, fp16"):
         config.resolve("evaluate", {"amp": "apex-O1"})
 
 
