@@ -9,7 +9,7 @@ Every seed draws its own pictures and trains its own networks, with the demo's o
                  of the paper
     image_level  training on the source without colour jitter: as it is, and restyled in each way
     plus         stage 2 by `--method plus` from the same stopped stage 1, whole and without each of its parts
-An arm whose scores are there is not run again. The table goes between the markers `builtin_gains PART` of the results
+An arm that has scores is not run again. The table is written between the markers `builtin_gains PART` of the results
 page.
 """
 
@@ -120,7 +120,7 @@ def pretrained(runner: demo.Runner) -> Path:
 
 
 def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:
-    """Train and score an arm, unless its scores are there."""
+    """Train and score an arm, unless it has scores."""
     if not (runner.out / f"{arm}.json").exists():
         train()
         runner.evaluate(arm)
@@ -131,7 +131,7 @@ def miou(out: Path, arm: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and sample standard deviation; of a single seed the value alone."""
+    """Mean and sample standard deviation; for a single seed, only its value."""
     mean = f"{statistics.mean(values):.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 

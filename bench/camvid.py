@@ -4,8 +4,7 @@
 
 Source: the labelled day frames of train_day.txt; target: the dusk frames of train_dusk.txt, whose labels are only used
 for the scores at the end. Every arm starts from the same day-trained network; source only takes as many source steps as
-step 1 and step 2 together.
-An arm whose scores are there is not run again.
+step 1 and step 2 together. An arm that has scores is not run again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What a piece of clever machinery gains: a full training iteration with it against one with the plain form.
+"""What an optimisation gains: a full training iteration with it, compared with one in the plain form.
 
     python bench/economy.py            # ResNet-101 at 320x180 / 256x128, and the built-in network at 256x128
     python bench/economy.py --write    # also the section of bench/RESULTS.md
 
-An iteration is the Trainer's own in the forced worst case of bench/iteration.py. Both forms take turns in one process,
-on one thread; compared are medians of the processor time, which other programs disturb little. Peak memory is that of a
-process of its own for each form. A piece that gains less than 3 % of either on both networks goes.
+An iteration is that of the Trainer, in the worst case that bench/iteration.py forces. Both forms take turns in one
+process, on one thread, and the medians of their processor time are compared, which other programs disturb little. Peak
+memory is measured in one process per form. An optimisation that gains less than 3 % of time and of memory on both
+networks is removed.
 """
 
 from __future__ import annotations
@@ -79,13 +80,13 @@ def peak_mib(network: str, piece: str, clever: bool) -> float:
 
 def table(rounds: int) -> list[str]:
     lines = [
-        f"Medians of {rounds} iterations each, in turns, on one thread.",
+        f"Medians of {rounds} iterations of each form, taken in turns on one thread.",
         "",
         "| piece | network | CPU s, with | plain | gain | peak MiB, with | plain | gain |",
         "|---|---|---|---|---|---|---|---|",
     ]
     cases = [(piece, network) for piece in PIECES for network in NETWORKS]
-    # A child's ru_maxrss starts from what its parent occupies, so they come before the parent builds anything.
+    # A child's ru_maxrss starts from what its parent occupies, so the children run before the parent builds anything.
     of_peaks = {case: [peak_mib(case[1], case[0], clever) for clever in (True, False)] for case in cases}
     for (piece, network), peaks in of_peaks.items():
         seconds = processor_seconds(network, piece, rounds)

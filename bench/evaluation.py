@@ -3,10 +3,9 @@
     python bench/evaluation.py             # the last line is one JSON object
     python bench/evaluation.py --write     # also the section of bench/RESULTS.md
 
-The published way up-samples the whole volume, copies it to the host, transposes it and takes the argmax there. Ours
-(`model.networks.upsampling.best_class`) goes class by class and copies only the label map. The label maps must be
-identical.
-`speedup` is of wall-clock medians; on a CPU, one thread.
+The published way up-samples the whole volume, copies it to the CPU, transposes it and takes the argmax there. Ours
+(`model.networks.upsampling.best_class`) works class by class and copies only the label map. The label maps must be
+identical. `speedup` compares the medians of wall-clock time; on a CPU, with one thread.
 """
 
 from __future__ import annotations
@@ -72,7 +71,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(r: dict[str, Any]) -> list[str]:
     return [
-        f"{r['classes']} x {r['size'][0]} x {r['size'][1]}, medians, interleaved; the label maps are identical.",
+        f"Logits of {r['classes']} x {r['size'][0]} x {r['size'][1]}; medians, taken in turns; the label maps are "
+        "identical.",
         "",
         "| way | ms | CPU ms |",
         "|---|---|---|",
@@ -84,7 +84,7 @@ def table(r: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     parser = results.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=21, help="of each way, that count [21]")
+    parser.add_argument("--rounds", type=int, default=21, help="measured rounds of each way [21]")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.set_defaults(size=(1024, 2048), classes=19)
     arguments = parser.parse_args(argv)

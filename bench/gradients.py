@@ -3,12 +3,12 @@
     torchrun --standalone --nproc-per-node 2 bench/gradients.py            # gloo, two processes on one machine's CPU
     torchrun --standalone --nproc-per-node 2 bench/gradients.py --write    # also the section of bench/RESULTS.md
 
-A step is that of a segmenter trained on two domains: forward and backward of a source batch, the same of a target
-batch, then the mean of all gradients and of BatchNorm's running statistics over the processes. "local" leaves the
-messages out. DistributedDataParallel sends the gradients in buckets during the target's backward pass (`no_sync` around
-the source's); the running statistics still need a message of their own. The ways take turns; compared are medians of
-the processor time of all threads of a process, which other programs on the machine disturb little, and of the
-wall-clock time. Below that: the small exchange on the host in every step, which carries signals and errors.
+A step is that of a segmenter trained on two domains: forward and backward of a source batch, then of a target batch,
+then the mean of all gradients and of BatchNorm's running statistics over the processes. "local" leaves the messages
+out. DistributedDataParallel sends the gradients in buckets during the target's backward pass (`no_sync` around the
+source's); the running statistics still need their own message. The ways take turns. The table compares medians of the
+processor time of all threads of a process, which other programs on the machine disturb little, and of the wall-clock
+time. The line below it gives the time of the small exchange in every step, on the CPU, of signals and errors.
 """
 
 from __future__ import annotations
@@ -128,16 +128,17 @@ def table(arguments: argparse.Namespace, everywhere: list[tuple[dict[str, list[S
     tiny = statistics.median(times[1] for _, exchange in everywhere for times in exchange) / 100
     return [
         f"{arguments.backbone}, 320x180 and 256x128, {len(everywhere)} processes of one thread, gloo; medians of "
-        f"{arguments.rounds} steps, in turns.",
+        f"{arguments.rounds} steps, taken in turns.",
         "",
-        "| gradients | CPU s per process and step | over no messages | wall s |",
+        "| gradients | CPU s per process and step | more than no messages | wall s |",
         "|---|---|---|---|",
         *(
             f"| {names[name]} | {cpu:.3f} | {100 * (cpu / medians['local'][0] - 1):.1f} % | {wall:.3f} |"
             for name, (cpu, wall) in medians.items()
         ),
         "",
-        f"The exchange on the host takes {1000 * tiny:.2f} ms, {100 * tiny / medians['message'][1]:.2f} % of a step.",
+        f"The exchange of signals and errors on the CPU takes {1000 * tiny:.2f} ms, "
+        f"{100 * tiny / medians['message'][1]:.2f} % of a step.",
     ]
 
 

@@ -2,8 +2,8 @@
 
     python bench/image_level.py --json result/image_level.json
 
-Processor seconds of one thread, medians of `--rounds` that take all ways in turn, so that other programs
-disturb little. The last line is one JSON object.
+All times are processor seconds of one thread: medians of `--rounds` rounds that take all ways in turn, so that other
+programs disturb them little. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def cyclegan(crop: Size, width: float) -> CycleGAN:
 
 
 def step(method: CycleGAN, size: Size) -> None:
-    """A step as the trainer makes it, without the reading of images."""
+    """A step as the trainer makes it, without reading images."""
     for optimizer in method.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
 

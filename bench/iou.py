@@ -3,10 +3,11 @@
     python bench/iou.py             # the last line is one JSON object
     python bench/iou.py --write     # also the section of bench/RESULTS.md
 
-Label maps are street scenes of the built-in generator, predictions the same maps bent at random; both are PNG files as
-Pillow writes them by default. The published way: Pillow, a loop over the ids on a float copy, a bincount. Of
-cityscapesScripts it is the Python path, or the C path where the installed package has it (releases on the package
-index hold no source of it). All three count the same, which is checked. `speedup` is of wall-clock medians.
+Label maps are street scenes of the built-in generator; predictions are the same maps, randomly distorted. Both are PNG
+files as Pillow writes them by default. The published way uses Pillow, a loop over the ids on a float copy, and a
+bincount. cityscapesScripts runs its Python path, or its C path if the installed package has it (the releases on PyPI do
+not contain its source). The script checks that all three give the same counts. `speedup` compares the medians of
+wall-clock time.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ TITLES = {
     "published": "published way",
     "cityscapesscripts": "cityscapesScripts ({} path)",
     "ours": "ours",
-    "decoding": "decoding alone, our decoder",
-    "decoding_pillow": "decoding alone, Pillow",
+    "decoding": "only decoding, our decoder",
+    "decoding_pillow": "only decoding, Pillow",
 }
 
 
@@ -155,10 +156,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(r: dict[str, Any]) -> list[str]:
     lines = [
-        f"Pairs of {r['size'][0]}x{r['size'][1]} on one core, medians, interleaved; all ways count the same. "
-        f"{r['workers']} processes on {r['workers']} or fewer free cores: {r['workers_speedup']:.2f} times one.",
+        f"Pairs of {r['size'][0]}x{r['size'][1]} on one core; medians, taken in turns; all ways give the same counts. "
+        f"With {r['workers']} processes on {r['workers']} or fewer free cores, ours is {r['workers_speedup']:.2f} times "
+        "as fast as with one.",
         "",
-        "| way | pairs/s | CPU ms a pair | ours is faster, wall | CPU |",
+        "| way | pairs/s | CPU ms per pair | times that ours is faster, wall | CPU |",
         "|---|---|---|---|---|",
     ]
     for name, title in TITLES.items():
@@ -170,15 +172,15 @@ def table(r: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"cityscapesScripts decodes with Pillow: were its counting free, compiled or not, it would still take "
-        f"{cpu['decoding_pillow'] / cpu['ours']:.1f} times our processor time.",
+        f"cityscapesScripts decodes with Pillow: even if its counting took no time, compiled or not, it would need "
+        f"{cpu['decoding_pillow'] / cpu['ours']:.1f} times our CPU time.",
     ]
 
 
 def main(argv: Sequence[str]) -> None:
     parser = results.parser(__doc__)
     parser.add_argument("--pairs", type=int, default=6, help="generated pairs of files [6]")
-    parser.add_argument("--rounds", type=int, default=5, help="of each way, that count [5]")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each way [5]")
     parser.add_argument("--workers", type=int, default=2, help="processes to compare with one [2]")
     parser.set_defaults(size=(2048, 1024))
     arguments = parser.parse_args(argv)

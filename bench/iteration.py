@@ -1,4 +1,4 @@
-"""What one kind of training iteration costs beside another.
+"""What one kind of training iteration costs, compared with another.
 
     python bench/iteration.py --stage 1 --json result/iteration1.json     # ResNet-101, 320x180 and 256x128
     python bench/iteration.py --stage 2 --json result/iteration2.json
@@ -8,12 +8,12 @@
 The kinds of iteration are `full` (the paper's, with all terms), `plain` (without category and instance terms) and, in
 stage 2, `plus` (`--method plus` as the preset has it).
 
-Forced worst case: the logits are shifted so that argmax gives, in both domains, a map with `--components` components of
-every thing class and all stuff classes; every source pixel is right; the memory is full and ready. (Which means the
-classifier accepts changes no amount of work: acceptance is a mask.) An iteration is the Trainer's own, optimisers
-included. Two kinds alternate in one process and share the segmenter; peak memory is measured in one process each.
-The last line is one JSON object; `ratio` is of the wall-clock medians, `cpu_ratio` of those of the processor time of
-all threads, which other programs on the machine disturb less.
+The worst case is forced: the logits are shifted so that, in both domains, argmax gives a map with all stuff classes and
+`--components` components of every thing class; every source pixel is predicted correctly; the memory is full and ready.
+(How many means the classifier accepts does not change the amount of work, because acceptance is a mask.) An iteration
+is that of the Trainer, including the optimisers. The two kinds alternate in one process and share the segmenter; peak
+memory is measured in one process per kind. The last line is one JSON object. `ratio` compares the medians of wall-clock
+time, `cpu_ratio` those of the processor time of all threads, which other programs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ Size = tuple[int, int]
 def forced_map(height: int, width: int, components: int) -> Tensor:
     """[height, width] train ids: `components` 8-connected components of every thing class, and every stuff class.
 
-    The map is cut into cells, things in turn and the rest stuff, at such a number of cells a row that no cell touches
-    another of its class. Raises ValueError where they do not fit.
+    The map is cut into cells, things in turn and the rest stuff, with so many cells per row that no cell touches
+    another of its class. Raises ValueError if they do not fit.
     """
     things, stuff = CITYSCAPES.things, CITYSCAPES.stuff
     needed = components * len(things) + len(stuff)
@@ -214,7 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
-    """Peak memory of this process (of the GPU, where there is one) after two iterations of one kind."""
+    """Peak memory of this process (or of the GPU, if there is one) after two iterations of one kind."""
     case = Case(arguments, (kind,))
     for _ in range(2):  # the optimisers' states come with the first step
         case.iterate(kind)
@@ -225,10 +225,10 @@ def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
 
 
 def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
-    """Peak memory of both kinds, each in a process of its own.
+    """Peak memory of both kinds, each in its own process.
 
     A child's ru_maxrss starts from what its parent occupies, so this comes before the parent builds anything. Freed
-    memory goes back to the system at once (glibc): what it would keep for later differs by 3 % between processes.
+    memory goes back to the system at once (glibc); otherwise, what is kept for later differs by 3 % between processes.
     """
     found = []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
@@ -241,9 +241,10 @@ def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
 
 def table(results: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
-        "One kind of iteration against another in the forced worst case. `full`: the paper's; `plain`: without the "
-        "category and instance terms; `plus`: `--method plus`. Medians of wall-clock and of processor time (of all "
-        "threads; other programs disturb it less); peak memory of the process, or of the GPU if there is one.",
+        "One kind of iteration is compared with another. `full`: the paper's; `plain`: without the category and "
+        "instance terms; `plus`: `--method plus`. Predictions and memory are forced so that all terms do as much work "
+        "as possible. Medians of the wall-clock time and of the CPU time of all threads (which other programs disturb "
+        "less), and peak memory of the process, or of the GPU if there is one.",
         "",
         "| stage, network, source / target | kinds | pairs | wall | ratio | CPU time | ratio "
         "| peak | ratio | machine |",
@@ -271,8 +272,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--compare", nargs=2, choices=KINDS, default=("full", "plain"), metavar="KIND", help="two kinds [full plain]"
     )
-    parser.add_argument("--components", type=int, default=12, help="of each thing class, where they fit [12]")
-    parser.add_argument("--pairs", type=int, default=5, help="iterations of each kind that count [5]")
+    parser.add_argument("--components", type=int, default=12, help="components of each thing class, if they fit [12]")
+    parser.add_argument("--pairs", type=int, default=5, help="measured iterations of each kind [5]")
     parser.add_argument("--amp", choices=("off", "bf16", "fp16"), default="off", help="mixed precision")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--json", nargs="?", const="", metavar="FILE", help="print only the JSON line; save it in FILE")
@@ -282,7 +283,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peak-of", choices=KINDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if "plus" in arguments.compare and arguments.stage == 1:
-        parser.error("--compare: found plus in stage 1, expected it in stage 2, whose method it is: give --stage 2")
+        parser.error("--compare: found plus in stage 1, expected it only in stage 2: give --stage 2")
     return arguments
 
 

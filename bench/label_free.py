@@ -1,10 +1,10 @@
-"""How the scores without labels rank checkpoints, against the mIoU on the target's labels (Spearman).
+"""How well the label-free scores rank checkpoints, compared with the mIoU on target labels (Spearman).
 
     python bench/label_free.py snapshots/own_images/step1 snapshots/own_images/step2
 
-Reads the log.jsonl of every run given. All checkpoints that were scored both ways are ranked together; the labels serve
-this comparison only. A correlation of 1 means the same order, 0 none, -1 the reverse; "-" stands for fewer than three
-checkpoints or a score that is the same for all.
+The script reads the log.jsonl of every given run. All checkpoints that were scored both ways are ranked together; the
+labels serve only this comparison. A correlation of 1 means the same order, 0 no relation, -1 the reverse order; "-"
+means fewer than three checkpoints, or a score that is the same for all.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python bench/loader.py --json     # the last line is one JSON object
     python bench/loader.py --write    # also writes the section of bench/RESULTS.md
 
-The pairs are drawn by the built-in generator at GTA5's size, 1914x1052, and saved as GTA5's are (RGB and palette PNG,
-2.8 MB a pair), into a temporary folder; the same at every run. All three ways read every pair in turn, in one process
-and one thread, resized to 1280x720. Files and cache are in the system's page cache, so that the processor is measured
-and not the disk. Compared are medians over all pairs and rounds, of the wall-clock time and of the processor time,
-which other programs on the machine disturb less. Published: a normalised float image; ours: uint8, which the network
-normalises on its device. Before anything is timed, all three are checked to be equal to the last bit.
+The built-in generator draws the pairs at GTA5's size, 1914x1052, and saves them as GTA5's are (RGB and palette PNG,
+2.8 MB per pair) in a temporary folder; they are the same in every run. All three ways read every pair in turn, in one
+process and one thread, and resize it to 1280x720. Files and cache are in the system's page cache, so that the processor
+is measured and not the disk. The table compares medians over all pairs and rounds, of the wall-clock time and of the
+processor time, which other programs on the machine disturb less. The published way gives a normalised float image; ours
+gives uint8, which the network normalises on its device. Before anything is timed, all three are compared bit for bit.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def draw_pairs(root: Path, pairs: int, native: tuple[int, int]) -> None:
 
 
 def check(ways: dict[str, Callable[[int], Any]], pairs: int) -> None:
-    """Raises RuntimeError where the three ways differ in a single bit."""
+    """Raises RuntimeError if the three ways differ in a single bit."""
     for number in range(pairs):
         image, label = ways["published"](number)
         for name in ("uncached", "cached"):
@@ -86,7 +86,7 @@ def check(ways: dict[str, Callable[[int], Any]], pairs: int) -> None:
 
 
 def measure(root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pairs a second of each way, and the ratios."""
+    """Pairs per second of each way, and the ratios."""
     data, size = root / "data", tuple(arguments.size)
     draw_pairs(data, arguments.pairs, arguments.native)
     plain, cached = GTA5(data, size=size), GTA5(data, size=size, cache=Cache(root / "cache"))
@@ -133,11 +133,11 @@ def table(result: dict[str, Any]) -> list[str]:
     }
     native, size = ("x".join(map(str, result[key])) for key in ("native", "size"))
     lines = [
-        f"{result['pairs']} pairs of {native}, {result['mb_per_pair']:.1f} MB of PNG each, to {size}; one thread, "
-        f"{result['rounds']} rounds; all three equal to the last bit. The cache fills at "
+        f"{result['pairs']} pairs of {native}, {result['mb_per_pair']:.1f} MB of PNG each, resized to {size}; one "
+        f"thread, {result['rounds']} rounds; all three ways give the same bits. Filling the cache runs at "
         f"{result['filling_pairs_per_s']:.1f} pairs/s.",
         "",
-        "| | pairs/s | times the published way | pairs/s of processor time | times the published way |",
+        "| | pairs/s | times the published way | pairs/s of CPU time | times the published way |",
         "|---|---|---|---|---|",
     ]
     for way, name in names.items():
@@ -151,7 +151,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = results.parser(__doc__)
-    parser.add_argument("--pairs", type=int, default=3, help="different pairs [3]")
+    parser.add_argument("--pairs", type=int, default=3, help="number of different pairs [3]")
     parser.add_argument("--rounds", type=int, default=15, help="times that each way reads all pairs [15]")
     parser.add_argument("--native", type=int, nargs=2, default=(1914, 1052), metavar=("W", "H"), help="[1914 1052]")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), metavar=("W", "H"), help="[1280 720]")

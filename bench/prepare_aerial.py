@@ -4,8 +4,8 @@
     python bench/prepare_aerial.py --write     # also the section of bench/RESULTS.md
 
 The originals are like Inria's: uncompressed TIFF, smooth ground with noise, masks {0, 255} of houses. Each round cuts
-all of them into a new folder, reading and encoding included. Every number of workers must give the same manifest.
-`speedup` is of wall-clock medians; the cores must be free for it to say anything.
+all of them into a new folder, including reading and encoding. Every number of workers must give the same manifest.
+`speedup` compares the medians of wall-clock time; it means something only if the cores are free.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from utils.options import config
 
 
 def generate(folder: Path, number: int, side: int) -> None:
-    """`number` originals of `side` pixels a side, in the tree of Inria's download."""
+    """`number` originals of `side` x `side` pixels, in the layout of Inria's download."""
     images, masks = folder / "train/images", folder / "train/gt"
     for path in (images, masks):
         path.mkdir(parents=True)
@@ -50,7 +50,7 @@ def generate(folder: Path, number: int, side: int) -> None:
 
 
 def cut(download: Path, out: Path, workers: int) -> dict[str, Any]:
-    """Cut all originals into `out`, anew; returns the manifest."""
+    """Cut all originals into a new folder `out`; returns the manifest."""
     shutil.rmtree(out, ignore_errors=True)
     originals, _ = find_originals(KINDS["iaild"], download)
     return prepare(originals, Settings("iaild", blank_min=0), out, workers=workers)
@@ -84,10 +84,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(r: dict[str, Any]) -> list[str]:
     lines = [
-        f"{r['images']} originals of {r['side']}x{r['side']}, {r['tiles']} tiles of 512x512; medians of {r['rounds']}, "
-        "interleaved; the manifests are identical.",
+        f"{r['images']} originals of {r['side']}x{r['side']}, {r['tiles']} tiles of 512x512; medians of {r['rounds']} "
+        "rounds, taken in turns; the manifests are identical.",
         "",
-        "| `--workers` | s an original | CPU s an original | times one worker |",
+        "| `--workers` | s per original | CPU s per original | times one worker |",
         "|---|---|---|---|",
     ]
     for name, seconds in r["s_per_image"].items():

@@ -1,12 +1,12 @@
-"""Pseudo-labels of 2,975 images of 1024x512, the network left out: memory, time, and the published way beside ours.
+"""Pseudo-labels of 2,975 images of 1024x512, without the network: memory and time of the published way and of ours.
 
     python bench/pseudo_labels.py             # the last line is one JSON object
     python bench/pseudo_labels.py --write     # also the section of bench/RESULTS.md
 
-Labels and confidences are generated, of the smoothness that a network's have. `peak_above_base_gib` is the memory of
-the whole run above that before it. The published way (all labels and confidences stacked in float64, one sort a class,
-a loop over the classes for every mask, Pillow) takes 16 bytes a pixel, so it is timed beside ours on fewer images;
-`speedup` is of the wall-clock medians of those rounds. Both go from confidences to files on disk.
+Labels and confidences are generated, as smooth as those of a network. `peak_above_base_gib` is the peak memory of the
+whole run minus the memory before it. The published way (all labels and confidences stacked in float64, one sort per
+class, a loop over the classes for every mask, Pillow) takes 16 bytes per pixel, so the two ways are compared on fewer
+images; `speedup` compares the medians of wall-clock time of those rounds. Both go from confidences to files on disk.
 """
 
 from __future__ import annotations
@@ -137,12 +137,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def table(r: dict[str, Any]) -> list[str]:
     ms, cpu = r["twin_ms_per_image"], r["twin_cpu_ms_per_image"]
     return [
-        f"{r['images']} images of {r['size'][0]}x{r['size'][1]}, network left out: {r['ms_per_image']:.1f} ms an image "
-        f"({r['cpu_ms_per_image']:.1f} ms CPU), peak memory {r['peak_above_base_gib']:.2f} GiB above the base (the "
-        f"published arrays: {r['published_arrays_gib']:.1f} GiB), temporary disk space {r['disk_gib']:.1f} GiB. Beside "
-        f"the published way, {r['twin_images']} images, medians, interleaved:",
+        f"{r['images']} images of {r['size'][0]}x{r['size'][1]}, without the network: {r['ms_per_image']:.1f} ms per "
+        f"image ({r['cpu_ms_per_image']:.1f} ms CPU), peak memory {r['peak_above_base_gib']:.2f} GiB above the start "
+        f"(the published arrays: {r['published_arrays_gib']:.1f} GiB), temporary disk space {r['disk_gib']:.1f} GiB. "
+        f"Comparison with the published way on {r['twin_images']} images; medians, taken in turns:",
         "",
-        "| way | ms an image | CPU ms an image |",
+        "| way | ms per image | CPU ms per image |",
         "|---|---|---|",
         f"| published | {ms['published']:.1f} | {cpu['published']:.1f} |",
         f"| ours | {ms['ours']:.1f} | {cpu['ours']:.1f} |",
@@ -152,9 +152,9 @@ def table(r: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     parser = results.parser(__doc__)
-    parser.add_argument("--images", type=int, default=2975, help="of the whole run [2975]")
-    parser.add_argument("--twin-images", type=int, default=32, help="beside the published way [32]")
-    parser.add_argument("--rounds", type=int, default=3, help="beside the published way, that count [3]")
+    parser.add_argument("--images", type=int, default=2975, help="images of the whole run [2975]")
+    parser.add_argument("--twin-images", type=int, default=32, help="images of the comparison [32]")
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds of the comparison [3]")
     parser.add_argument("--folder", help="where to write; removed afterwards [the system's temporary folder]")
     parser.set_defaults(size=(1024, 512))
     arguments = parser.parse_args(argv)

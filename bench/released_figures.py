@@ -2,7 +2,8 @@
 
     python bench/released_figures.py tests/data/released_case*.npz
 
-Prints every figure beside ours; exits 1 when one differs by more than 1e-5 (values, memory) or 1e-4 (gradients).
+Prints every figure beside ours; exits with code 1 if one differs by more than 1e-5 (values, memory) or 1e-4
+(gradients).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A long run leaks nothing: memory, open files and threads of a training process over thousands of iterations.
+"""Does a long run leak? Memory, open files and threads of a training process over thousands of iterations.
 
     python bench/soak.py
 
-The script of stage 1 runs as a process of its own on small built-in images, with a reading process a domain, a
-checkpoint and a score every 50 steps; it is looked at from outside whenever it has logged a line.
+The script of stage 1 runs in its own process on small built-in images, with one reading process per domain, and a
+checkpoint and a score every 50 steps. The process is sampled from outside at every log line.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def table(samples: list[Sample], steps: int) -> list[str]:
     ranges = [f"{min(found):g} to {max(found):g} {name}" for name, found in zip(NAMES, counts, strict=True)]
     lines += [
         "",
-        f"After the first tenth, resident memory lies within {spread:.2f} % (last against second tenth: {trend:+.2f}), "
-        f"with {', '.join(ranges)}. {len(samples)} looks, {steps // EVERY} checkpoints and scores.",
+        f"After the first tenth, resident memory varies by {spread:.2f} % (from the second tenth to the last: "
+        f"{trend:+.2f} %), with {', '.join(ranges)}. {len(samples)} samples, {steps // EVERY} checkpoints and scores.",
     ]
     return lines
 

@@ -18,7 +18,7 @@ def one_thread() -> None:
 
 
 def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Medians of (wall-clock, processor) seconds of every way over `rounds`, taken in turn; one round more comes first.
+    """Medians of (wall-clock, processor) seconds of every way over `rounds`, taken in turns, after one round more.
 
     Processor time is of all threads; other programs on the machine disturb it less.
     """

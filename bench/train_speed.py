@@ -1,20 +1,20 @@
 """How fast a training iteration is, what memory it takes, and what each option for speed or memory gives.
 
     python bench/train_speed.py          # on a GPU: both stages at full size, every precision, batch 1, 2 and 4
-    python bench/train_speed.py          # without one: each option beside itself off, 320x180 and 256x128
+    python bench/train_speed.py          # without one: each option on and off, 320x180 and 256x128
     python bench/train_speed.py --help   # other networks, sizes, precisions, batches
 
-Either way a section of bench/RESULTS.md is written, and all figures to result/train_speed.json.
+Either way, the script writes a section of bench/RESULTS.md, and all figures to result/train_speed.json.
 
-On a GPU each case is a process of its own: the Trainer's own iterations and loader, on drawn images in files of GTA5's
-and Cityscapes' sizes. Predictions are forced and the source memory is full, so that every term does its most work
-(bench/iteration.py). `data wait` is what an iteration stands in the loader. The operations of the convolutions are
-counted by PyTorch; their share is of the card's rate for dense matrices in that precision (NVIDIA's data sheets; for a
-card that is not in the table, of a large matrix product measured here).
+On a GPU each case runs in its own process, with the iterations and the loader of the Trainer, on synthetic images in
+files of GTA5's and Cityscapes' sizes. Predictions are forced and the source memory is full, so that every term does as
+much work as possible (bench/iteration.py). `data wait` is the time that an iteration waits for the loader. PyTorch
+counts the operations of the convolutions. They are given as a share of the card's rate for dense matrices in that
+precision, according to NVIDIA's data sheets; for a card that is not in the table, a large matrix product is measured.
 
-Without a GPU an option and its counterpart take turns in one process, on the same images. Compared are medians of the
-wall clock and of the processor time, which other programs disturb less. `kept` is what autograd holds after the
-forward pass of a source batch, parameters aside.
+Without a GPU, the iterations with and without an option take turns in one process, on the same images. The table
+compares medians of the wall-clock time and of the processor time, which other programs disturb less. `kept` is what
+autograd holds after the forward pass of a source batch, without the parameters.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Case:
         return sum(size for storage, size in storages.items() if storage not in parameters) / 2**20
 
     def parts(self) -> dict[str, float]:
-        """Share of the time of one iteration by kind of operation: of the GPU where there is one."""
+        """The share of the time of one iteration by kind of operation, on the GPU if there is one."""
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self.device.type == "cuda")
         with profile(activities=activities) as recorded:
             self.iterate()
@@ -311,7 +311,7 @@ def _parts_table(columns: dict[str, dict[str, float]]) -> list[str]:
 
 
 def side_by_side(arguments: argparse.Namespace, stage: int, option: str) -> dict[str, Any]:
-    """Medians of an option and of its counterpart, in turns; of an option that does not run here, the reason."""
+    """Medians with and without an option, taken in turns; for an option that does not run here, the reason."""
     try:
         return {"stage": stage, "option": option, **_side_by_side(arguments, stage, option)}
     except Exception as error:  # whatever a missing package or compiler raises
@@ -352,7 +352,7 @@ def options_table(arguments: argparse.Namespace, found: dict[str, Any]) -> list[
     sizes = " / ".join("x".join(map(str, size)) for size in (arguments.source_size, arguments.target_size))
     lines = [
         f"{arguments.backbone}, {sizes}, batch {arguments.batch[0]}, {torch.get_num_threads()} threads, medians of "
-        f"{arguments.iterations} iterations in turns.",
+        f"{arguments.iterations} iterations, taken in turns.",
         "",
         "| stage | option | with | without | ratio | CPU time, with | without | ratio | kept, with | without |",
         "|---" * 10 + "|",
@@ -386,7 +386,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    parser.add_argument("--full", action=argparse.BooleanOptionalAction, help="full cases [where there is a GPU]")
+    parser.add_argument("--full", action=argparse.BooleanOptionalAction, help="full cases [if there is a GPU]")
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet101")
     parser.add_argument("--source-size", type=size_of, metavar="W,H", help="[1280,720 in full cases, else 320,180]")
     parser.add_argument("--target-size", type=size_of, metavar="W,H", help="[1024,512 in full cases, else 256,128]")

@@ -117,7 +117,7 @@ def test_plus_is_compared_with_the_papers_second_stage() -> None:
 def test_plus_is_refused_in_stage_1(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--compare", "plus", "full"])
-    assert "expected it in stage 2" in capsys.readouterr().err
+    assert "expected it only in stage 2" in capsys.readouterr().err
 
 
 def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

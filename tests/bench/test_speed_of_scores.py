@@ -27,7 +27,7 @@ def test_the_iou_bench_stops_where_the_ways_differ(monkeypatch):
     assert found["speedup"] == pytest.approx(found["pairs_per_s"]["ours"] / found["pairs_per_s"]["published"])
     lines, cpu = iou.table(found), found["cpu_ms_per_pair"]
     assert sum(line.startswith("|") for line in lines) == 2 + len(iou.WAYS)
-    assert f"still take {cpu['decoding_pillow'] / cpu['ours']:.1f} times our processor time" in lines[-1]
+    assert f"would need {cpu['decoding_pillow'] / cpu['ours']:.1f} times our CPU time" in lines[-1]
     assert found["cityscapesscripts_path"] in ("C", "Python")
     monkeypatch.setattr(iou, "ours", lambda files: iou.published(files) + 1)
     with pytest.raises(RuntimeError, match="counts otherwise"):
