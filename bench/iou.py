@@ -157,8 +157,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def table(r: dict[str, Any]) -> list[str]:
     lines = [
         f"Pairs of {r['size'][0]}x{r['size'][1]} on one core; medians, taken in turns; all ways give the same counts. "
-        f"With {r['workers']} processes on {r['workers']} or fewer free cores, ours is {r['workers_speedup']:.2f} times "
-        "as fast as with one.",
+        f"With {r['workers']} processes on {r['workers']} or fewer free cores, ours is {r['workers_speedup']:.2f} "
+        "times as fast as with one.",
         "",
         "| way | pairs/s | CPU ms per pair | times that ours is faster, wall | CPU |",
         "|---|---|---|---|---|",
