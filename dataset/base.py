@@ -1,6 +1,6 @@
-"""What all readers share: finding, checking and reading pairs, and making samples of them.
+"""What all readers share: finding, checking and reading pairs of image and label, and turning them into samples.
 
-A data set is a small subclass: where its files lie, and how its label ids map to train ids.
+A data set is a small subclass that says where its files lie and how its label ids map to train ids.
 """
 
 from __future__ import annotations
@@ -69,44 +69,44 @@ OF_LABELS = (
     "masks",
     "SegmentationClass",
 )
-"""Usual names of folders of labels, in which no images are looked for."""
+"""Usual names of folders of labels; images are not looked for in them."""
 BINARY_SAMPLE = 64
-"""Labels that are looked at before they are taken for masks of 0 and 255."""
+"""How many labels are examined for whether they are masks of 0 and 255."""
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Images, and where wanted their labels, as uint8 tensors.
+    """Images as uint8 tensors, with their labels if wanted.
 
     Args:
-        root: the data set's folder. Where labels need not be there, `root` may also be the very folder of images, or
-            a single image.
-        list_file: a name, or the names of an image and its label, per line. A name is relative to the folder of images;
-            what other projects write is understood too: the folders of the layout before it, the name of the label, no
-            ending or another one. Without a list the names are found in the tree, sorted. One of `tree_lists` in `root`
-            need not be there.
-        split: part of the data set, where its folders are split.
+        root: the data set's folder. If labels are optional, `root` may also be the folder that directly contains the
+            images, or a single image.
+        list_file: one name, or the names of an image and its label, per line. A name is relative to the image folder.
+            Names as other projects write them are understood too: with folders of the layout before them, with the
+            label's name, without an extension or with another one. Without a list, all images below the folder are
+            used, sorted. A list in `root` that is one of `tree_lists` need not exist.
+        split: part of the data set, if its folders are split.
         size: width and height to which images are resized (bicubic); None leaves them as they are.
-        labels: False never touches a label file, and samples have no "label"; None gives one where there is a file.
-        label_size: "input" resizes labels as the images (nearest); "native" leaves them, for evaluation.
-        table: the classes, with label ids or without (then the data set's own hold); train ids beyond them become
-            the ignore label. Default: the data set's own.
+        labels: False never touches a label file, and samples have no "label"; None reads the label if its file exists.
+        label_size: "input" resizes labels like the images (nearest); "native" leaves them, for evaluation.
+        table: the classes, with or without label ids (without: the data set's own ids are used). Train ids beyond them
+            become the ignore label. Default: the data set's own table.
         ignore_label: the value of pixels without a class, at most 255.
         augment: random changes; needs `label_size="input"`.
-        seed: of the augmentation, with the sample's running number.
+        seed: seed of the augmentation, together with the sample's running number.
         pseudo_label_dir: labels are read from `<pseudo_label_dir>/<key>.png`, train ids of any size.
-        label_root: root of the labels where they lie apart, as for restyled images. `root` and `label_root` may
-            then also be the very folders of images and of labels.
-        skip_bad: some files may be missing; `dataset.skip` leaves the images out that indexing raises UserError for.
-        cache: keeps what was read for the next epoch and the next run. It holds images at `size`, but native ones
-            for random scales; the samples are the same with it and without.
+        label_root: root of the labels if it is not `root`, as for restyled images. `root` and `label_root` may then
+            also be the folders that directly contain the images and the labels.
+        skip_bad: some files may be missing; `dataset.skip` leaves out the images for which indexing raises UserError.
+        cache: keeps what was read for later epochs and runs. It holds images at `size`, but native ones for random
+            scales; the samples are the same with and without it.
         check: False leaves it to the caller to find out which files are missing.
 
-    Indexing with `index` or `(index, draw)`, `draw` being the sample's running number (default: `index`),
-    gives a dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`;
-    "size", the image's native (width, height).
+    Indexing with `index` or `(index, draw)`, where `draw` is the sample's running number (default: `index`), gives a
+    dict: "image" uint8 RGB [3, H, W]; "label" uint8 [H, W] of train ids; "name" as in `names`; "size", the image's
+    native (width, height).
 
-    A label may have another size than its image, as those of restyled or reduced images have, but not another shape:
-    width over height is the same within 5 %.
+    A label may have another size than its image (restyled or reduced images, for example), but not another shape:
+    width over height must agree within 5 %.
 
     Raises UserError: at construction for a missing folder, list, image or label file, an empty list, a line that pairs
     an image with another's label, or two names with the same key; at indexing for a file that cannot be read, or a
@@ -116,29 +116,29 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     table: ClassTable
     id_map: LabelMap
     void_ids: Collection[int] = ()
-    """Label ids that are known to be of no class."""
+    """Label ids that are known to belong to no class."""
     absent_ids: Collection[int] = ()
     """Label ids of classes that no image of the data set shows."""
     layout: str
-    """The tree below the root in words, for messages."""
+    """The layout below the root in words, for messages."""
     label_ends: tuple[str, ...] = LABEL_ENDS
-    """What may follow an image's name in that of its label, in order: the first that is there counts."""
+    """What may follow an image's name in the name of its label; the first for which a file exists is used."""
     largest_id: int = IGNORE
     """The largest label id that a label file may hold."""
     image_folders: tuple[str, ...] = ("images",)
-    """Folders of images in the layout, the usual one first; other projects put them before the names of their lists."""
+    """Image folders of the layout, the usual one first; lists of other projects have them before the names."""
     label_folders: tuple[str, ...] = ("labels",)
-    """As `image_folders`, of labels."""
+    """The same for labels."""
     binary_remedy = (
         "ids of the class table: give the class id: 255 there (--classes FILE), or list 255 under ignore if such "
         "pixels are of no class"
     )
     """What to do about masks of 0 and 255."""
     tree_lists: Mapping[str, Callable[[Path], list[str]]] = {}
-    """Lists that need no file: what they hold below a root."""
+    """Lists that need no file, by name: a function from the root to the names in the list."""
     misfits: Collection[str] = ()
-    """Keys of images whose labels are known to have another size in the download itself: where that is so, and names
-    come from the tree, they are left out."""
+    """Keys of images whose labels are known to have another size in the public download. If that is so here, and there
+    is no list, they are left out."""
 
     def __init__(
         self,
@@ -185,7 +185,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.decode = self.decoder(self.table)
         """Reads a label file as label ids [H, W]."""
         self.cache = cache
-        # What a read comes to before anything random is done to it, and all that it depends on beside the file.
+        # How a file is read, before anything random is done to it. The kinds hold all that this depends on besides the
+        # file.
         self._image_size = None if self.augment.scale else size
         self._label_size = None if self.augment.scale or label_size == "native" else size
         self._image_kind = f"image size {self._image_size} bicubic, Pillow {PIL.__version__}"
@@ -200,13 +201,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if check:
             self._check_files()
 
-    # What a subclass gives.
+    # What a subclass defines.
 
     def find_names(self, split: str) -> list[str]:
-        """Sorted relative names of all images of `split`; a log line tells how many files are passed over, and why."""
+        """Sorted relative names of all images of `split`; a log line says how many files are passed over, and why."""
         folder = self.image_folder(split)
         names = self._images_below(folder)
-        if (folder / split).is_dir():  # as other projects have it: train/ and val/ below the folder of images
+        if (folder / split).is_dir():  # some projects have train/ and val/ below the image folder
             names = [name for name in names if name.startswith(f"{split}/")]
         return self.taken(names)
 
@@ -220,12 +221,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self.image_folder(self.split) / name
 
     def refusal(self, name: str) -> str | None:
-        """Why an image file below the root, of this relative name, is none of the data set's images; None if it is."""
+        """Why the image file with this relative name does not belong to the data set; None if it does."""
         return None
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """Names that an image may have which a list calls `name`, the likeliest first; it may be that of the label."""
+        """Names that an image may have if a list calls it `name`, the likeliest first; `name` may be its label's."""
         yield name
         path = PurePosixPath(name)
         stems = [path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name]
@@ -250,13 +251,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
-        """The key of the image to which a label file belongs, `folder` being that of all labels; None where
-        the file is no label."""
+        """The key of the image that a label file belongs to; None if the file is not a label. folder: that of all
+        labels."""
         found = label_stem(path, cls.label_ends)
         return None if found is None else found[0]
 
     def label_in(self, folder: Path, stem: str) -> Path:
-        """The label file in a folder of the image with this stem; a PNG that is not there if there is none."""
+        """The label file in a folder for the image with this stem; the name of a missing PNG if there is none."""
         return label_file(folder, stem, self.label_ends)
 
     @classmethod
@@ -271,12 +272,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @property
     def flat(self) -> bool:
-        """Whether the root may be the very folder of images: where the labels lie apart or need not be there."""
+        """Whether the root may directly contain the images: if the labels have their own root or are optional."""
         return self.label_root != self.root or not self.labels
 
     def below(self, root: Path, folder: str) -> Path:
-        """`root`/`folder`, also in the folder of its archive; where images and labels lie apart, `root`
-        itself if there is no such folder."""
+        """`root`/`folder`, also inside the folder of an unpacked archive. If images and labels have different roots and
+        there is no such folder, `root` itself."""
         return folder_in(root, folder) or (root / folder if self.label_root == self.root else root)
 
     # What a user of the reader calls.
@@ -288,11 +289,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return limited
 
     def labelled_names(self) -> list[str]:
-        """Those of `names` whose label file is there; none where labels are not to be touched."""
+        """Those of `names` whose label file exists; none if labels must not be touched."""
         return [] if self.labels is False else [name for name in self.names if os.path.isfile(self.label_path(name))]
 
     def train_ids(self) -> LabelMap:
-        """Lookup [256] from label id to train id, `ignore_label` for an id of no class."""
+        """Lookup [256] from label id to train id, `ignore_label` for ids that belong to no class."""
         return self._lookup
 
     def label_pixels(self, name: str) -> npt.NDArray[np.int64]:
@@ -305,13 +306,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return np.bincount(label.ravel(), minlength=256)
 
     def known_ids(self) -> npt.NDArray[np.bool_]:
-        """Which label ids [256] are of a class or known to be of none; any other means wrong data or a wrong table."""
+        """Which label ids [256] belong to a class, or are known to belong to none; others mean wrong data or a wrong
+        table."""
         known = self.label_ids(self.table) != IGNORE
         known[[*(self.void_ids if self.table.label_ids is None else self.table.label_ids), IGNORE]] = True
         return known
 
     def known_void(self) -> npt.NDArray[np.bool_]:
-        """Which label ids [256] are known to be of no class."""
+        """Which label ids [256] are known to belong to no class."""
         return self.known_ids() & (self.label_ids(self.table) == IGNORE)
 
     @staticmethod
@@ -322,9 +324,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def listed(cls, path: str | Path) -> list[str]:
-        """The names of a list file as written; of one of `tree_lists` that is not there, what the tree beside it says.
+        """The names of a list file as written; for a missing one of `tree_lists`, the names found in its folder.
 
-        Raises UserError when there are none.
+        Raises UserError if there are none.
         """
         return [line.name for line in cls._lines(Path(path))]
 
@@ -334,7 +336,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         found = []
         for name in cls.listed(path):
             words = name.split()
-            written = [name, *words[: len(words) == 2]]  # an image and its label may be there, without endings
+            written = [name, *words[: len(words) == 2]]  # perhaps an image and its label, without extensions
             likely = (cls.key(other) for each in written for other in cls._likely(each, ()))
             found.append(next((key for key in likely if key in keys), cls.key(name)))
         return found
@@ -354,7 +356,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     @classmethod
     def _likely(cls, name: str, folders: Collection[str]) -> Iterator[str]:
         """A listed name with all its folders, then without those that lead to `folders` or to folders of the layout,
-        then the other spellings of these. An absolute name is never taken whole."""
+        then the other spellings of these. An absolute name is never used as it is."""
         path = PurePosixPath(name)
         parts = path.parts[1:] if path.is_absolute() else path.parts
         known = {*folders, *cls.image_folders, *(PurePosixPath(folder).name for folder in cls.label_folders)}
@@ -371,7 +373,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
         """Key -> label file, sorted, for every label file (train_ids: file of train ids) anywhere below `folder`.
 
-        Raises UserError when the folder is missing, holds no label, or two labels of the same key.
+        Raises UserError if the folder is missing, holds no label, or holds two labels with the same key.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -394,13 +396,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def _order(cls, path: Path) -> int:
-        """How far down the order of names a label file is."""
+        """The rank of a label file's name among the possible names; 0 is the first choice."""
         found = label_stem(path, cls.label_ends)
         return 0 if found is None else found[1]
 
     @classmethod
     def decoder(cls, table: ClassTable) -> LabelDecoder:
-        """Reads a label file as label ids [H, W] under a class table, in whatever form people save them."""
+        """What reads a label file, in any of the forms that people save, as label ids [H, W] of a class table."""
         label_ids = cls.label_ids(table)
         listed = cls.void_ids if table.label_ids is None else [i for i, c in table.label_ids.items() if c == IGNORE]
         free = np.flatnonzero(label_ids == IGNORE).tolist()
@@ -409,13 +411,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     @classmethod
     def trained_ids(cls, table: ClassTable) -> list[int]:
-        """The train ids of the classes that the labels of the data set show."""
+        """The train ids of the classes that appear in the labels of the data set."""
         shown = np.delete(cls.label_ids(table), list(cls.absent_ids))
         return np.unique(shown[shown < table.num_classes]).tolist()
 
     @classmethod
     def label_ids(cls, table: ClassTable) -> LabelMap:
-        """Lookup [256] from label id to train id under a class table, also to train ids that the table was cut by."""
+        """Lookup [256] from label id to train id under a class table; it may give train ids that were cut from the
+        table."""
         return cls.id_map if table.label_ids is None else id_map_of(table.label_ids)
 
     def __len__(self) -> int:
@@ -437,7 +440,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return sample
 
     def header_fault(self, name: str) -> str | None:
-        """What the headers of an image and of its label tell: not there, no image, or two sizes; None when all is well.
+        """What the headers of an image and its label show to be wrong: missing, not an image, or two shapes; else None.
 
         Decoding may still find damage.
         """
@@ -452,7 +455,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return None
 
     def cache_wanted(self) -> list[Wanted]:
-        """All that indexing will ask the cache for."""
+        """Everything that indexing will ask the cache for."""
         paths = [self.image_path(name) for name in self.names]
         size = 3 * _area(self._image_size, paths)
         wanted = [Wanted(path, self._image_kind, size) for path in paths]
@@ -463,7 +466,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return wanted
 
     def _kind_of(self, label: Path) -> str:
-        """What a label in the cache depends on beside its content, such as a name that says which ids it holds."""
+        """What a label in the cache depends on besides its content, such as a name that says which ids it holds."""
         encoding = None if self.pseudo_label_dir is not None else self.encoding(label, self.table)
         return self._label_kind if encoding is None else f"{self._label_kind}, {encoding.what}"
 
@@ -498,7 +501,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return label
 
     def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
-        """Raises UserError when a label and an image of these sizes are no pair."""
+        """Raises UserError if a label and an image of these sizes do not fit together."""
         if not _same_shape(label, native):
             raise UserError(
                 f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
@@ -539,7 +542,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return names
 
     def resolved(self, path: Path) -> list[str]:
-        """The names of a list as the reader knows them; one that no image can be found for stays as written.
+        """The names of a list as the reader knows them; a name without an image stays as written.
 
         Raises UserError for a name outside of the data folder, an image that is listed twice, and an image that is
         paired with another's label.
@@ -550,7 +553,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         for line in self._lines(path):
             name = self._find(line.name, folders)
             words = line.name.split()
-            if name is None and line.label is None and len(words) == 2:  # an image and its label, without endings
+            if name is None and line.label is None and len(words) == 2:  # an image and its label, without extensions
                 name = self._find(words[0], folders)
                 line = line if name is None else Line(line.number, *words)
             if name is None and line.name.startswith("/"):
@@ -574,11 +577,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return list(numbers)
 
     def _find(self, listed: str, folders: Collection[str]) -> str | None:
-        """The likely spelling of a listed name of which there is an image."""
+        """The likeliest spelling of a listed name for which an image exists."""
         return next((name for name in self._likely(listed, folders) if os.path.isfile(self.image_path(name))), None)
 
     def _elsewhere(self, listed: str) -> bool:
-        """Whether a listed name is that of a file below the root, or below a folder of images, as of another split."""
+        """Whether a listed name is that of a file elsewhere below the root, such as in another split."""
         places = (self.root, *(self.root / folder for folder in self.image_folders))
         return any(os.path.isfile(place / listed) for place in places)
 
@@ -599,7 +602,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         )
 
     def taken(self, names: Iterable[str]) -> list[str]:
-        """The names of image files without those that are none of the data set's, which are logged."""
+        """The names without those of image files that do not belong to the data set, which are logged."""
         reasons = {name: self.refusal(name) for name in names}
         refused = {name: reason for name, reason in reasons.items() if reason is not None}
         for name, reason in list(refused.items())[: len(refused) < len(reasons)]:
@@ -609,7 +612,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return [name for name, reason in reasons.items() if reason is None]
 
     def _images_below(self, folder: Path) -> list[str]:
-        """Sorted names of all image files below a folder; if it is the root, without those in folders of labels."""
+        """Sorted names of all image files below a folder; if it is the root, without those in label folders."""
         names = image_names(folder)
         if folder != self.root:
             return names
@@ -617,7 +620,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return [name for name in names if labels.isdisjoint(name.lower().split("/")[:-1])]
 
     def _passed_over(self) -> str:
-        """For a message: an image file below the root that is none of the data set's, and why; empty without one."""
+        """For a message: an image file below the root that does not belong to the data set, and why; empty if none."""
         folder = self.image_folder(self.split)
         for name in (*self._images_below(folder), *self._images_below(self.root)):
             where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
@@ -626,12 +629,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return ""
 
     def _names_that_fit(self) -> list[str]:
-        """The names of the tree without the `misfits`, which are logged."""
+        """The names found without a list, without the `misfits`, which are logged."""
         names = self.find_names(self.split)
         suspects = [name for name in names if self.key(name) in self.misfits]
         others = (name for name in names if self.key(name) not in self.misfits)
         if suspects and self.pseudo_label_dir is None:
-            # Where all images have another size than their labels, only a difference in shape tells.
+            # If all images have another size than their labels, only a difference in shape is a sign of misfits.
             restyled = self._differ(next(others, suspects[0]), _same_size)
             self.left_out = [name for name in suspects if self._differ(name, _same_shape if restyled else _same_size)]
         if self.left_out:
@@ -658,17 +661,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self.binary_fault(ids)
 
     def binary_fault(self, ids: Collection[int]) -> str | None:
-        """What is wrong with labels that hold just these label ids if they are masks of 0 and 255."""
+        """What is wrong with labels that hold exactly these label ids, if they are masks of 0 and 255."""
         return None if self.vouched else binary_masks(self.table, self.label_ids(self.table), ids, self.binary_remedy)
 
     def some_labels(self, number: int) -> list[Path]:
-        """Up to that many of the label files that are there, spread over the names."""
+        """At most this many of the existing label files, spread over the names."""
         paths = [path for name in self.names if os.path.isfile(path := self.label_path(name))]
         return paths[:: max(1, -(-len(paths) // number))]
 
     def _differ(self, name: str, same: Callable[[Size, Size], bool]) -> bool:
         if self._has_label(name):
-            with suppress(UserError):  # a file that is missing or no image is another fault
+            with suppress(UserError):  # a missing or unreadable file is another fault
                 return not same(image_size(self.label_path(name), "label"), image_size(self.image_path(name), "image"))
         return False
 
@@ -704,14 +707,14 @@ def _same_shape(label: Size, native: Size) -> bool:
 
 
 def _planes(pixels: Pixels) -> torch.Tensor:
-    """[H, W, 3] as [3, H, W]; a copy by transposed axes would take six times as long."""
+    """[H, W, 3] as [3, H, W]; copying a transposed array would take six times as long."""
     planes = np.empty((3, *pixels.shape[:2]), np.uint8)
     cv2.split(pixels, tuple(planes))
     return torch.from_numpy(planes)
 
 
 def _area(size: Size | None, paths: Sequence[Path]) -> int:
-    """Pixels of an image of this size; for None the mean over some of the files, as their headers say."""
+    """Number of pixels of an image of this size; for None the mean over some of the files, from their headers."""
     if size is not None:
         return size[0] * size[1]
     areas = []

@@ -1,15 +1,15 @@
 """Decoded and resized images and labels, kept on disk as plain uint8 and memory-mapped from there.
 
-An entry is made when its file is first read, by whichever process needs it, and is found by what it is made of: the
-hash of the file's bytes, and the kind (size, filter, reader, id map, Pillow's version). So a changed file, such as a
-pseudo-label written anew, gives another entry, and data that moved are found again. Beside the entries stand the hashes
-of the files seen, under path, size and times, so that a warm start hashes nothing. Where more entries are there than of
-files seen, as after a move, the start hashes the others.
+An entry is made when its file is first read, by the process that needs it. Its name is a hash of its origin: the file's
+bytes, and the kind (size, filter, reader, id map, Pillow's version). A changed file, such as a rewritten pseudo-label,
+therefore gets another entry, and data that were moved are found again. The hashes of files are stored beside the
+entries, by path, size and times, so that a warm start hashes nothing. If there are more entries than known files, as
+after a move, the start hashes the unknown files.
 
-Files appear whole or not at all, and whoever makes an entry twice makes the same one: any number of workers and runs
-may share a folder without locks (which network disks are bad at), a killed run leaves nothing that is wrong, and the
-folder may be deleted at any time. Nobody waits for the disk: what a power cut took from an entry shows in its sum, and
-the entry is made anew.
+Files appear whole or not at all, and two processes that make the same entry make the same bytes. Any number of workers
+and runs may therefore share a folder without locks (which network disks handle badly), a killed run leaves nothing
+wrong, and the folder may be deleted at any time. Nothing waits for the disk: if a power cut damages an entry, its sum
+shows it, and the entry is made again.
 
     DIR/v2/IMAGE-OR-LABEL.../AB/HASH    six little-endian uint64: native width and height, height, width and channels
                                         (0: a label) of the pixels, their sum; then the pixels, uint8
@@ -40,20 +40,20 @@ from utils.system.files import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 Stored = tuple[Pixels, tuple[int, int]]
-"""Pixels [H, W] or [H, W, 3] as wanted, and the file's own width and height."""
+"""Pixels [H, W] or [H, W, 3] as requested, and the file's own width and height."""
 
-FORMAT = 2  # to be raised when the same file and kind give other bytes
+FORMAT = 2  # raise it when the same file and kind give other bytes
 _HEADER = 6 * 8
-_SETTLED = 2.0  # seconds; a file written later than that may change again without its times telling
-_ABANDONED = 3600.0  # seconds after which a temporary file is nobody's
-_CHEAP = 2**30  # bytes that are hashed for a better estimate alone
+_SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a change of its times
+_ABANDONED = 3600.0  # seconds after which no process uses a temporary file any more
+_CHEAP = 2**30  # bytes that are hashed only for a better estimate
 
 log = logging.getLogger("bafft")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file whose entry of `kind` will be asked for, and about how many bytes it takes."""
+    """A file whose entry of `kind` will be needed, and about how many bytes the entry takes."""
 
     path: Path
     kind: str
@@ -61,16 +61,16 @@ class Wanted:
 
 
 class Cache:
-    """The entries below one folder; before the first `get` nothing but hashes of files is written."""
+    """The entries below one folder. Before the first `get`, only hashes of files are written."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._root = self.folder / f"v{FORMAT}"
         self._writable = True
-        self._unwritten: dict[str, str] = {}  # what `seen` would hold, were the folder writable
+        self._unwritten: dict[str, str] = {}  # what `seen` would hold if the folder were writable
 
     def get(self, path: Path, kind: str, read: Callable[[Path], Stored]) -> Stored:
-        """What `read` gives for a file, from the folder if it is there, else read and stored.
+        """The result of `read` for a file: from the folder if it is stored there, else read now and stored.
 
         kind: everything besides the file's content that `read` depends on. The pixels may be read-only. Raises
         what `read` raises.
@@ -82,12 +82,13 @@ class Cache:
         found = _load(entry)
         if found is None:
             found = read(path)
-            if self._content(path) == content:  # else it was replaced while it was read
+            if self._content(path) == content:  # otherwise, it was replaced while it was read
                 self._store(entry, *found)
         return found
 
     def announce(self, wanted: Iterable[Wanted]) -> None:
-        """Say how much is there and how much will be written; raises UserError where it will not fit or cannot be."""
+        """Log how much is stored and how much will be written. Raises UserError if it does not fit or cannot be
+        written."""
         wanted = set(wanted)  # two data sets may share images
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not place.is_dir():
@@ -116,7 +117,7 @@ class Cache:
         self._sweep()
 
     def _content(self, path: Path) -> str | None:
-        """The hash of a file's bytes, remembered from an earlier time where path, size and times are the same."""
+        """The hash of a file's bytes; a stored one if path, size and times are unchanged."""
         try:
             seen, changed = self._seen(path)
             content = self._remembered(seen)
@@ -132,7 +133,7 @@ class Cache:
         return content
 
     def _seen(self, path: Path) -> tuple[Path, float]:
-        """Where the hash of a file is remembered, and when the file was last changed."""
+        """Where the hash of a file is stored, and when the file was last changed."""
         status = path.stat()
         key = _hash(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
         return self._root / "seen" / key[:2] / key, max(status.st_mtime, status.st_ctime)
@@ -148,19 +149,19 @@ class Cache:
         return content if re.fullmatch("[0-9a-f]{64}", content) else self._unwritten.get(seen.name)
 
     def _known(self, item: Wanted) -> str | None:
-        """The hash of a file where it is remembered."""
+        """The stored hash of a file, if any."""
         try:
             return self._remembered(self._seen(item.path)[0])
         except OSError:
             return None
 
     def _missing(self, wanted: Iterable[Wanted]) -> set[Wanted]:
-        """Those without an entry, as far as that can be told without hashing."""
+        """The files without an entry, as far as this is known without hashing."""
         known = ((item, self._known(item)) for item in wanted)
         return {item for item, content in known if content is None or not self._entry(item.kind, content).exists()}
 
     def _unseen(self, wanted: set[Wanted], missing: set[Wanted]) -> set[Path]:
-        """Files never hashed, of kinds of which there are more entries than of files seen: theirs may be among them."""
+        """Files without a stored hash, of kinds with more entries than known files: these may have entries already."""
         paths = defaultdict(set)
         for item in missing:
             if self._known(item) is None:
@@ -173,7 +174,7 @@ class Cache:
         return found
 
     def _hash_some(self, paths: Collection[Path], *, must: bool) -> bool:
-        """Hash files if they are few, or if it must be."""
+        """Hash files if they are few, or if `must` is true."""
         size = sum(os.path.getsize(path) for path in paths if path.is_file())
         if size > _CHEAP and not must:
             return False
@@ -189,7 +190,7 @@ class Cache:
         self._write(entry, header.tobytes(), pixels.tobytes())
 
     def _write(self, path: Path, *parts: bytes) -> None:
-        """A cache that cannot be written to any more is no reason to stop a run of days."""
+        """Store an entry. If the cache cannot be written to any more, the run continues without it."""
         if not self._writable:
             return
         try:
@@ -199,9 +200,9 @@ class Cache:
             log.warning("cache: %s; continuing without storing more", error)
 
     def _sweep(self) -> None:
-        """Remove what killed runs left half-written."""
+        """Remove temporary files that killed runs have left."""
         for path in self._root.glob("*/*/.*.tmp"):
-            with suppress(OSError):  # another run may sweep too
+            with suppress(OSError):  # another run may remove it at the same time
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
 
@@ -209,7 +210,7 @@ class Cache:
 def _load(entry: Path) -> Stored | None:
     try:
         data = np.memmap(entry, np.uint8, mode="r").view(np.ndarray)
-    except (OSError, ValueError):  # not there, or empty after a power cut
+    except (OSError, ValueError):  # missing, or empty after a power cut
         return None
     if data.size < _HEADER:
         return None
@@ -222,7 +223,8 @@ def _load(entry: Path) -> Stored | None:
 
 
 def _sum(pixels: Pixels) -> int:
-    """Of all bytes, in words of eight modulo 2^64; parts that never reached the disk, and read as zeros, change it."""
+    """The sum of all bytes in words of eight, modulo 2^64. Parts that never reached the disk read as zeros and change
+    it."""
     content = pixels.ravel()
     whole = content.size // 8 * 8
     return (int(content[:whole].view("<u8").sum()) + int(content[whole:].sum())) % 2**64

@@ -1,6 +1,6 @@
-"""Label files as people save them: ids in one channel or in equal ones, colours of the class table, train ids.
+"""Label files as people save them: ids in one channel or in equal channels, colours of the class table, or train ids.
 
-Whatever a file holds becomes label ids, so that all that follows (id maps, checks, scores) sees one kind of label.
+All of them are converted to label ids, so that the rest of the code (id maps, checks, scores) sees one kind of label.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from utils.system.errors import UserError
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 LABEL_ENDS = ("", "_labelIds", "_label", "_labels", "_mask", "_masks", "_gt", "_seg", "_labelTrainIds")
-"""What may follow an image's name in that of its label, the first that is there counts (our choice)."""
+"""What may follow an image's name in the name of its label; the first for which a file exists is used (our choice)."""
 TRAIN_ID_END = "_labelTrainIds"
-"""The end of a label's name that says that the file holds train ids, as the scripts of Cityscapes write it."""
+"""The end of a label's name which says that the file holds train ids, as the scripts of Cityscapes write it."""
 _UNKNOWN = SHARED
 
 
 def label_file(folder: Path, stem: str, ends: Sequence[str] = LABEL_ENDS) -> Path:
-    """The label of the image `stem` in a folder: a file of that name, one of `ends` and one of `LABEL_SUFFIXES`, the
-    first of these that is there; the PNG with the first end if none is."""
+    """The label of the image `stem` in a folder: the first existing file whose name is the stem, one of `ends` and one
+    of `LABEL_SUFFIXES`; if none exists, the PNG with the first end."""
     first = folder / f"{stem}{ends[0]}.png"
     if os.path.isfile(first):
         return first
@@ -37,8 +37,8 @@ def label_file(folder: Path, stem: str, ends: Sequence[str] = LABEL_ENDS) -> Pat
 
 
 def label_stem(path: Path, ends: Sequence[str] = LABEL_ENDS) -> tuple[str, int] | None:
-    """The name of the image that a file named by `label_file` belongs to, and how far down the order of names it is;
-    None for a file that is no label by its name."""
+    """The name of the image that a label file belongs to, and the rank of the file's name in the order of `label_file`;
+    None for a file whose name is not that of a label."""
     suffix = path.suffix.lower()
     if suffix not in LABEL_SUFFIXES:
         return None
@@ -58,7 +58,8 @@ def _changed(folder: Path) -> int:
 
 @lru_cache(maxsize=256)
 def _names_in(folder: Path, changed: int) -> dict[str, str]:
-    """The files of a folder by their names in small letters; `changed` tells an outdated listing."""
+    """The files of a folder by their names in lower case. changed: the folder's time, so that old listings are not
+    used."""
     try:
         return {name.lower(): name for name in sorted(os.listdir(folder), reverse=True)}
     except OSError:
@@ -67,8 +68,8 @@ def _names_in(folder: Path, changed: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Ids in a file that are not those of the reader. what: their name in messages; train_ids: what each of them means,
-    IGNORE for none of the classes."""
+    """Ids in a file that are not those of the reader. what: their name in messages; train_ids: the meaning of each id,
+    IGNORE if it belongs to no class."""
 
     what: str
     train_ids: Mapping[int, int]
@@ -78,9 +79,9 @@ class Encoding:
 class ColourIds:
     """The label ids of colours.
 
-    name: that of the class table; ids: label id by colour (a number, red first), -1 for the colour of several classes;
-    rest: the label id of any other colour, None if it is an error; train_ids: the train ids [256] of label ids; listed:
-    whether each label id [256] is named by the class table, as a class or to be ignored.
+    name: that of the class table; ids: label id by colour (as one number, red first), -1 for a colour of several
+    classes; rest: the label id of all other colours, None if they are an error; train_ids: the train ids [256] of label
+    ids; listed: whether the class table names each label id [256], as a class or to be ignored.
     """
 
     name: str
@@ -129,11 +130,11 @@ class ColourIds:
         return by_colour.astype(np.uint8)
 
     def of_palette(self, indices: LabelMap, palette: npt.NDArray[np.uint8], path: Path, kind: str) -> LabelMap:
-        """Label ids [H, W] of palette indices: the indices themselves, unless the palette [N, 3] evidently does not go
-        with them, as where a program has numbered the colours of a coloured label anew.
+        """Label ids [H, W] of palette indices: the indices themselves, unless the palette [N, 3] evidently contradicts
+        them, for example because a program has renumbered the colours of a coloured label.
 
-        The evidence: all colours in use are of the table, and most of them of other classes than their indices. Raises
-        UserError, naming the file, if the indices may be meant all the same.
+        The evidence is that all colours in use are in the table, and that most of them belong to other classes than
+        their indices. Raises UserError, naming the file, if the indices may still be meant.
         """
         ids = dict(self.ids)
         meaning = np.array([*self.train_ids, _UNKNOWN])
@@ -176,7 +177,7 @@ def _lookup(ids: tuple[tuple[int, int], ...], rest: int | None) -> npt.NDArray[n
 
 
 def colour_ids(table: ClassTable, label_ids: LabelMap, void: int) -> ColourIds:
-    """The label ids of a table's colours, `label_ids` [256] being their train ids, `void` one of no class."""
+    """The label ids of a table's colours. label_ids: the train ids [256] of label ids; void: a label id of no class."""
     of_class = smallest_label_ids(label_ids)
     ids = {}
     for (red, green, blue), train_id in (table.label_colours or {}).items():
@@ -191,9 +192,9 @@ def colour_ids(table: ClassTable, label_ids: LabelMap, void: int) -> ColourIds:
 class LabelDecoder:
     """Reads label files as label ids uint8 [H, W]; may be sent to other processes.
 
-    read: reads what is in a file, given the ids of colours; encoding: which ids that are if they are not label ids;
-    table: the classes; label_ids: train ids [256] of label ids; void: a label id that is of no class.
-    Raises UserError when the file cannot be read, or holds an id or a colour that its kind does not have.
+    read: reads the values of a file, given the ids of colours; encoding: says which ids a file holds if they are not
+    label ids; table: the classes; label_ids: train ids [256] of label ids; void: a label id that belongs to no class.
+    Raises UserError if the file cannot be read, or holds an id or a colour that does not exist in its kind of file.
     """
 
     read: Callable[[Path, ColourIds | None], LabelMap]
@@ -223,7 +224,8 @@ class LabelDecoder:
 
 
 def train_id_encoding(path: Path, label_ids: LabelMap) -> Encoding | None:
-    """Of a file whose name says that it holds train ids; None for another one, or if label ids are train ids."""
+    """The encoding of a file whose name says that it holds train ids; None for other files, or if label ids are train
+    ids."""
     number = int(label_ids[label_ids != IGNORE].max(initial=0)) + 1
     if not path.stem.endswith(TRAIN_ID_END) or np.array_equal(label_ids[:number], np.arange(number)):
         return None
@@ -231,8 +233,8 @@ def train_id_encoding(path: Path, label_ids: LabelMap) -> Encoding | None:
 
 
 def binary_masks(table: ClassTable, label_ids: LabelMap, ids: Collection[int], remedy: str) -> str | None:
-    """What is wrong with labels that hold just these ids if they are masks of 0 and 255, in which 255 means the
-    foreground: it would be ignored without a word. None if they are not, or if the table names 255."""
+    """What is wrong with labels that hold exactly these ids, if they are masks of 0 and 255: 255 means the foreground,
+    but would be ignored without a message. None if they are not such masks, or if the table names 255."""
     named = table.label_ids is not None and IGNORE in table.label_ids and len(table.label_ids) < 256
     if set(ids) != {0, IGNORE} or named or label_ids[0] == IGNORE or label_ids[IGNORE] != IGNORE:
         return None
@@ -242,7 +244,7 @@ def binary_masks(table: ClassTable, label_ids: LabelMap, ids: Collection[int], r
 
 
 def _ranges(known: npt.NDArray[np.bool_]) -> str:
-    """The ids of a mask in words, such as "0 to 18, 255"."""
+    """Ids in words, such as "0 to 18, 255". known: which ids there are."""
     return ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in _runs(known))
 
 

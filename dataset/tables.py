@@ -19,9 +19,9 @@ _MAX_BYTES = 1_000_000
 
 
 def load_classes(path: str | Path) -> ClassTable:
-    """The table of a file: a published `info.json` where the name ends in .json, else YAML (see `parse_classes`).
+    """The table in a file: a published `info.json` if the name ends in .json, else YAML (see `parse_classes`).
 
-    Raises UserError when the file cannot be read or is no such table, naming file and entry.
+    Raises UserError, naming file and entry, if the file cannot be read or is not such a table.
     """
     path = Path(path)
     found = fault(path)
@@ -39,7 +39,7 @@ def load_classes(path: str | Path) -> ClassTable:
         raise UserError(f"{path}: is not text; expected a YAML file of classes") from error
     try:
         content = yaml.load(text, _Loader)
-    except Exception as error:  # whatever a strange file provokes in the parser, it is the file that is wrong
+    except Exception as error:  # whatever error the parser raises, the file is the cause
         raise UserError(f"{path}{_reason(error)}; expected YAML such as docs/OWN_IMAGES.md shows") from error
     return parse_classes(content, str(path), path.stem)
 
@@ -47,13 +47,13 @@ def load_classes(path: str | Path) -> ClassTable:
 def parse_classes(content: Any, where: str, name: str = "classes") -> ClassTable:
     """A class table from plain values (mappings, lists, text, numbers), in the order of train ids.
 
-    `classes` lists the classes, each with `name`, `kind` (stuff or thing) and, as one likes, `id` (its label id in the
-    files, or a list of them) and `color` (three numbers 0 to 255, or "#rrggbb"). Ids stand at all classes or at none:
-    then every data set has its own, and a plain folder has 0, 1, 2 and so on. `ignore` lists label ids, and colours of
-    coloured labels, that are left out on purpose, or says "rest" for all others. `label_colors: false` says that the
-    colours are for pictures only, and not those of coloured labels. `means` names sets of classes to be
-    averaged, the main one first (default: all); `f1` lists the classes of which the F1 score is wanted too. `name`
-    names the table (default: the argument `name`).
+    `classes` lists the classes, each with `name`, `kind` (stuff or thing) and, optionally, `id` (its label id in the
+    files, or a list of them) and `color` (three numbers 0 to 255, or "#rrggbb"). Either all classes have an id or none;
+    without ids, every data set uses its own, and a plain folder has 0, 1, 2 and so on. `ignore` lists label ids, and
+    colours of coloured labels, that are left out on purpose; "rest" means all others. `label_colors: false` says that
+    the colours are only for pictures, and not those of coloured labels. `means` names sets of classes that are
+    averaged, the main one first (default: all classes); `f1` lists the classes whose F1 score is reported too. `name`
+    is the name of the table (default: the argument `name`).
 
     Raises UserError, beginning with `where` (the file), for anything that does not fit.
     """
@@ -61,7 +61,7 @@ def parse_classes(content: Any, where: str, name: str = "classes") -> ClassTable
 
 
 def plain_values(table: ClassTable) -> dict[str, Any]:
-    """What `parse_classes` makes `table` of again."""
+    """Plain values from which `parse_classes` makes the same table again."""
     ids: dict[int, list[int]] = {}
     for label_id, train_id in (table.label_ids or {}).items():
         ids.setdefault(train_id, []).append(label_id)
@@ -89,7 +89,7 @@ def plain_values(table: ClassTable) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what nobody writes by hand into a small table: a key twice, and references to other places."""
+    """Refuses what has no place in a small table: a key that appears twice, and references to other places."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -147,7 +147,7 @@ class _Parser:
         )
 
     def ignored(self, value: Any) -> tuple[Any, list[Colour]]:
-        """What `ignore` lists, apart: ids (or "rest", or nothing), and colours."""
+        """The entries of `ignore`, separated into ids (or "rest", or nothing) and colours."""
         items = value if isinstance(value, list) else [value]
         colours = [item for item in items if isinstance(item, list) or (isinstance(item, str) and item[:1] == "#")]
         ids = [item for item in items if item not in colours]
@@ -274,14 +274,14 @@ class _Parser:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, short whatever it is."""
+    """A value in a short form, for a message."""
     if isinstance(value, (list, tuple, dict)):
         return f"a list of {len(value)}" if not isinstance(value, dict) else f"a mapping of {len(value)}"
     return "nothing" if value is None else repr(value)[:60]
 
 
 def _colours(n: int) -> list[Colour]:
-    """Colours that differ well, for tables without."""
+    """Colours that are easy to tell apart, for tables without colours."""
     colours = []
     for i in range(n):
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, (1.0, 0.6)[i % 2], (1.0, 0.75, 0.9)[i % 3])
