@@ -1,6 +1,6 @@
-"""Readers of the data sets, by the name under which a preset asks for them.
+"""Readers of the data sets, by the names that presets use.
 
-Their modules, and torch with them, are imported when the first one is used: a command line only needs the names.
+Their modules, and torch with them, are imported only when a reader is used: a command line needs only the names.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _CLASSES = {
     "aerial": "Aerial",
     "folder": "Folder",
 }
-"""The class of every reader; its module has the reader's name."""
+"""The class of every reader; its module has the name of the reader."""
 
 
 class _Readers(Mapping[str, "type[SegmentationDataset]"]):
-    """The readers, each imported when it is asked for."""
+    """The readers; each is imported when it is first used."""
 
     def __getitem__(self, name: str) -> type[SegmentationDataset]:
         attribute = _CLASSES[name]

@@ -34,7 +34,7 @@ class ACDC(FrameNames):
     Dark Zurich has `rgb_anon/SPLIT/CONDITION/SEQUENCE/`. Without train ids, labels are read from
     `NAME_gt_labelIds.png` or `NAME_gt_labelColor.png`. Names are relative to `rgb_anon/`, for
     example `night/train/GOPR0351/GOPR0351_frame_000159_rgb_anon.png`. The lists `SPLIT_CONDITION.txt`, for example
-    `train_night.txt`, follow from the tree. Reference images (folders `SPLIT_ref`) are not of a split.
+    `train_night.txt`, are derived from the folders. Reference images (folders `SPLIT_ref`) belong to no split.
     """
 
     table = CITYSCAPES
@@ -68,7 +68,7 @@ class ACDC(FrameNames):
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """Also that of the image for the name of a label."""
+        """Also the image's name for that of a label."""
         yield from super().spellings(name)
         found = label_stem(Path(name), cls.label_ends)
         if found is not None:

@@ -60,7 +60,7 @@ class Aerial(SegmentationDataset):
 
     @property
     def vouched(self) -> bool:
-        """Prepared tiles hold 255 where an image is blank, and may show no foreground."""
+        """In prepared tiles, 255 marks blank areas, and a tile need not show any foreground."""
         return (self.label_root / MANIFEST).is_file()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Finds images and masks in the public aerial data sets, in the trees in which they are distributed."""
+"""Finds images and masks in the public aerial data sets, in the layouts in which they are distributed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _UNSPLIT = tuple((images, masks, "") for images, masks in (("images", "gt"), ("i
 class Kind:
     """A public data set. layouts: alternatives, each of (image folder, mask folder, split); "" is split by name.
 
-    image_end, mask_end: what follows the common stem in a file name, before the extension. blank: whether it has areas
-    without data, which are white. cities: whether images are numbered by city, as `austin1`.
+    image_end, mask_end: what follows the common stem in a file name, before the extension. blank: whether images have
+    areas without data, which are white. cities: whether images are numbered per city, such as `austin1`.
     """
 
     folder: str
@@ -79,7 +79,7 @@ class Original:
 def find_originals(kind: Kind, root: Path) -> tuple[list[Original], list[Path]]:
     """All labelled images of a download, sorted by name, and the masks that have no image.
 
-    Raises UserError when the tree is not as distributed, a partner is missing, or a name stands in two splits.
+    Raises UserError if the layout is not as distributed, a partner is missing, or a name is in two splits.
     """
     if not root.is_dir():
         raise UserError(f"{root}: folder of the download not found; expected {kind.layout} in it")
@@ -111,8 +111,8 @@ def find_originals(kind: Kind, root: Path) -> tuple[list[Original], list[Path]]:
 
 
 def _held_out(kind: Kind, names: list[str]) -> set[str]:
-    """Which originals validate, where the download does not say: the first five of each city, as Inria's authors
-    suggest, else the tenth of the names with the smallest CRC-32, at least one of two."""
+    """Which originals are for validation if the download does not say so: the first five of each city, as Inria's
+    authors suggest, else the tenth of the names with the smallest CRC-32 (of two names, at least one)."""
     if kind.cities:
         return {name for name in names if re.fullmatch(r".*\D[1-5]", name)}
     count = max(len(names) // 10, 1) if len(names) > 1 else 0
@@ -126,7 +126,7 @@ def _refuse_half(root: Path, layout: tuple[tuple[str, str, str], ...]) -> None:
 
 
 def _pairs(kind: Kind, images: Path, masks: Path, split: str) -> tuple[list[Original], list[Path]]:
-    """Images with their masks, and masks without an image. UserError for an image without a mask."""
+    """Images with their masks, and masks without an image. Raises UserError for an image without a mask."""
     mask_of = _by_stem(masks, kind.mask_end)
     image_of = _by_stem(images, kind.image_end)
     missing = sorted(image_of.keys() - mask_of.keys())

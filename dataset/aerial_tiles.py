@@ -1,4 +1,4 @@
-"""Cuts the public aerial data sets into the tiles that the reader `Aerial` takes: what `prepare_aerial.py` does."""
+"""Cuts the public aerial data sets into the tiles that the reader `Aerial` reads (for `prepare_aerial.py`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dataset.reading import read_image
 from utils.system.errors import UserError
 from utils.system.files import make_folder, write_atomically, write_json
 
-VERSION = 1  # to be raised when the same settings give other tiles
+VERSION = 1  # raise it when the same settings give other tiles
 JOURNAL = ".prepare_aerial.jsonl"
 SPLITS = ("train", "val", "test")
 WHITE = 250
@@ -36,8 +36,8 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines the tiles. tile: pixels a side; overlap: pixels that neighbours share at least; blank_min: pixels
-    of the smallest blank area, 0 finds none; max_blank: greatest blank fraction of a tile that is kept."""
+    """What determines the tiles. tile: side in pixels; overlap: smallest overlap of neighbours in pixels; blank_min:
+    smallest blank area in pixels, 0 finds none; max_blank: largest blank fraction of a tile that is kept."""
 
     kind: str
     tile: int = 512
@@ -59,8 +59,8 @@ class Settings:
 
 
 def offsets(length: int, tile: int, overlap: int) -> list[int]:
-    """Where the tiles of a side of `length` pixels begin: as few as cover it, evenly spread, neighbours sharing
-    `overlap` pixels or more. Raises ValueError where the side is shorter than a tile."""
+    """Where the tiles along a side of `length` pixels begin: as few as possible that cover it, evenly spaced, and
+    overlapping by at least `overlap` pixels. Raises ValueError if the side is shorter than a tile."""
     if length < tile:
         raise ValueError(f"{length} pixels, tile {tile}")
     count = math.ceil((length - overlap) / (tile - overlap))
@@ -68,8 +68,8 @@ def offsets(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def blank_areas(image: Pixels, smallest: int) -> npt.NDArray[np.bool_]:
-    """Where an RGB image [H, W, 3] has no data, as [H, W]: connected areas of white (every channel at least 250) of
-    `smallest` pixels or more that touch the image's edge (a white roof inside does not)."""
+    """Where an RGB image [H, W, 3] has no data, as [H, W]: connected white areas (every channel at least 250) of at
+    least `smallest` pixels that touch the image's edge, unlike a white roof in the middle."""
     if not smallest:
         return np.zeros(image.shape[:2], bool)
     white = (functools.reduce(np.minimum, np.moveaxis(image, 2, 0)) >= WHITE).astype(np.uint8)
@@ -77,7 +77,7 @@ def blank_areas(image: Pixels, smallest: int) -> npt.NDArray[np.bool_]:
     left, top, width, height, size = stats.T
     at_edge = (left == 0) | (top == 0) | (left + width == white.shape[1]) | (top + height == white.shape[0])
     blank = at_edge & (size >= smallest)
-    blank[0] = False  # all that is not white
+    blank[0] = False  # everything that is not white
     return blank[areas]
 
 
@@ -91,7 +91,7 @@ def foreground(mask: Pixels) -> Pixels:
 def cut(original: Original, settings: Settings, out: Path) -> Record:
     """Write the tiles of one original; returns its part of the manifest.
 
-    Raises UserError when a file is unreadable, sizes differ, or the image is smaller than a tile.
+    Raises UserError if a file is unreadable, sizes differ, or the image is smaller than a tile.
     """
     label = _label(original.mask)
     image = np.asarray(read_image(original.image))
@@ -166,7 +166,7 @@ def sha256(path: Path) -> str:
 
 
 def _identity(original: Original) -> Record:
-    """By what an original is known again: name, split, and the content of its files (their sizes are often equal)."""
+    """What identifies an original: name, split, and the content of its files (their sizes are often equal)."""
     sums = [sha256(path) for path in (original.image, original.mask)]
     return {"name": original.name, "split": original.split, "sha256": sums}
 
@@ -182,8 +182,8 @@ def prepare(
 ) -> Record:
     """Cut all originals into `out`, write the lists and, last, the manifest, which is returned.
 
-    Originals of an earlier, stopped run with the same settings are kept. published_split: the training list holds the
-    validation tiles too. masks_alone: number of masks without an image, for the manifest. Raises UserError where the
+    Originals of an earlier, stopped run with the same settings are kept. published_split: the training list also holds
+    the validation tiles. masks_alone: number of masks without an image, for the manifest. Raises UserError if the
     training list would be empty.
     """
     done = _done(originals, settings, out, workers)
@@ -197,7 +197,9 @@ def prepare(
     todo = [original for original in originals if original.name not in done]
     if todo:
         _write_journal(out, settings, done)
-        (out / MANIFEST).unlink(missing_ok=True)  # only now: a folder without either is taken for someone else's
+        (out / MANIFEST).unlink(
+            missing_ok=True
+        )  # only now, because a folder without either is assumed to hold other data
         with open(out / JOURNAL, "a", encoding="utf-8") as journal:
             for record in _cut_all(todo, settings, out, workers, len(done)):
                 journal.write(json.dumps(record) + "\n")
@@ -224,7 +226,7 @@ def _cut_all(todo: list[Original], settings: Settings, out: Path, workers: int, 
 
 
 def _done(originals: list[Original], settings: Settings, out: Path, workers: int) -> dict[str, Record]:
-    """Records of what `out` holds already, by name. Raises UserError where it holds something else."""
+    """Records of the originals that `out` holds already, by name. Raises UserError if it holds anything else."""
     for folder in (IMAGES, LABELS):
         for path in (out / folder).glob(".*.tmp"):  # of a killed run
             path.unlink()
@@ -260,7 +262,7 @@ def _done(originals: list[Original], settings: Settings, out: Path, workers: int
 
 
 def _there(out: Path, tile: Record) -> bool:
-    """Whether both files are there at full length: they are not synced one by one, so a power cut may shorten them."""
+    """Whether both files exist at full length: they are not synced one by one, so a power cut may shorten them."""
     pairs = zip(_files(out, tile), tile["bytes"], strict=True)
     return all(path.is_file() and path.stat().st_size == size for path, size in pairs)
 
@@ -274,7 +276,8 @@ def _settings(settings: Settings) -> Record:
 
 
 def _read_state(out: Path) -> tuple[Record | None, list[Record]]:
-    """Settings and records of a finished run (the manifest) or of a stopped one (the journal); None without any."""
+    """Settings and records of a finished run (its manifest) or a stopped one (its journal); None if there is
+    neither."""
     if (out / MANIFEST).exists():
         settings, records = _read_manifest(out, "settings", "originals")
         return settings, records
@@ -290,7 +293,7 @@ def _read_state(out: Path) -> tuple[Record | None, list[Record]]:
 
 
 def _read_manifest(out: Path, *parts: str) -> list[Any]:
-    """Parts of the manifest. UserError where it is none."""
+    """Parts of the manifest. Raises UserError if the file is not a manifest."""
     try:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         return [manifest[part] for part in parts]
@@ -343,8 +346,8 @@ def _finish(records: list[Record], settings: Settings, out: Path, published_spli
 
 
 def verify(out: Path) -> int:
-    """Number of tiles in `out`, after comparing every list and file with the manifest's checksums. UserError on a
-    difference."""
+    """The number of tiles in `out`, after comparing every list and file with the manifest's checksums. Raises UserError
+    if one differs."""
     if not (out / MANIFEST).is_file():
         raise UserError(f"{out / MANIFEST}: not found; expected a finished run: run prepare_aerial.py without --verify")
     lists, records = _read_manifest(out, "lists", "originals")

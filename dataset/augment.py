@@ -1,4 +1,4 @@
-"""Random changes of a training sample, image and label alike; resizing."""
+"""Random changes of a training sample, the same for image and label; resizing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAD_COLOUR = (123, 117, 104)
 
 @dataclass(frozen=True)
 class Augment:
-    """Which random changes a training sample gets (our choice; the released readers mirror at most).
+    """Which random changes a training sample gets (our choice; the released readers only mirror, if anything).
 
     mirror: flip left and right, probability 1/2. scale: resize by a factor of 0.5 to 1.5, then crop or pad
     back to the size at a random place; the image is padded with the mean colour, the label with the ignore
@@ -36,8 +36,8 @@ class Augment:
 
 @dataclass(frozen=True)
 class SampleChanges:
-    """What one sample gets of an `Augment`. All random numbers are always drawn, so that switching one change on or off
-    leaves the others."""
+    """The changes that one sample gets from an `Augment`. All random numbers are always drawn, so that switching one
+    change on or off does not affect the others."""
 
     flip: bool
     factor: float
@@ -67,7 +67,7 @@ class SampleChanges:
         return self._placed(scaled, self.crop or size, PAD_COLOUR)
 
     def label(self, pixels: Pixels, size: Size, fill: int) -> Pixels:
-        """As `image`, for a label [H, W]: nearest, padded with `fill`."""
+        """The same as `image` for a label [H, W]: resized by nearest neighbours, padded with `fill`."""
         scaled = resized(pixels, self._scaled(size), Image.Resampling.NEAREST)
         return self._placed(scaled, self.crop or size, fill)
 

@@ -22,7 +22,7 @@ def _names(root: Path, split: str) -> list[str]:
 class CamVid(SegmentationDataset):
     """`train/NAME.jpg` (or .png), labels `trainannot/NAME.png`, id 11 ignored; names `train/NAME`.
 
-    NAME begins with its sequence, by which the lists of day and dusk follow from the tree.
+    NAME begins with its sequence, from which the lists of day and dusk are derived.
     """
 
     table = CAMVID
@@ -46,7 +46,7 @@ class CamVid(SegmentationDataset):
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """Also without an ending, or of the label, as in the lists of SegNet."""
+        """Also a name without an extension, or that of the label, as in the lists of SegNet."""
         path = PurePosixPath(name)
         yield name
         yield f"{path.parent.as_posix().removesuffix('annot')}/{cls.key(path.name)}"

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al. 2016), the official tree."""
+"""Cityscapes (Cordts et al. 2016) in its official layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FRAME = re.compile(r"(.+?)_\d+_\d+(?!\d)")
 
 class Cityscapes(FrameNames):
     """`leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png` with `gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png`,
-    or, where there is none, with `NAME_gtFine_labelTrainIds.png` or `NAME_gtFine_color.png`.
+    or else with `NAME_gtFine_labelTrainIds.png` or `NAME_gtFine_color.png`.
 
     Names are `CITY/NAME_leftImg8bit.png`, for example `aachen/aachen_000000_000019_leftImg8bit.png`. Images may also be
     JPEG or TIFF, and the folders of cities may be missing, for images and labels alike. NAME is
@@ -54,7 +54,7 @@ class Cityscapes(FrameNames):
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """Also that of the image for the name of a label, and with another folder of the city, or none."""
+        """Also the image's name for that of a label, and names with another folder of the city, or without one."""
         folder, file = PurePosixPath(name).parent, PurePosixPath(name).name
         frame = _FRAME.match(file)
         files = [file] if frame is None else [file, f"{frame[0]}{_IMAGE_END}.png", f"{frame[0]}.png"]
@@ -72,7 +72,7 @@ class Cityscapes(FrameNames):
         return self.label_of_frame(name, frame)
 
     def label_of_frame(self, name: str, frame: str) -> Path:
-        """The label of a frame: in the same folder as the image, else in that of the city, else without one."""
+        """The label of a frame: in a folder of the same name as the image's, else in that of the city, else in none."""
         folder = (folder_in(self.label_root, "gtFine") or self.label_root / "gtFine") / self.split
         parents = (PurePosixPath(name).parent, frame.partition("_")[0], ".")
         paths = [self.label_in(folder / parent, frame) for parent in parents]

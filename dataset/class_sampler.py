@@ -18,19 +18,20 @@ from utils.system.errors import UserError
 from utils.system.files import make_folder, write_bytes
 
 LEAST_SHARE = 3000 / (1914 * 1052)
-"""Share of an image's pixels that a class must cover if the image is drawn for it: 3,000 pixels of GTA5 (DAFormer)."""
+"""Share of an image's pixels that a class must cover for the image to be drawn for it: 3,000 pixels of GTA5
+(DAFormer)."""
 
 Pixels = npt.NDArray[np.int64]
 
 
 class RareClassSampler(EndlessSampler):
-    """Endless batches of `(index, draw)` like its base class's, each sample drawn by class.
+    """Endless batches of `(index, draw)` like those of the base class, but every sample is drawn by class.
 
-    A class is drawn with the probability of `class_probabilities`, then an image at random among those of which it
-    covers at least `least_share`. Sample n depends on `seed` and n only, so that a run resumes exactly, and several
-    processes draw together what one would.
+    First a class is drawn with the probability of `class_probabilities`, then a random image of which it covers at
+    least `least_share`. Sample n depends only on `seed` and n, so that a run resumes exactly, and several processes
+    together draw the samples of one.
 
-    pixels: those of `class_pixels`. temperature: above 0; the smaller, the more often rare classes are drawn.
+    pixels: the counts of `class_pixels`. temperature: above 0; the smaller, the more often rare classes are drawn.
     Raises UserError if no image shows enough of any class.
     """
 
@@ -54,7 +55,7 @@ class RareClassSampler(EndlessSampler):
     def _samples(self) -> Iterator[tuple[int, int]]:
         number = self.start
         while True:
-            # The third number keeps this stream apart from the one that augments the sample.
+            # The third number makes this random stream independent of the one that augments the sample.
             rng = np.random.default_rng([self.seed, number, 1])
             images = self._images[rng.choice(len(self._images), p=self.probabilities)]
             yield int(rng.choice(images)), number
@@ -64,9 +65,9 @@ class RareClassSampler(EndlessSampler):
 def class_probabilities(
     pixels: Pixels, temperature: float, least_share: float = LEAST_SHARE
 ) -> npt.NDArray[np.float64]:
-    """P(c) ~ exp((1 - f_c) / `temperature`), f_c being the class's share of all pixels of a class; [C].
+    """P(c) ~ exp((1 - f_c) / `temperature`), where f_c is the class's share of all pixels that belong to a class; [C].
 
-    A class of which no image shows enough gets probability 0. Raises UserError if that is so for all.
+    A class gets probability 0 if no image shows enough of it. Raises UserError if that is so for all classes.
     """
     drawn = _enough(pixels, least_share).any(0)
     if not drawn.any():
@@ -81,15 +82,15 @@ def class_probabilities(
 
 
 def _enough(pixels: Pixels, least_share: float) -> npt.NDArray[np.bool_]:
-    """[N, C]: does the class cover enough of the image?"""
+    """[N, C]: whether the class covers enough of the image."""
     return (pixels[:, :-1] > 0) & (pixels[:, :-1] >= least_share * pixels.sum(1, keepdims=True))
 
 
 def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1) -> Pixels:
-    """How many pixels of each class every label has; the last column counts pixels of no class: [N, C + 1].
+    """How many pixels of each class every label has, [N, C + 1]; the last column counts pixels of no class.
 
-    The counts are kept in a file in `folder`, which a later call reads if names, files and classes are still the same.
-    A label that cannot be read counts as one without pixels if bad images are skipped; otherwise UserError.
+    The counts are stored in a file in `folder`, which later calls read if names, files and classes are still the same.
+    If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError.
     """
     path = Path(folder) / f"class_pixels_{_fingerprint(data)}.json"
     try:
@@ -97,7 +98,7 @@ def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1
         if kept.shape == (len(data), data.table.num_classes + 1):
             return kept
     except (OSError, ValueError):
-        pass  # not there yet, or damaged: counted again
+        pass  # missing or damaged: counted again
 
     def count(name: str) -> Pixels:
         try:
@@ -117,7 +118,7 @@ def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1
 
 
 def _fingerprint(data: SegmentationDataset) -> str:
-    """Of everything that the counts depend on, file contents by their sizes and times."""
+    """A hash of everything that the counts depend on; sizes and times stand for the contents of files."""
     digest = hashlib.sha256(repr((data.table.names, data.train_ids().tolist())).encode())
     for name in data.names:
         path = data.label_file(name)

@@ -21,20 +21,20 @@ LabelMap = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 SHARED = -1
-"""In place of the train id of a colour that several classes have."""
+"""Stands for the train id of a colour that several classes have."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
     """The classes of a task, indexed by train id.
 
-    `palette` holds RGB colours (0..255). `stuff` and `things` split the train ids as the paper's stuff and
-    instance matching want it. `subsets` names the sets of train ids over which a mean is reported; the first
-    is the main one (but see `main_subset`). Of the classes in `f1` the F1 score is reported too. `label_ids` maps the
-    ids in label files to train ids, and those that are left out on purpose to IGNORE; None where every data set has
-    ids of its own. `label_colours` maps the RGB colours of coloured
-    label files to train ids, those that are left out on purpose to IGNORE, and the colour of several classes to SHARED;
-    None where the table does not say which colours its classes have in files (`palette` may then be made up).
+    `palette` holds RGB colours (0..255). `stuff` and `things` split the train ids for the paper's stuff and instance
+    matching. `subsets` names the sets of train ids over which a mean is reported; the first is the main one (but see
+    `main_subset`). The F1 score of the classes in `f1` is reported too. `label_ids` maps the ids in label files to
+    train ids, and ids that are left out on purpose to IGNORE; it is None if every data set has its own ids.
+    `label_colours` maps the RGB colours of coloured label files to train ids, colours that are left out on purpose to
+    IGNORE, and a colour of several classes to SHARED; it is None if the table does not say which colours its classes
+    have in files (`palette` may then be made up).
     """
 
     name: str
@@ -52,15 +52,15 @@ class ClassTable:
         return len(self.names)
 
     def main_subset(self, trained: Collection[int]) -> str:
-        """The name of the first subset that lies within `trained`, the train ids that source labels hold (a mean over
-        classes that were never learnt says little), or of the first of all."""
+        """The name of the first subset that lies within `trained`, the train ids in the source labels (a mean over
+        classes that were never learnt says little), or else of the first subset."""
         return next((name for name, ids in self.subsets.items() if set(ids) <= set(trained)), next(iter(self.subsets)))
 
     def first(self, n: int) -> ClassTable:
         """The table of the first `n` classes (`--num-classes`); labels of the others become the ignore label.
 
-        A reported subset keeps those of its classes that are left, and is named by how many they are.
-        Raises UserError when `n` is below 2 or above the number of classes.
+        A reported subset keeps those of its classes that are left, and is named after their number.
+        Raises UserError if `n` is below 2 or above the number of classes.
         """
         if not 2 <= n <= self.num_classes:
             raise UserError(f"number of classes: {n} given, {self.name} has 2 to {self.num_classes}")
@@ -96,7 +96,7 @@ class ClassTable:
 
 
 def label_colours(palette: Sequence[Colour], void: Iterable[Colour] = ()) -> dict[Colour, int]:
-    """`ClassTable.label_colours` of a palette, by train id, and of colours of no class."""
+    """`ClassTable.label_colours` for a palette, indexed by train id, and for colours of no class."""
     found: dict[Colour, int] = {}
     for train_id, colour in enumerate(palette):
         found[colour] = SHARED if colour in found else train_id
@@ -108,7 +108,7 @@ def _without(num_classes: int, left_out: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def id_map_of(pairs: dict[int, int]) -> LabelMap:
-    """Lookup array [256] uint8: label id -> train id, IGNORE where `pairs` says nothing."""
+    """Lookup array [256] uint8: label id -> train id, IGNORE for ids that are not in `pairs`."""
     lookup = np.full(256, IGNORE, np.uint8)
     for label_id, train_id in pairs.items():
         lookup[label_id] = train_id
@@ -186,7 +186,7 @@ CITYSCAPES_IDS = id_map_of({x.id: x.trainId for x in _OFFICIAL})
 """Cityscapes `labelIds`; the labels of GTA5 use the same ids."""
 
 CITYSCAPES_VOID = tuple(x.id for x in _cityscapes_labels if x.id >= 0 and x.ignoreInEval)
-"""Label ids of no train id, such as the unlabelled pixels."""
+"""Label ids without a train id, such as that of unlabelled pixels."""
 
 SYNTHIA_IDS = id_map_of(
     {
@@ -215,13 +215,13 @@ SYNTHIA_IDS = id_map_of(
 CAMVID_IDS = id_map_of({i: i for i in range(11)})
 
 AERIAL_IDS = id_map_of({0: 0, 1: 1})
-"""Of prepared tiles, whose blank areas are 255; the masks of the public downloads ({0, 255}) are no such tiles."""
+"""The ids of prepared tiles, whose blank areas are 255; the masks of the public downloads are different ({0, 255})."""
 
 
 def to_train_ids(id_map: LabelMap, num_classes: int, ignore_label: int = IGNORE) -> LabelMap:
     """Lookup array [256] uint8 from label id to train id, `ignore_label` for every id outside `num_classes`.
 
-    Raises UserError when `ignore_label` is no uint8 or is itself a train id.
+    Raises UserError if `ignore_label` does not fit into uint8, or is itself a train id.
     """
     if not num_classes <= ignore_label <= 255:
         raise UserError(f"ignore label: {ignore_label} given, expected {num_classes} to 255 (no train id)")
@@ -235,9 +235,9 @@ def smallest_label_ids(id_map: LabelMap) -> dict[int, int]:
 
 
 def to_label_ids(id_map: LabelMap, table: ClassTable) -> LabelMap:
-    """Lookup array [256] uint8 from train id to label id, the smallest of a class with several; other ids stay.
+    """Lookup array [256] uint8 from train id to label id (the smallest if a class has several); other ids stay.
 
-    Raises UserError when a class has no label id.
+    Raises UserError if a class has no label id.
     """
     lookup = np.arange(256, dtype=np.uint8)
     label_ids = smallest_label_ids(id_map)
@@ -251,7 +251,7 @@ def to_label_ids(id_map: LabelMap, table: ClassTable) -> LabelMap:
 def colorize(label: LabelMap, table: ClassTable, ignore_label: int = IGNORE) -> Image.Image:
     """A train-id map [H, W] as a palette image (mode "P", its pixels are still the train ids).
 
-    Ignored pixels are black. Raises ValueError when `label` is not a two-dimensional map of train ids.
+    Ignored pixels are black. Raises ValueError if `label` is not a two-dimensional map of train ids.
     """
     label = np.asarray(label)
     if label.ndim != 2 or not np.all((label == ignore_label) | ((label >= 0) & (label < table.num_classes))):
@@ -269,12 +269,12 @@ _STUFF_NAMES = {table.names[i] for table in (CITYSCAPES, CAMVID, AERIAL) for i i
 def load_info_json(path: str | Path) -> ClassTable:
     """A class table with its label ids from a published `info.json`.
 
-    The file holds `classes` (a number), `label` (names), `label2train` (pairs label id, train id; an id
-    outside 0..255 cannot stand in a label file and is skipped) and `palette` (RGB; default: that of
-    Cityscapes; entries after the last class, as for the ignore label, are colours of no class). It does not say what is
-    stuff: names which the built-in tables count as stuff are stuff, all others things (our choice). Where the
-    ids are those of Cityscapes, its 16- and 13-class means are reported too.
-    Raises UserError when the file is missing, no JSON, or does not fit together.
+    The file holds `classes` (a number), `label` (names), `label2train` (pairs of label id and train id; ids outside
+    0..255 cannot occur in a label file and are skipped) and `palette` (RGB; default: that of Cityscapes; entries after
+    the last class, such as that of the ignore label, are colours of no class). It does not say which classes are stuff:
+    names that are stuff in the built-in tables are stuff, and all others are things (our choice). If the ids are those
+    of Cityscapes, its 16- and 13-class means are reported too.
+    Raises UserError if the file is missing, is not JSON, or contradicts itself.
     """
     path = Path(path)
     try:

@@ -17,11 +17,11 @@ log = logging.getLogger("bafft")
 
 
 class FoggyCityscapes(Cityscapes):
-    """`leftImg8bit_foggy/SPLIT/CITY/NAME_leftImg8bit_foggy_beta_B.png` with the `gtFine` tree of Cityscapes.
+    """`leftImg8bit_foggy/SPLIT/CITY/NAME_leftImg8bit_foggy_beta_B.png` with the `gtFine` folder of Cityscapes.
 
-    The images may also lie in `leftImg8bit/`. The download holds each frame with several attenuation coefficients B,
-    of which only the largest, the densest fog, is taken (0.02; our choice); a list may name another one per frame.
-    Masks are named as those of Cityscapes.
+    The images may also be in `leftImg8bit/`. The download has each frame with several attenuation coefficients B. Only
+    the largest, the densest fog, is used (0.02; our choice), unless a list names another one for a frame. Masks are
+    named like those of Cityscapes.
     """
 
     layout = (
@@ -50,7 +50,7 @@ class FoggyCityscapes(Cityscapes):
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:
-        """As listed: the frame alone does not tell which of its images is meant."""
+        """The key as listed: the name of the frame does not say which of its images is meant."""
         return SegmentationDataset.spellings(name)
 
     def label_path(self, name: str) -> Path:
@@ -66,7 +66,7 @@ def _match(name: str) -> re.Match[str] | None:
 
 
 def _frame(name: str) -> str:
-    """CITY_SEQUENCE_FRAME of an image; any other name as it is."""
+    """CITY_SEQUENCE_FRAME of an image; any other name is returned as it is."""
     match = _match(name)
     return name if match is None else match[1]
 

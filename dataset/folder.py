@@ -1,4 +1,4 @@
-"""Your own images: a folder with `images/` and, where there are labels, `labels/`."""
+"""Your own images: a folder with `images/` and, if there are labels, `labels/`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataset.classes import IGNORE, ClassTable, LabelMap
 
 
 class Folder(SegmentationDataset):
-    """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png` (or .tif, .bmp; NAME_mask.png and the
-    like): ids, or colours of the classes.
+    """`images/NAME.png` (or .jpg, .tif; at any depth) with `labels/NAME.png` (or .tif, .bmp; also NAME_mask.png and the
+    like), which hold ids or the colours of the classes.
 
-    A target needs no folder `images/`: its images may lie in the folder itself, or it may be a single image.
+    A target needs no folder `images/`: its images may be in the folder itself, or it may be a single image.
 
-    The classes are always given. Without label ids of their own the labels hold train ids, 255 for no class. A file
-    `SPLIT.txt` in the folder lists a split, such as val.txt; without it a split is the whole tree. Images of a scored
-    split may lack a label.
+    The class table must be given. If it has no label ids, the labels hold train ids, and 255 for no class. A file
+    `SPLIT.txt` in the folder, such as val.txt, lists a split; without it, a split is the whole folder. Images of a
+    scored split may lack a label.
     """
 
     id_map: LabelMap = np.arange(256, dtype=np.uint8)
-    layout = "images/NAME.png (or .jpg, .tif; in subfolders or not) and, where labelled, labels/NAME.png"
+    layout = "images/NAME.png (or .jpg, .tif; also in subfolders) and, if there are labels, labels/NAME.png"
 
     def find_names(self, split: str) -> list[str]:
         names = self.root / f"{split}.txt"
@@ -39,7 +39,7 @@ class Folder(SegmentationDataset):
 
     @staticmethod
     def key(name: str) -> str:
-        """The whole relative name: two cameras may have a 0001.png each."""
+        """The whole relative name, because two cameras may each have a 0001.png."""
         return "_".join(PurePosixPath(name).with_suffix("").parts)
 
     @classmethod

@@ -10,11 +10,11 @@ from dataset.labels import TRAIN_ID_END
 
 
 class FrameNames(SegmentationDataset):
-    """Keys of labels and predictions are the names of their images: the frame, then `image_end`."""
+    """The key of a label or a prediction is the name of its image: the frame, followed by `image_end`."""
 
     image_end: str
     frame: re.Pattern[str]
-    """The part of a name that all files of a frame begin with."""
+    """The beginning of a name that all files of one frame share."""
 
     @classmethod
     def label_key(cls, path: Path, folder: Path) -> str | None:
@@ -23,12 +23,12 @@ class FrameNames(SegmentationDataset):
 
     @classmethod
     def train_id_key(cls, path: Path, folder: Path) -> str | None:
-        """Of `NAME_labelTrainIds.png`, as the official scripts write them."""
+        """The key of `NAME_labelTrainIds.png`, as the official scripts write it."""
         return cls.label_key(path, folder) if path.stem.endswith(TRAIN_ID_END) else None
 
     @classmethod
     def prediction_key(cls, path: Path, folder: Path) -> str | None:
-        """Of a frame's name with whatever follows, as in the official evaluation; coloured masks do not count."""
+        """The key of any name that begins with a frame's, as in the official evaluation, except coloured masks."""
         if path.stem.endswith("_color"):
             return None
         name = cls.frame.match(path.stem)

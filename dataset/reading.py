@@ -1,4 +1,4 @@
-"""Reading what others wrote: images, labels, lists and folders. Every fault is one line that names the file."""
+"""Reading files of unknown origin: images, labels, lists and folders. Every fault is one line that names the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("bafft")
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp")
-"""Of images that are not read."""
+"""Endings of images that are not read."""
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _LABEL_MODES = ("1", "I", "L", "P", "LA", "RGB", "RGBA", "RGBX")
 _LABELS = "a grey or palette PNG, TIFF or BMP with one id per pixel"
@@ -46,25 +46,26 @@ _COMMENT = re.compile(r"#(\s.*)?")
 _HEADER = re.compile(
     r"\"?[a-z_ ]*(?:image|img|file|path|name|label|mask)[a-z_ ]*\"?(?:\s*[,;\t]\s*\"?[a-z_ ]+\"?)?", re.IGNORECASE
 )
-_MOST_PIXELS = 2**27  # above, Pillow judges whether a header is to be believed
+_MOST_PIXELS = 2**27  # above this, Pillow decides whether a header is credible
 _STRETCH = {"L;2": 85, "L;4": 17}  # Pillow spreads grey values of 2 and 4 bits over 0 to 255
 
 
 def image_size(path: Path, kind: str) -> tuple[int, int]:
-    """Width and height from the header alone. Raises UserError for what is no image; `kind` says what it should be."""
+    """Width and height, from the header only. Raises UserError if the file is not an image. kind: its name in
+    messages."""
     try:
         with opened(path, kind, header_only=True) as image:
             return image.size
     except UserError:
-        with opened(path, kind) as image:  # to say the same as whoever reads it all
+        with opened(path, kind) as image:  # so that the message is the same as when the whole file is read
             return image.size
 
 
 def read_image(path: Path) -> Image.Image:
     """The image as 8-bit RGB, pixels as they are stored (no EXIF rotation); transparency is dropped.
 
-    16 bits count as 0 to 65535, of which the high byte stays. Raises UserError when the file is corrupt, has other than
-    8 or 16 bits, or 16 of which only the lower 12 are used: it would become black.
+    Of 16-bit values (0 to 65535) only the high byte is used. Raises UserError if the file is corrupt, has neither 8 nor
+    16 bits, or has 16 bits of which only the lower 12 are used: it would become black.
     """
     fast = _png(path, "rgb")
     if fast is not None:
@@ -90,9 +91,10 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """Width and height of an image that `read_image` would read, found out much faster.
+    """Width and height of an image, and a much faster check that `read_image` can read it.
 
-    A PNG is judged by its checksums, a JPEG is decoded at an eighth of its size. Raises UserError as `read_image` does.
+    The checksums of a PNG are compared; a JPEG is decoded at an eighth of its size. Raises UserError as `read_image`
+    does.
     """
     with opened(path, "image") as image:
         size = image.size
@@ -105,13 +107,12 @@ def check_image(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) -> LabelMap:
-    """The ids [H, W] of a label file: its grey values, or its palette indices, as stored, of 1 to 16 bits or
-    (integers in a TIFF) 32.
+    """The ids [H, W] of a label file: its grey values or palette indices, as stored, of 1 to 16 bits (or 32-bit
+    integers in a TIFF).
 
-    Three equal channels are one, and alpha that is the same everywhere says nothing. kind: what a message calls the
-    file; colours: the ids of other colours, if any. Raises UserError when the file is corrupt, has colours without an
-    id or a transparency that varies, holds an id below 0 or above 255, or is of a lossy kind,
-    such as JPEG, which changes ids.
+    Three equal channels count as one, and a constant alpha channel is ignored. kind: the name of the file in messages;
+    colours: the ids of other colours, if any. Raises UserError if the file is corrupt, has colours without an id or a
+    transparency that varies, holds an id below 0 or above 255, or has a lossy format such as JPEG, which changes ids.
     """
     fast = _png(path, "mono")
     if fast is not None:
@@ -145,7 +146,7 @@ def _of_palette(indices: LabelMap, path: Path, kind: str, colours: ColourIds) ->
 
 
 def _refuse_kind(image: ImageFile.ImageFile, path: Path, kind: str) -> None:
-    """Raises UserError for what cannot hold ids, or holds something else than its pixels as they are read."""
+    """Raises UserError for a file that cannot hold ids, or whose pixels do not mean what they seem to."""
     compression = str(image.info.get("compression", ""))
     tags = getattr(image, "tag_v2", {})
     if image.format in _LOSSY or "jpeg" in compression or "webp" in compression:
@@ -163,7 +164,7 @@ def _refuse_kind(image: ImageFile.ImageFile, path: Path, kind: str) -> None:
 
 
 def _without_alpha(pixels: npt.NDArray[np.uint8], path: Path, kind: str) -> npt.NDArray[np.uint8]:
-    """[H, W, 3] of pixels with 2 to 4 channels, of which a second or fourth one is alpha."""
+    """[H, W, 3] from pixels with 2 to 4 channels; a second or fourth channel is alpha."""
     channels = pixels.shape[2]
     if channels in (2, 4):
         alpha = pixels[:, :, -1]
@@ -185,7 +186,7 @@ def _of_channels(pixels: npt.NDArray[np.uint8], path: Path, kind: str, colours: 
 
 
 def _png(path: Path, channels: str) -> npt.NDArray[np.uint8] | None:
-    """Pixels of a sound PNG of 8 bits, three times as fast as Pillow; None for anything else.
+    """Pixels of an undamaged 8-bit PNG, read three times as fast as with Pillow; None for anything else.
 
     channels: "rgb" for [H, W, 3], "mono" for [H, W], grey values or the indices of a palette.
     """
@@ -198,14 +199,14 @@ def _png(path: Path, channels: str) -> npt.NDArray[np.uint8] | None:
         if not fits or not content.startswith(_PNG_START):
             return None
         pixels = np.asarray(decode_image_png_u8(content, (height, width), channels))
-    except Exception:  # of the decoder, which has no narrower one; Pillow then says what is wrong with the file
+    except Exception:  # the decoder raises nothing more specific; Pillow then says what is wrong with the file
         return None
     return pixels[:, :, 0] if channels == "mono" else pixels
 
 
 @contextmanager
 def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[ImageFile.ImageFile]:
-    """An open image file. UserError for whatever opening it, and the work on it in the block, provokes."""
+    """An open image file. Any error in opening it, and in the block that uses it, becomes a UserError."""
     found = fault(path)
     if found:
         raise UserError(f"{path}: {kind} {found}; add the file or remove it from the list")
@@ -218,7 +219,7 @@ def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[Imag
             yield image
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged file provokes in a decoder, it is the file that is wrong
+    except Exception as error:  # whatever error a decoder raises, the file is the cause
         reason = "no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
         reason = reason or type(error).__name__
         raise UserError(
@@ -227,14 +228,15 @@ def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[Imag
 
 
 def _sound(content: bytes) -> io.BytesIO:
-    """The bytes of an image file. ValueError for a PNG with a wrong checksum, which Pillow decodes to something."""
+    """The bytes of an image file. Raises ValueError for a PNG with a wrong checksum, which Pillow may decode all the
+    same."""
     position = 8
     while content.startswith(_PNG_START):
         end = position + 8 + int.from_bytes(content[position : position + 4], "big")
         kind, checksum = content[position + 4 : position + 8], content[end : end + 4]
         if len(checksum) < 4:
             raise ValueError("cut short")
-        # Parts that a decoder may ignore have names with a small letter at the beginning.
+        # The names of parts that a decoder may ignore begin with a lower-case letter.
         if kind[:1].isupper() and zlib.crc32(content[position + 4 : end]) != int.from_bytes(checksum, "big"):
             raise ValueError(f"the checksum of its part {ascii(kind)[2:-1]} is wrong")
         if kind == b"IEND":
@@ -244,7 +246,7 @@ def _sound(content: bytes) -> io.BytesIO:
 
 
 class _Shared:
-    """A context of the whole process that threads share: the first one in opens it, the last one out closes it."""
+    """A context of the whole process that threads share: the first thread opens it, and the last one closes it."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self._make, self._lock, self._inside = make, threading.Lock(), 0
@@ -265,7 +267,7 @@ class _Shared:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Of Pillow: odd metadata, many pixels."""
+    """Silences Pillow's warnings about odd metadata and many pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -273,7 +275,7 @@ def _no_warnings() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing on standard error: libtiff prints what the exception says too."""
+    """Silences standard error, on which libtiff prints what the exception says too."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -312,12 +314,12 @@ def read_list(path: str | Path) -> list[str]:
 def read_lines(path: str | Path) -> list[Line]:
     """The lines of a list file in UTF-8: one name per line, or an image and its label.
 
-    Two names are separated by a tab, or, after the ending of an image file, by spaces, a comma or a semicolon; either
-    may stand in double quotes. Blank lines, lines that begin with "# ", CRLF, a byte-order mark and space around a name
-    do not count. Neither does a first line that names the columns, such as "image,label", above names that all end as
-    image files do; it is logged.
+    Two names are separated by a tab, or, after the extension of an image file, by spaces, a comma or a semicolon;
+    either may be in double quotes. Blank lines, lines that begin with "# ", CRLF, a byte-order mark and space around a
+    name are ignored. So is a first line that names the columns, such as "image,label", if all names below it have the
+    extension of an image; it is logged.
 
-    Raises UserError when the file is missing or empty, or a name holds `..` or a backslash, or stands twice. Links
+    Raises UserError if the file is missing or empty, or if a name contains `..` or a backslash, or appears twice. Links
     below the data folder are followed, wherever they lead: data are often linked (our choice).
     """
     path = Path(path)
@@ -367,7 +369,7 @@ def _names(path: Path, number: int, text: str) -> list[str]:
 
 
 def _drop_header(path: Path, written: dict[int, str]) -> None:
-    """Take the names of columns away from the lines by number, and log it."""
+    """Remove a line that names the columns from the lines by number, and log it."""
     first, *others = written or [0]
     if not others or not _HEADER.fullmatch(written[first]):
         return
@@ -379,15 +381,15 @@ def _drop_header(path: Path, written: dict[int, str]) -> None:
 def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[str]:
     """Sorted names, relative to `folder` and with forward slashes, of the images anywhere below it.
 
-    Linked folders are followed; hidden files and folders, which systems and editors leave, do not count; a folder that
-    does not exist holds nothing. UserError for a folder that cannot be read, or that is linked into itself.
+    Linked folders are followed. Hidden files and folders, which systems and editors leave, are ignored. A folder that
+    does not exist counts as empty. Raises UserError for a folder that cannot be read, or that is linked into itself.
     """
     return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in suffixes)
 
 
 def folder_in(root: Path, folder: str) -> Path | None:
-    """`root`/`folder`, or else the one in a folder that an archive of it was unpacked into: one whose name begins as
-    that of `folder`, such as gtFine_trainvaltest/gtFine, or RAND_CITYSCAPES. None if there is none, or several."""
+    """`root`/`folder`, or else the one inside a folder into which its archive was unpacked: a folder whose name begins
+    in the same way, such as gtFine_trainvaltest/gtFine, or RAND_CITYSCAPES. None if there is none, or several."""
     path = root / folder
     if path.is_dir():
         return path
@@ -400,7 +402,7 @@ def folder_in(root: Path, folder: str) -> Path | None:
 
 @lru_cache(maxsize=256)
 def _folder_below(root: Path, folder: str, changed: int) -> Path | None:
-    """`changed` tells an outdated search."""
+    """changed: the time of the folder, so that old results are not used."""
     begin = (re.split("[/_]", folder)[0].lower(), "rand_cityscapes")
     found = [
         path for name in _visible(root) if name.lower().startswith(begin) and (path := root / name / folder).is_dir()
@@ -409,12 +411,12 @@ def _folder_below(root: Path, folder: str, changed: int) -> Path | None:
 
 
 def namesake(path: Path) -> str | None:
-    """The name of a file beside `path` that differs in its ending alone."""
+    """The name of a file beside `path` that differs only in its extension."""
     return next((name for name in _visible(path.parent) if name != path.name and Path(name).stem == path.stem), None)
 
 
 def contents(folder: Path) -> str:
-    """What is in a folder, in words, for messages that miss something there: the first names of two levels."""
+    """What a folder holds, in words, for messages about missing files: the first names of two levels."""
     names = _visible(folder)
     shown = ["/".join([name, *_visible(folder / name)[:1]]) for name in names[:_SHOWN]]
     return ", ".join([*shown, *(["..."] if len(names) > _SHOWN else [])]) or "nothing"

@@ -1,4 +1,4 @@
-"""In which order samples are drawn."""
+"""The order in which samples are drawn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.utils.data import Sampler
 class EndlessSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of `(index, draw)`, `draw` being the running number of the sample.
 
-    Epoch e is the permutation of `default_rng([seed, e])`, so that every image comes once an epoch. Nothing
-    is remembered between samples: with `start`, the number of samples drawn before, a run goes on exactly.
-    Use it as a DataLoader's `batch_sampler`. A batch may span two epochs.
+    Epoch e is the permutation of `default_rng([seed, e])`, so that every image comes once per epoch. There is no state
+    between samples: `start`, the number of samples drawn before, is enough to resume a run exactly. Use it as a
+    DataLoader's `batch_sampler`. A batch may span two epochs.
 
-    With `size` processes, number `rank` gets its part of batches of `size * batch_size` samples: together they draw
-    what one process of that batch size draws, in its order.
+    With `size` processes, number `rank` gets its part of batches of `size * batch_size` samples: together they draw the
+    samples that one process with that batch size draws, in the same order.
     """
 
     def __init__(

@@ -13,11 +13,11 @@ TRIES = 100
 
 
 class Replacing(Dataset[dict[str, Any]]):
-    """For training: in the place of a bad sample stands the next good one of the list, with the running number (and so
-    the augmentation) of the bad one.
+    """For training: the next good sample of the list replaces a bad one, with the running number (and therefore the
+    augmentation) of the bad one.
 
-    Nothing is remembered, so a run that goes on draws the same; samples have "skipped", the reasons, a line each.
-    Raises UserError where 100 samples in a row, or all, are bad.
+    There is no state, so a resumed run draws the same samples. Samples have "skipped", the reasons, one per line.
+    Raises UserError if 100 samples in a row, or all, are bad.
     """
 
     def __init__(self, data: SegmentationDataset) -> None:
@@ -39,7 +39,7 @@ class Replacing(Dataset[dict[str, Any]]):
 
 
 class LeavingOut(Dataset[dict[str, Any]]):
-    """For prediction: of a bad sample only its "name" is left, and the reason as "skipped"."""
+    """For prediction: a bad sample has only its "name", and the reason as "skipped"."""
 
     def __init__(self, data: SegmentationDataset) -> None:
         self.data = data

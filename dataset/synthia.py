@@ -40,7 +40,7 @@ class Synthia(SegmentationDataset):
 
     @classmethod
     def encoding(cls, path: Path, table: ClassTable) -> Encoding | None:
-        """Also the label ids of Cityscapes, in the folder `synthia_mapped_to_cityscapes`."""
+        """In the folder `synthia_mapped_to_cityscapes`, labels hold the label ids of Cityscapes."""
         if _MAPPED in _folders(path) and table.label_ids is None:
             ids = {i: int(CITYSCAPES_IDS[i]) for i in range(34)}
             return Encoding("Cityscapes label ids (by its folder)", ids)
@@ -48,15 +48,15 @@ class Synthia(SegmentationDataset):
 
     @staticmethod
     def read_label(path: Path, colours: ColourIds | None = None) -> LabelMap:
-        """Ids [H, W] from the red channel, with OpenCV: Pillow reads such a file as 8-bit, all zero.
+        """Ids [H, W] from the red channel, read with OpenCV, because Pillow would give 8 bits that are all zero.
 
-        Files of 8 bits, which other projects make, are read where the folder or the file's name says which ids they
-        hold. Raises UserError when the file is corrupt or is none of these.
+        8-bit files, which other projects make, are read if the name of the folder or file says which ids they hold.
+        Raises UserError if the file is corrupt or of another kind.
         """
         if path.stem.endswith(TRAIN_ID_END) or _folders(path) & {_PARSED, _MAPPED}:
             return read_ids(path, colours=colours)
         with opened(path, "label") as image:
-            image.verify()  # says what is wrong with a broken file; OpenCV only lets libpng write to stderr
+            image.verify()  # says what is wrong with a broken file; with OpenCV, only libpng says it, on stderr
             data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if data is None or data.dtype != np.uint16 or data.ndim != 3:
             found = "no image that OpenCV can read" if data is None else f"{data.dtype} of shape {data.shape}"
@@ -69,5 +69,5 @@ class Synthia(SegmentationDataset):
 
 
 def _folders(path: Path) -> set[str]:
-    """The name of a file's folder, also that of the folder which a link leads to."""
+    """The name of a file's folder, or of the folder that a link leads to."""
     return {path.parent.name, os.path.basename(os.path.realpath(path.parent))}

@@ -1,9 +1,9 @@
-"""The two built-in domains: what a game and what a camera make of the same kind of street.
+"""The two built-in domains: the same kind of street, as a game and as a camera shows it.
 
-All values are our choice. The layout part of a Domain says how often things occur and where the camera
-stands; the look part says how materials are coloured and lit and what the sensor does to the picture. Both
-domains share the shapes of all classes, and no two classes trade their colours, so that what is learnt on one
-can carry over to the other.
+All values are our choice. The layout part of a Domain says how often things occur and where the camera stands; the look
+part says how materials are coloured and lit, and what the sensor does to the picture. Both domains share the shapes of
+all classes, and no class has the colours that another one has in the other domain, so that what is learnt on one can be
+used on the other.
 """
 
 from __future__ import annotations

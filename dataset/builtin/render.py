@@ -1,4 +1,4 @@
-"""Draws a Scene: its label map, and its picture as a game or a camera shows it. All values: our choice."""
+"""Draws a Scene: its label map, and its picture as a game or a camera shows it. All values are our choice."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _grading(balance: Sequence[float], exposure: float, saturation: float, contr
 
 
 def grade(image: Image, labels: Image, domain: Domain, rng: np.random.Generator) -> Image:
-    """What the domain's renderer or sensor makes of flat colours [H, W, 3]: surface, optics, tone, noise."""
+    """Flat colours [H, W, 3] as the renderer or sensor of the domain shows them: surface, optics, tone and noise."""
     look = domain.look
     height, width = labels.shape
     unit = width / 256

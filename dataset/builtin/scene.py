@@ -1,4 +1,4 @@
-"""Streets: the ground, what stands beside it, and who is on it, as a Scene. All our choice."""
+"""Streets as a Scene: the ground, what stands beside it, and who is on it. Everything is our choice."""
 
 from __future__ import annotations
 

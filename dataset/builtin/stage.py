@@ -111,7 +111,7 @@ class Stage:
         self.shadows: list[Array] = []
 
     def span(self, span: Span) -> float:
-        """A uniform draw from `span`."""
+        """A number drawn uniformly from `span`."""
         return float(self.rng.uniform(*span))
 
     def chance(self, probability: float) -> bool:

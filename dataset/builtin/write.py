@@ -1,4 +1,4 @@
-"""Writes the built-in benchmark to disk, whole or not at all, in the layouts of GTA5 and Cityscapes."""
+"""Writes the built-in benchmark to disk, never half-written, in the layouts of GTA5 and Cityscapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .domains import CAMERA, GAME, Domain
 from .render import Image, draw, grade
 from .scene import compose
 
-GENERATOR_VERSION = 2  # to be raised when the same parameters give other pictures
+GENERATOR_VERSION = 2  # raise it when the same parameters give other pictures
 MANIFEST = "manifest.json"
 TREES = ("gta5_deeplab", "Cityscapes")
 SMALLEST, LARGEST = (64, 32), (4096, 4096)
@@ -41,7 +41,7 @@ class Parameters:
     target_val: int = 80
 
     def check(self) -> None:
-        """Raises UserError where a value is out of range."""
+        """Raises UserError if a value is out of range."""
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed: found {self.seed}, expected 0 to {2**32 - 1}; choose another seed")
         if any(not low <= side <= high for low, side, high in zip(SMALLEST, self.size, LARGEST)):
@@ -60,7 +60,7 @@ class Parameters:
 
 
 def draw_example(domain: Domain, size: tuple[int, int], entropy: tuple[int, ...]) -> tuple[Image, Image]:
-    """One image [H, W, 3] (RGB) and its raw Cityscapes label ids [H, W]; both depend on `entropy` alone."""
+    """One image [H, W, 3] (RGB) and its raw Cityscapes label ids [H, W]; both depend only on `entropy`."""
     layout_rng, pixel_rng = (np.random.default_rng([*entropy, part]) for part in (0, 1))
     scene = compose(domain, size, layout_rng)
     image, labels = draw(scene, domain, pixel_rng)
@@ -91,7 +91,7 @@ def _write_trees(root: Path, parameters: Parameters) -> None:
 
 
 def _read_manifest(root: Path) -> dict[str, object] | None:
-    """The manifest at `root`, or None where there is nothing of that kind."""
+    """The manifest at `root`, or None if there is none."""
     try:
         manifest = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -110,9 +110,9 @@ def write_benchmark(
 ) -> None:
     """Write both domains below `root`: the source in `gta5_deeplab/`, the target in `Cityscapes/`.
 
-    `size` is (width, height) in pixels. Labels are raw Cityscapes ids. Does nothing where `root` holds the
-    same benchmark already; replaces another built-in benchmark; the trees appear whole, `manifest.json` last.
-    Raises UserError where a value is out of range, or `root` holds data of someone else or cannot be written.
+    `size` is (width, height) in pixels. Labels are raw Cityscapes ids. Does nothing if `root` already holds the same
+    benchmark, and replaces another built-in benchmark. The folders appear only when they are complete, `manifest.json`
+    last. Raises UserError if a value is out of range, or if `root` holds other data or cannot be written.
     """
     root = Path(root)
     parameters = Parameters(seed, (int(size[0]), int(size[1])), source, target_train, target_val)

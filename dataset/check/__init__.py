@@ -1,1 +1,1 @@
-"""Is the data as it should be? All of it before a long run (`python -m dataset.check`), a sample before every run."""
+"""Checks of the data: of every file on request (`python -m dataset.check`), and of a sample before every run."""

@@ -1,4 +1,4 @@
-"""Looking into single files, by many processes at once."""
+"""Examining single files, by many processes at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
 ReadLabel = Callable[[Path], LabelMap]
 """A file as label ids [H, W]."""
 Task = tuple[Path, ReadLabel | None]
-"""A file, and for a label how it is read."""
+"""A file and, for a label, how it is read."""
 
 
 @dataclass(frozen=True)
 class File:
-    """What is in a file: its size in pixels, or what is wrong with it; of a label the ids and their pixels."""
+    """What was found in a file: its size in pixels, or what is wrong with it; for a label, the pixels of each id."""
 
     size: Size = (0, 0)
     fault: str | None = None
@@ -64,10 +64,10 @@ def id_counts(label: LabelMap) -> npt.NDArray[np.int64]:
 
 
 def train_ids_instead(label_ids: LabelMap, counts: npt.NDArray[np.int64]) -> str | None:
-    """What makes labels look as if they held train ids where the reader expects other ids; None without evidence.
+    """Why labels seem to hold train ids although the reader expects other ids; None without evidence.
 
-    The evidence: they hold no others, and most classes are absent, and as label ids most of the pixels would be of no
-    class, under three ids or more. label_ids: train ids [256] of label ids; counts: pixels of every id [256].
+    The evidence: they hold no other ids, most classes are absent, and, read as label ids, most pixels would belong to
+    no class, under three or more ids. label_ids: train ids [256] of label ids; counts: pixels of every id [256].
     """
     of_class = label_ids != IGNORE
     number = int(label_ids[of_class].max(initial=0)) + 1
@@ -86,12 +86,12 @@ def train_ids_instead(label_ids: LabelMap, counts: npt.NDArray[np.int64]) -> str
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 in percent, for a person."""
+    """A share from 0 to 1 in percent, for messages."""
     return f"{100 * share:.2f} %" if share == 0 or share >= 1e-4 else "< 0.01 %"
 
 
 def digest(path: Path) -> bytes:
-    """Of a file's content; of nothing where it cannot be read, which `examine` reports."""
+    """A hash of a file's content; that of nothing if it cannot be read, which `examine` reports."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -104,7 +104,7 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 @contextmanager
 def mapper(workers: int) -> Iterator[Map]:
-    """`map` over that many processes, in order; 0 does all in this one."""
+    """`map` over this many processes, in order; 0 uses only the current process."""
     if workers == 0:
         yield map
         return
@@ -117,14 +117,14 @@ def mapper(workers: int) -> Iterator[Map]:
 
 
 class Strays(NamedTuple):
-    """Label files without an image, and the folder where the images were looked for."""
+    """Label files without an image, and the folder in which the images were looked for."""
 
     labels: list[Path]
     images: Path
 
 
 def passed_over(data: SegmentationDataset, *, labels: bool) -> list[Path]:
-    """Files beside the images, and beside the labels, that are images of kinds which are not read there."""
+    """Files beside the images and the labels that are images in formats which are not read there."""
     images = _common(data.image_path(name) for name in data.names)
     found = [images / name for name in image_names(images, OTHER_SUFFIXES)]
     if labels:
@@ -135,7 +135,7 @@ def passed_over(data: SegmentationDataset, *, labels: bool) -> list[Path]:
 
 
 def strays(data: SegmentationDataset) -> Strays:
-    """Label files beside those of the data set's images whose image is nowhere in the tree, listed or not."""
+    """Label files, beside those of the data set's images, whose image does not exist, listed or not."""
     images = _common(data.image_path(name) for name in data.names)
     labels = _common(data.label_path(name) for name in data.names)
     keys = {data.key(name) for name in image_names(images)}

@@ -1,4 +1,4 @@
-"""What a run looks at before it starts, beside the headers of its files: the ids of some labels, and partners."""
+"""What a run checks before it starts, besides the headers of its files: the ids in some labels, and lone labels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DISTORTED = 0.2
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
-    """What is odd about the labels of a data set, a line each: ids outside the class table, train ids in the place of
-    label ids, or a single class, in `LABELS` of them, spread over the list (more of them before a single class is
-    reported), and labels without an image. A label that cannot be read is left to the reader.
+    """What is odd about the labels of a data set, one line each: ids outside the class table, train ids instead of
+    label ids, only one class, and labels without an image. `LABELS` labels are examined, spread over the list, and more
+    before a single class is reported. A label that cannot be read is left to the reader.
 
-    Raises UserError if none of these labels has a pixel of a class, or labels to train on are masks of 0 and 255.
+    Raises UserError if none of these labels shows a class, or if labels to train on are masks of 0 and 255.
     """
     if data.labels is False or data.pseudo_label_dir is not None:
         return []
@@ -33,8 +33,8 @@ def quick_check(data: SegmentationDataset) -> list[str]:
 
 
 def distortion(data: SegmentationDataset) -> str | None:
-    """A line if resizing to `data.size` changes the shape of the images by more than `DISTORTED`, as it does when width
-    and height are swapped; None if not. It looks at the headers of `LABELS` images, spread over the list."""
+    """A line if resizing to `data.size` distorts the images by more than `DISTORTED`, for example because width and
+    height are swapped; else None. It reads the headers of `LABELS` images, spread over the list."""
     if data.size is None:
         return None
     sizes = []
@@ -59,14 +59,14 @@ def distortion(data: SegmentationDataset) -> str | None:
 
 
 def _stretch(native: tuple[int, int], size: tuple[int, int]) -> float:
-    """By which factor, at least 1, one side is stretched more than the other."""
+    """The factor, at least 1, by which one side is stretched more than the other."""
     factor = native[0] * size[1] / (native[1] * size[0])
     return max(factor, 1 / factor)
 
 
 def void_alone(data: SegmentationDataset) -> bool:
-    """Whether there are labels, all sound and of pixels known to be of no class, as those of the test images of
-    Cityscapes."""
+    """Whether there are labels, and all of them can be read and hold only pixels that are known to belong to no class,
+    as the labels of Cityscapes' test images do."""
     names, void = data.labelled_names(), data.known_void()
     try:
         return bool(names) and all(

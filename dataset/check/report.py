@@ -1,4 +1,4 @@
-"""Every file of a run looked at: what is wrong, what is worth knowing, and a table."""
+"""Examines every file of a run, and reports what is wrong, what is worth knowing, and a table."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _SHOWN = 3  # files named of each fault
 class Part:
     """One set of images of a run.
 
-    title: "source", "target" (the images adapted to) or "scored"; labels: whether its labels are read, and must all be
-    there: "all", "some" or "none" of them.
+    title: "source", "target" (the images adapted to) or "scored"; labels: whether all labels must exist ("all"), some
+    may be missing ("some"), or none are read ("none").
     """
 
     title: str
@@ -47,14 +47,14 @@ class Part:
 
 @dataclass
 class Report:
-    """wrong: what must be repaired; notes: what may be meant so; table: lines to print."""
+    """wrong: what must be repaired; notes: what may be intended; table: lines to print."""
 
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     table: list[str] = field(default_factory=list)
 
     def add(self, part: str, what: str, paths: Sequence[object], of: int, *, skipped: bool = False) -> None:
-        """A line for faulty files; where they are skipped, a note."""
+        """Add a line for faulty files; if they are skipped, only a note."""
         if paths:
             more = ", ..." if len(paths) > _SHOWN else ""
             lines = self.notes if skipped else self.wrong
@@ -63,7 +63,7 @@ class Report:
 
 @dataclass
 class _Count:
-    """Of one part: image sizes, and pixels by label id."""
+    """Counts of one part: images by size, and pixels by label id."""
 
     sizes: Counter[Size] = field(default_factory=Counter)
     labels: int = 0
@@ -71,13 +71,13 @@ class _Count:
 
 
 def check(parts: Sequence[Part], workers: int = 0) -> Report:
-    """Look at every image and label of the parts, with `workers` processes and a progress bar on a terminal.
+    """Examine every image and label of the parts, with `workers` processes and a progress bar on a terminal.
 
-    Wrong are: files that are missing, unreadable or without a partner, pairs of different sizes, ids outside the class
-    table, labels of a single class or, as it seems, of train ids in the place of label ids, and images that are in two
-    parts (by content, or by name within one data set) unless all scored images are among those adapted to, whose labels
-    are never trained on. Of a data set with `skip_bad`, images that training would leave out are only noted, unless all
-    are.
+    These are wrong: files that are missing, unreadable or without a partner; pairs of different shapes; ids outside the
+    class table; labels that show only one class; labels that seem to hold train ids instead of label ids; and images
+    that are in two parts (by content, or by name within one data set). All scored images may be among those adapted to,
+    because the labels of these are never trained on. With `skip_bad`, images that training would leave out are only
+    noted, unless that would be all.
     """
     report = Report()
     with mapper(workers) as run:
@@ -167,7 +167,7 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
 
 
 def _with_namesakes(missing: Sequence[Path]) -> Sequence[object]:
-    """The paths; those that will be shown with the file that is there instead."""
+    """The paths; those that will be shown name the file that exists instead, if any."""
     others = ((path, namesake(path)) for path in missing[:_SHOWN])
     return [*(f"{path} ({other} is there)" if other else path for path, other in others), *missing[_SHOWN:]]
 
@@ -226,7 +226,7 @@ def _check_overlap(one: Part, other: Part, run: Map, report: Report) -> None:
 
 
 def _same_images(one: SegmentationDataset, other: SegmentationDataset, run: Map) -> dict[Path, tuple[Path, str]]:
-    """Images of `other` -> the same image of `one`, and by what it is the same: name or content."""
+    """Images of `other` -> the same image of `one`, and whether name or content shows it."""
     here, there = ({data.image_path(name): data.key(name) for name in data.names} for data in (one, other))
     found: dict[Path, tuple[Path, str]] = {}
     if type(one) is type(other) and os.path.realpath(one.root) == os.path.realpath(other.root):
@@ -262,7 +262,7 @@ def _sizes(sizes: Counter[Size]) -> str:
 
 
 def _histogram(parts: Sequence[Part], counts: Sequence[_Count]) -> list[str]:
-    """Share of the label pixels by class, and what is in none."""
+    """The share of the label pixels by class, and of those in no class."""
     shown = [(part, count) for part, count in zip(parts, counts, strict=True) if count.labels]
     if not shown:
         return ["no labels were read"]
