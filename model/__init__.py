@@ -1,1 +1,1 @@
-"""The networks and the terms of the method: nothing here knows a file name or a command line."""
+"""Networks, loss terms and methods. Nothing here knows a file name or a command line."""

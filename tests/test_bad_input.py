@@ -164,7 +164,7 @@ LONG = "x" * 300
         (["--classes", "pipe"], "pipe: cannot be read ... pipe or device"),
         (["--classes", "/dev/zero"], "/dev/zero: cannot be read ... pipe or device"),
         (["--classes", "folder"], "folder: cannot be read ... is a folder"),
-        (["--classes", "image.pth"], "image.pth: is no text"),
+        (["--classes", "image.pth"], "image.pth: is not text"),
         (["--classes", "zero.pth"], "zero.pth: found nothing; ... keys classes"),
         (["--set", "../train"], "--set: found ../train"),
         (["--set", "/etc"], "--set: found /etc"),
@@ -254,7 +254,7 @@ LONG = "x" * 300
         (["--restore-from", "names.pth"], "names.pth: ... backbone tiny: 0 of"),
         (["--continue-train", "folder"], "folder: is a folder; ... weight file"),
         (["--continue-train", "pipe"], "pipe: is a pipe ... weight file"),
-        (["--snapshot-dir", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
+        (["--snapshot-dir", "/proc/nowhere"], "/proc/nowhere: cannot be made into a folder"),
         (["--snapshot-dir", LONG], "File name too long"),
         (["--restore-from", "code.pth"], "code.pth: cannot be read as weights"),
         (["--restore-from", "list.pth"], "list.pth: holds no weights"),
@@ -311,7 +311,7 @@ def test_weights_without_a_classifier_are_for_stage_1_alone(after_stage1, capsys
 def test_plain_weights_of_another_backbone(after_stage1, capsys):
     torch.save(state(STEP1)["segmenter"], "plain.pth")
     said = refused(capsys, "evaluate", "--restore-from", "plain.pth", "--backbone", "resnet18")
-    assert says(said, "plain.pth: is not of ... backbone resnet18") and "--backbone tiny" in said
+    assert says(said, "plain.pth: does not fit ... backbone resnet18") and "--backbone tiny" in said
 
 
 def test_a_checkpoint_of_the_other_stage_is_not_resumed(after_stage1, capsys):

@@ -148,7 +148,7 @@ def test_two_predictions_of_an_image_are_refused(capsys):
     street("a/{}_pred.png", "{}.png")
     save(f"masks/b/{FRAMES[0]}_leftImg8bit.png", [0, 0])
     said = refused(capsys, "gtFine", "masks")
-    assert f"masks/b/{FRAMES[0]}_leftImg8bit.png: masks/a/{FRAMES[0]}_pred.png is a prediction of" in said
+    assert f"masks/b/{FRAMES[0]}_leftImg8bit.png: masks/a/{FRAMES[0]}_pred.png is also a prediction of" in said
     save(f"masks/{FRAMES[0]}_leftImg8bit.png", [0, 13])  # the exact name in the folder itself comes first
     assert scores("gtFine", "masks")["iou"]["car"] == 1.0
 

@@ -377,7 +377,7 @@ def _file():
         (_small, (), "austin6.tif: 31x31 ... smaller ... 32"),
         (_twice, (), "austin6.tif: austin6.png is beside it"),
         (_foreign, (), "data/IAILD: found Images/ ... not made"),
-        (_not_ours, (), "data/IAILD/manifest.json: not of prepare_aerial.py"),
+        (_not_ours, (), "data/IAILD/manifest.json: not written by prepare_aerial.py"),
         (_other_tiles, (), "data/IAILD: ... other settings (tile 16 -> 32)"),
         (_fewer_originals, (), "data/IAILD: ... austin6 (1 ... not in the download"),
         (None, ("--overlap", "32"), "--tile, --overlap: found 32 and 32"),
@@ -417,7 +417,7 @@ def test_refuses_an_empty_training_list(capsys):
     write("mass/train/sat/2.tiff", np.full((60, 60, 3), 255, np.uint8))
     write("mass/train/map/2.tif", mask(2) * 255)
     said = refused(capsys, "mrd", "mass", "--blank-min", "64")
-    assert says(said, "data/MRD/train.txt: would be empty, ... blank ... 0.5")
+    assert says(said, "data/MRD/train.txt: would be empty, ... 0.5 ... blank")
     assert not list(Path("data/MRD").glob("*.txt")) and not Path("data/MRD/manifest.json").exists()
     prepare("mrd", "mass", "--blank-min", "64", "--split", "published")
     assert len(listed("data/MRD", "train")) == 4
@@ -442,7 +442,7 @@ def test_refuses_tiles_that_are_prepared_already(capsys):
     truth = mask(0)
     truth[:3] = 255
     write("tiles/SegmentationClass/00001.png", truth)
-    assert says(refused(capsys, "mrd", "tiles"), "00001.png: ... 1 and 255, ... prepared")
+    assert says(refused(capsys, "mrd", "tiles"), "00001.png: ... 1 and 255, ... tiles that prepare_aerial.py has made")
     write("tiles/SegmentationClass/00001.png", mask(0) * 255)
     prepare("mrd", "tiles")
     assert np.array_equal(tile("data/MRD", "00001_00000_00000")[1], mask(0)[:32, :32])

@@ -1,7 +1,7 @@
 """The methods: which networks are trained, and what one iteration computes.
 
-`METHODS` names, for each `--method`, the class that each training script runs. The classes are named as text, so that a
-command line can be read without importing torch; `find` imports the one that is wanted.
+`METHODS` gives, for each `--method`, the name of the class that each training script runs. These are strings, so that a
+command line can be read without importing torch; `find` imports a class.
 """
 
 from __future__ import annotations

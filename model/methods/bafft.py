@@ -1,4 +1,4 @@
-"""The paper's method: alignment of the target with the source (stage 1), and self-training beside it (stage 2).
+"""The paper's method: alignment of the target with the source (stage 1), and with self-training added (stage 2).
 
 One iteration of either stage:
     source: restyled if there is an image level; cross-entropy -> backward; update of the source memory
@@ -36,8 +36,8 @@ from model.terms.segmentation import probabilities, segmentation_loss
 class Forms:
     """The forms of the category and instance terms, in which the paper and its released code differ.
 
-    aim, isia: see `aim_weights` and `isia`. absent_stuff: a stuff class that is absent from the image, pooled to zeros,
-    may be matched on the classifier's bias (released).
+    aim, isia: see `aim_weights` and `isia`. absent_stuff: stuff classes that are absent from the image may be matched
+    too (released): their centroid is zero, and the classifier's bias decides whether it is accepted.
     """
 
     aim: str = "paper"
@@ -48,11 +48,11 @@ class Forms:
 
 @dataclass
 class TargetPass:
-    """The target batch of one iteration after its forward pass: what the terms are computed from.
+    """The target batch of one iteration after its forward pass: the inputs of the terms.
 
     features [B, D, h, w] and logits [B, C, h, w] are the target's, source_logits [B, C, h', w'] the source's. fooled:
     the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
-    instance terms take no part (the first step of a run fills the memory). sure: under `--isia contrast`, train ids
+    instance terms do not apply (the first step of a run only fills the memory). sure: with `--isia contrast`, train ids
     [B, h, w] of the pixels that are contrasted, and the ignore label for the others.
     """
 
@@ -85,8 +85,8 @@ class TargetPass:
 
 @dataclass(frozen=True)
 class SourcePass:
-    """The source batch of one iteration after its pass: features [B, D, h, w], logits [B, C, h, w] and image size; and
-    the weighted cross-entropy, if its gradient is to be computed together with the target's."""
+    """The source batch of one iteration after its forward pass: features [B, D, h, w], logits [B, C, h, w] and image
+    size. loss: the weighted cross-entropy, if its gradient must be computed together with the target's."""
 
     features: Tensor
     logits: Tensor
@@ -98,8 +98,9 @@ class SourcePass:
 class Term:
     """A term of the target's loss.
 
-    name: as in its option, `--lambda-NAME` with hyphens, in the log and in the documents. loss: the unweighted term, a
-    scalar, or None if it takes no part in this step. both_domains: its gradient flows through the source's pass too.
+    name: as in the log, the documents and its option, `--lambda-NAME` with hyphens. loss: the unweighted term, a
+    scalar, or None if it does not apply in this step. both_domains: its gradient flows through the source's forward
+    pass too.
     """
 
     name: str
@@ -134,8 +135,8 @@ class Alignment(Method):
     """Stage 1: adversarial, category and instance alignment.
 
     Attributes:
-        terms: those of the target's loss, in order; `all_terms` also those of a subclass's other passes.
-        weights: of the source cross-entropy ("seg") and of every term, by name; a weight of 0 switches a term off.
+        terms: the terms of the target's loss, in order; `all_terms` also has those of a subclass's other passes.
+        weights: the weights of the source cross-entropy ("seg") and of every term, by name; 0 switches a term off.
         image_level: restyles the source batch before anything else.
         memory: the source memory; None if no term needs it.
     """
@@ -189,10 +190,10 @@ class Alignment(Method):
         return [term for term in self.terms if self.weights[term.name]]
 
     def _source_pass(self, source: Batch, backward: Backward, losses: Losses) -> SourcePass:
-        """Cross-entropy of the source batch, and what the memory learns from it."""
+        """The cross-entropy of the source batch, and the update of the source memory."""
         with statistics_kept(self.segmenter, self.options.bn == "target"):
             features, logits = self.segmenter(source["image"])
-        # Label maps set out for the host before the work that the device then does meanwhile.
+        # The copy of the label maps to the CPU starts first, so that the device works on the rest meanwhile.
         correct = None if self.memory is None else LabelMaps(correct_labels(logits.detach(), source["label"]))
         loss = segmentation_loss(logits, source["label"], self.options.ignore_label)
         losses["seg"] = loss.detach()
@@ -207,11 +208,12 @@ class Alignment(Method):
         return SourcePass(features, logits, source["image"].shape[2:], loss if together else None)
 
     def _further_source_terms(self, source: Batch, features: Tensor, losses: Losses) -> Tensor | float:
-        """Weighted sum of what is learnt from the source beside the cross-entropy."""
+        """Weighted sum of further losses on the source, besides the cross-entropy."""
         return 0.0
 
     def _target_pass(self, target: Batch, source: SourcePass, backward: Backward, step: Step, losses: Losses) -> None:
-        """The active terms of the target batch, and the discriminators; without any, the target's statistics only."""
+        """The active terms of the target batch, and the discriminators. Without active terms, only the target's
+        BatchNorm statistics are updated."""
         if not self.active:
             if self.options.bn in ("target", "shared"):
                 with torch.no_grad():
@@ -253,7 +255,7 @@ class Alignment(Method):
 
     def _total(self, terms: Sequence[Term], view: TargetPass, losses: Losses) -> Tensor:
         """Weighted sum of the terms of a pass; each of them is added to `losses`."""
-        # A zero with a graph, so that backward is allowed when no term has a value; of no value that could overflow.
+        # A zero with a graph, so that backward is allowed when no term has a value; a sum over nothing cannot overflow.
         total = view.logits.flatten()[:0].float().sum()
         for term in terms:
             value = term.loss(view)
@@ -265,7 +267,7 @@ class Alignment(Method):
         return total
 
     def _maps(self, features: Tensor, logits: Tensor, size: torch.Size) -> dict[str, Tensor]:
-        """What each discriminator looks at, by its name."""
+        """The input of each discriminator, by its name."""
         maps = {"output": lambda: probabilities(logits, size), "feature": lambda: features}
         return {name: maps[name]() for name in self.discriminators}
 
@@ -319,7 +321,7 @@ def category_terms(
     classify: Callable[[Tensor], Tensor],
     forms: Forms,
 ) -> dict[str, Tensor]:
-    """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 where no class takes part.
+    """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 if no class takes part.
 
     source: the memory's `centroids()`, which all images of a batch share.
     """

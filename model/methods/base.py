@@ -1,4 +1,4 @@
-"""The interface between a method and the trainer, which knows nothing else of it."""
+"""The interface between a method and the trainer, which knows nothing else about the method."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Context:
     """What a method is built from.
 
     segmenter: already on its device. options: the hyper-parameters, as attributes named like the options. place: moves
-    a further network to the segmenter's device. gather: see `SourceMemory`; None if there is only one process.
-    imagenet: the frozen network whose features `--lambda-imagenet` keeps things close to, if that is above 0.
+    another network to the segmenter's device. gather: see `SourceMemory`; None if there is only one process. imagenet:
+    the frozen ImageNet network for `--lambda-imagenet`, if that is above 0.
     """
 
     segmenter: DeepLab
@@ -48,7 +48,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of training: the running number of its step from 0, and a seed of its own.
+    """One pass of training: the number of its step, counted from 0, and its own seed.
 
     The seed differs between steps, between the passes of `--iter-size` and between processes; it is the same when a
     resumed run repeats the step.
@@ -68,10 +68,10 @@ class Method:
     This class trains a segmenter; a subclass adds further networks and optimisers, or replaces them.
 
     Attributes:
-        name: in checkpoints and log lines.
+        name: the name in checkpoints and log lines.
         networks: everything with weights; "segmenter" is the one that predicts. All of them are saved.
-        optimizers: by player ("segmenter", "discriminator"): the trainer clears the gradients before a step and steps
-            every optimiser after it.
+        optimizers: one per player ("segmenter", "discriminator"). The trainer clears the gradients before each step and
+            applies every optimiser after it.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Method:
 
     @classmethod
     def uses_target_labels(cls, options: Any) -> bool:
-        """Are the target's batches to bring pseudo-labels as their "label"?"""
+        """Whether target batches must have pseudo-labels as their "label"."""
         return False
 
     @property
@@ -94,7 +94,7 @@ class Method:
         return segmenter
 
     def set_training_mode(self) -> None:
-        """Put the networks into the mode that training wants."""
+        """Put the networks into the mode for training."""
         self.networks.train()
         set_training_mode(self.segmenter, self.options.bn)
 
@@ -103,25 +103,25 @@ class Method:
         return poly(step, self.options)
 
     def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
-        """Forward and backward of one pass; gradients accumulate, and no optimiser steps.
+        """Forward and backward of one pass. Gradients accumulate; no optimiser makes a step.
 
         target: None for a method that does not use the target. The images of both domains may differ in size.
         """
         raise NotImplementedError
 
     def after_step(self, step: int) -> None:
-        """Called once the optimisers have made their step."""
+        """Called after the optimisers have made their step."""
 
     def averaged(self) -> list[Tensor]:
-        """Buffers that differ between processes after an iteration, and whose mean all processes go on with."""
+        """Buffers that differ between processes after an iteration; all processes continue with their mean."""
         return [] if self.options.bn == "frozen" else running_statistics(self.segmenter)
 
     def state_dict(self) -> dict[str, Any]:
-        """State beside networks and optimisers, of tensors and plain values."""
+        """State in addition to networks and optimisers: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state over. Raises ValueError or KeyError if it was made with other options."""
+        """Restore a state. Raises ValueError or KeyError if it was made with other options."""
         if state:
             raise ValueError(f"a state of {', '.join(state)}, expected none")
 
@@ -130,15 +130,15 @@ class Method:
         return {}
 
     def totals(self) -> dict[str, int]:
-        """Of how many each of the `counts` is, where that is known."""
+        """The largest possible value of each of the `counts`, if known."""
         return {}
 
     def warnings(self, names: Sequence[str]) -> list[str]:
-        """What looks wrong at a log line, one sentence each; `names` are those of the classes."""
+        """What looks wrong at the time of a log line, one sentence each. names: of the classes."""
         return []
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
-        """What a person would want to see of a step's first images, called in eval mode and without gradients.
+        """Pictures of a step's first images, for a person to look at. Called in eval mode and without gradients.
 
         Each is an RGB image (uint8 [3, H, W]), labels (integers [H, W]) or a confidence from 0 to 1 (floating point
         [H, W]), or a batch of these. Names that share the part before a slash show the same pixels.

@@ -2,7 +2,7 @@
 
 One iteration:
     generators:     least-squares adversarial losses + cycle + identity (+ CyCADA's semantic loss) -> backward
-    discriminators: real images against restyled ones out of a pool                              -> backward
+    discriminators: real images against restyled ones from a pool                                -> backward
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CycleGAN(Method):
     options: `crop` (width, height), `generator_width`, `discriminator_width`, `learning_rate` of the generators,
     `learning_rate_D`, `num_steps`, `lambda_cycle`, `lambda_identity`, `lambda_semantic`. place: moves networks to their
     device. semantic: a trained segmenter on that device, for CyCADA's loss; it is frozen here and is not saved. gather,
-    rank: of several processes, each of which has pools of its own.
+    rank: for several processes, each of which has its own pools.
     """
 
     name = "cyclegan"
@@ -43,7 +43,7 @@ class CycleGAN(Method):
         gather: Gather | None = None,
         rank: int = 0,
     ) -> None:
-        self.options = options  # in place of the interface's own beginning, which is about a segmenter
+        self.options = options  # instead of that of the base class, which needs a segmenter
         blocks = blocks_for(options.crop)
         self.to_target, self.to_source = (Generator(blocks, options.generator_width) for _ in range(2))
         self.real_target, self.real_source = (PatchDiscriminator(options.discriminator_width) for _ in range(2))

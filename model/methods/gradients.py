@@ -1,4 +1,4 @@
-"""How much each term acts: the norm of its gradient on the backbone (`--log-gradients`)."""
+"""How strong each term is: the norm of its gradient on the backbone (`--log-gradients`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SCALE = 1024.0
 
 
 class GradientShares:
-    """Measures the gradients of weighted terms in the steps that are due, and leaves the training state as it is.
+    """Measures the gradients of weighted terms in every `every`-th step, without changing the training state.
 
-    parameters: of the backbone. every: steps from one measurement to the next, 0 for none.
+    parameters: of the backbone. every: number of steps from one measurement to the next, 0 for none.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], every: int) -> None:
@@ -24,7 +24,7 @@ class GradientShares:
         self._source: Tensor | None = None
 
     def start(self, step: int) -> None:
-        """Before the pass of a step."""
+        """To be called before the first pass of a step."""
         self._due = self.every > 0 and step % self.every == 0
 
     def measure(self, name: str, weighted: Tensor, losses: dict[str, Tensor]) -> None:

@@ -29,7 +29,7 @@ def segmenter_optimizer(segmenter: DeepLab, options: Any) -> torch.optim.Optimiz
         weight_decay=options.weight_decay,
         fused=True,
     )
-    if options.momentum:  # a fused optimiser would go on with arbitrary memory after a first step left out
+    if options.momentum:  # if its first step is skipped, a fused optimiser would continue with uninitialised memory
         for parameter in backbone + classifier:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

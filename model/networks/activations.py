@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass instead of kept."""
+"""Activations that are computed again in the backward pass instead of being kept."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from model.networks.batchnorm import second_pass
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """`block(x)` that keeps only `x`; the second forward pass leaves BatchNorm's running statistics alone."""
+    """`block(x)`, of which only `x` is kept; the second forward pass does not update BatchNorm's running statistics."""
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), second_pass(block)
 
-    # Nothing random is in the networks, so no generator has to be put back.
+    # The networks use no random numbers, so no generator has to be reset.
     return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)

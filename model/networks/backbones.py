@@ -1,9 +1,9 @@
 """Backbones of DeepLab-v2: dilated ResNets, VGG-16 and MobileNetV2, under their published names.
 
-A backbone is an ordered table of modules, applied one after the other, and the number of channels that comes
-out. The names of the table become the top level of the segmenter's state dict, so that published files load
-name for name. Convolutions start from He's normal distribution (our choice: the networks without pretrained
-weights have to learn too); every BatchNorm's affine parameters are frozen, as released.
+A backbone is an ordered table of modules, applied one after the other, and the number of its output channels. The names
+in the table become the top level of the segmenter's state dict, so that published files load name for name.
+Convolutions start from He's normal distribution (our choice: networks without pretrained weights must be able to learn
+too); the affine parameters of every BatchNorm are frozen, as released.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Stages = tuple[dict[str, nn.Module], int]  # modules in order of application, ch
 
 
 def scaled(channels: int, width: float) -> int:
-    """Number of channels at a relative width, at least one."""
+    """The number of channels at a relative width, at least one."""
     return max(1, round(channels * width))
 
 
@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int, dilation: int, stride_style: str, norm: str) -> None:
         super().__init__()
-        del stride_style  # there is one place for the stride in a basic block
+        del stride_style  # a basic block has only one place for the stride
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.bn1, self.act1 = norm_and_activation(norm, planes, nn.ReLU(inplace=True))
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
@@ -49,8 +49,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, dilated 3x3, 1x1 and a shortcut (ResNet-50 and -101).
 
-    The stride sits on the first 1x1 (`caffe`) or on the 3x3 (`torchvision`): the parameters have the same
-    names and shapes, but weights trained one way are not right for the other.
+    The first 1x1 (`caffe`) or the 3x3 (`torchvision`) has the stride. Names and shapes of the parameters are the same,
+    but weights that were trained in one way do not fit the other.
     """
 
     expansion = 4
@@ -132,9 +132,8 @@ _VGG16 = (  # channels and convolutions of a group, its dilation, whether the po
 def vgg16(*, width: float) -> Stages:
     """The 13 convolutions of VGG-16 at output stride 8: no pooling after conv4_3 and conv5_3.
 
-    The last group, conv5, is dilated by 2. A dropped pooling leaves an identity behind, so that the indices
-    stay torchvision's (conv5 is `features.24`, `.26`, `.28`). Pooling rounds down: 720x1280 comes out as
-    90x160.
+    The last group, conv5, is dilated by 2. An identity replaces a dropped pooling, so that the indices stay
+    torchvision's (conv5 is `features.24`, `.26`, `.28`). Pooling rounds down: 720x1280 comes out as 90x160.
     """
     layers: list[nn.Module] = []
     inputs = 3
@@ -188,12 +187,11 @@ def _conv_bn_relu6(
 
 
 def mobilenet_v2(*, output_stride: int, width: float, norm: str) -> Stages:
-    """MobileNetV2 up to `features.17` (320 channels, linear: its features have either sign).
+    """MobileNetV2 up to `features.17` (320 channels; the last layer is linear, so features may be negative).
 
-    A stage that would take the stride beyond `output_stride` keeps the resolution; **every** block of it
-    and of the stages after it is dilated by 2 (after a second such stage by 4), the first one included, as
-    in our ResNets (our choice; torchvision has no dilated MobileNetV2). The depthwise convolution takes the
-    dilation.
+    A stage that would raise the stride above `output_stride` keeps the resolution instead. Then **every** block of it
+    and of the stages after it is dilated by 2 (after a second such stage by 4), including the first block, as in our
+    ResNets (our choice; torchvision has no dilated MobileNetV2). The depthwise convolutions are the dilated ones.
     """
     inputs = scaled(32, width)
     layers: list[nn.Module] = [_conv_bn_relu6(3, inputs, 3, stride=2, norm=norm)]
@@ -222,18 +220,19 @@ def mobilenet_v2(*, output_stride: int, width: float, norm: str) -> Stages:
 
 
 def output_strides(backbone: str) -> tuple[int, ...]:
-    """Output strides that a backbone can be built with, the specified one first."""
+    """Output strides that a backbone can be built with, the specified one (8) first."""
     return (8, 16) if backbone == "mobilenet_v2" else (8,)
 
 
 def build_backbone(
     backbone: str, *, stride_style: str, output_stride: int, width: float = 1.0, norm: str = "batchnorm"
 ) -> Stages:
-    """Modules in order of application, initialised and with frozen BatchNorm affine parameters, and channels.
+    """The modules in order of application, initialised, with frozen BatchNorm affine parameters; and the number of
+    output channels.
 
     Raises:
-        ValueError: unknown backbone, stride style or norm, an output stride or norm it does not come in, a width <= 0,
-            a missing package.
+        ValueError: unknown backbone, stride style or norm, an output stride or norm that the backbone does not support,
+            a width <= 0, a missing package.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone is {backbone!r}; choose one of {', '.join(BACKBONES)}")

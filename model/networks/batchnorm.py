@@ -1,4 +1,4 @@
-"""Whose statistics BatchNorm uses and keeps (`--bn`)."""
+"""Which statistics BatchNorm uses and which it keeps (`--bn`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def set_training_mode(segmenter: nn.Module, bn: str) -> None:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """In the block, eval mode; afterwards each layer is in the mode that it was in before, frozen BatchNorm too."""
+    """Eval mode inside the block; afterwards each layer returns to its previous mode, including frozen BatchNorm."""
     before = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -31,7 +31,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def statistics_kept(segmenter: nn.Module, keep: bool) -> Iterator[None]:
-    """Around a forward pass in train mode: with `keep`, batch statistics are used but leave the running ones alone."""
+    """Around a forward pass in train mode: `keep`: batch statistics are used, and the running ones do not change."""
     layers = list(_layers(segmenter)) if keep else []
     for layer in layers:
         layer.track_running_stats = False
@@ -49,8 +49,8 @@ def running_statistics(segmenter: nn.Module) -> list[Tensor]:
 
 
 def second_pass(block: nn.Module) -> AbstractContextManager[None]:
-    """A context, to be made before a forward pass, for repeating that pass later: with the statistics that the first
-    one used, and without feeding the running ones again."""
+    """A context for repeating a forward pass later: with the statistics that the first pass used, and without updating
+    the running ones again. It must be created before the first pass."""
     return _second_pass({layer: layer.track_running_stats for layer in _layers(block)})
 
 
@@ -59,7 +59,9 @@ def _second_pass(tracked: dict[_BatchNorm, bool]) -> Iterator[None]:
     now = {layer: (layer.track_running_stats, dict(layer.named_buffers(recurse=False))) for layer in tracked}
     for layer, track in tracked.items():
         layer.track_running_stats = track
-        for name, values in now[layer][1].items():  # fed to a copy: the same tensors must be in use both times
+        for name, values in now[layer][
+            1
+        ].items():  # a copy is updated, because the same tensors must be used both times
             setattr(layer, name, values.clone())
     try:
         yield

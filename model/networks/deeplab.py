@@ -1,7 +1,7 @@
 """The segmenter: DeepLab-v2, a dilated backbone and the parallel dilated classifier `layer6`.
 
-`build_segmenter("resnet101", num_classes=19)` gives a module that takes uint8 RGB images as they come from
-the data set and returns features and logits.
+`build_segmenter("resnet101", num_classes=19)` returns a module that maps uint8 RGB images, as the data sets give them,
+to features and logits.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ INPUTS: dict[str, dict[str, Any]] = {
 class ASPP(nn.Module):
     """Sum of the first `branches` of four 3x3 convolutions, dilation = padding = 6, 12, 18, 24, with bias.
 
-    All four exist, so that every published checkpoint fits. Two in use is what AdaptSegNet's, SIM's and
-    this paper's code compute (released: a misplaced return), four is DeepLab-v2's and ADVENT's form. A
-    branch out of use has `requires_grad` False: it gets neither weight decay nor an optimiser state, and is
-    saved as loaded.
+    All four exist, so that every published checkpoint fits. The code of AdaptSegNet, SIM and this paper uses two
+    (released: a misplaced return); DeepLab-v2 and ADVENT use four. An unused branch has `requires_grad` False: it gets
+    neither weight decay nor an optimiser state, and is saved as it was loaded.
     """
 
     def __init__(self, inputs: int, num_classes: int, branches: int) -> None:
@@ -77,7 +76,7 @@ class ASPP(nn.Module):
         return logits
 
     def linear(self, vectors: Tensor) -> Tensor:
-        """Logits [N, C] of vectors [N, D], each a 1x1 map, on which only the centre taps meet the input."""
+        """Logits [N, C] of vectors [N, D], each treated as a 1x1 map, on which only the centre taps see the input."""
         used = self.convs()[: self.branches]
         weight = torch.stack([conv.weight[:, :, 1, 1] for conv in used]).sum(0)
         bias = torch.stack([conv.bias for conv in used if conv.bias is not None]).sum(0)
@@ -89,11 +88,10 @@ class DeepLab(nn.Module):
 
     Attributes:
         feature_dim: channels D of the features.
-        architecture: plain values that rebuild the network, `build_segmenter(**architecture)`, for
-        checkpoints.
+        architecture: plain values that rebuild the network, `build_segmenter(**architecture)`, for checkpoints.
         layer6: the classifier.
         checkpoint_activations: keep only the inputs of the backbone's blocks for the backward pass, which computes the
-        rest again: less memory, a third more time. Gradients and running statistics are the same.
+            rest again: less memory, a third more time. Gradients and running statistics are the same.
     """
 
     input_mean: Tensor
@@ -103,7 +101,7 @@ class DeepLab(nn.Module):
         super().__init__()
         modules, self.feature_dim = stages
         self.architecture = dict(architecture)
-        # The stages stand at the top level, because the published parameter names do.
+        # The stages are at the top level, as in the published parameter names.
         self._stage_names = tuple(modules)
         self.checkpoint_activations = False
         for name, module in modules.items():
@@ -112,14 +110,14 @@ class DeepLab(nn.Module):
         normalization = INPUTS[architecture["normalization"]]
         self._bgr = normalization["order"] == "BGR"
         scale = normalization["scale"]
-        # With the scale folded into both, one subtraction and one division do it all. Kept out of the state
-        # dict, which holds what published files hold.
+        # The scale is folded into both, so that one subtraction and one division are enough. They are not in the state
+        # dict, which holds only what published files hold.
         for buffer in ("mean", "std"):
             values = torch.tensor([scale * value for value in normalization[buffer]]).view(1, 3, 1, 1)
             self.register_buffer(f"input_{buffer}", values, persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 RGB images [B, 3, H, W] as the weights want them: BGR minus mean, or RGB by mean and std."""
+        """uint8 RGB images [B, 3, H, W] normalised for the weights: BGR minus mean, or RGB by mean and std."""
         pixels = images.to(self.input_mean.dtype)
         if self._bgr:
             pixels = pixels.flip(1)
@@ -129,12 +127,11 @@ class DeepLab(nn.Module):
         """Features and logits of a batch.
 
         Args:
-            images: [B, 3, H, W]; uint8 RGB is normalised here, floating images are taken as normalised
-            already.
+            images: [B, 3, H, W]; uint8 RGB is normalised here, floating-point images must be normalised already.
 
         Returns:
-            features [B, D, h, w] (last stage of the backbone, after its ReLU where it ends on one) and logits
-            [B, C, h, w]; h, w are about 1 / output stride of H, W. Under autocast both come in its precision.
+            features [B, D, h, w] (the output of the backbone's last stage, after its ReLU if it has one) and logits
+            [B, C, h, w]; h, w are about 1 / output stride of H, W. Under autocast both have its precision.
 
         Raises:
             ValueError: images of another shape or type.
@@ -155,7 +152,7 @@ class DeepLab(nn.Module):
         return features, self.layer6(features)
 
     def _parts(self) -> list[nn.Sequential]:
-        """The backbone as blocks in order of application; layers outside of blocks are grouped up to a pooling."""
+        """The backbone as blocks in order of application; other layers are grouped up to the next pooling."""
         stages = [getattr(self, name) for name in self._stage_names]
         layers = [layer for stage in stages for layer in (stage if isinstance(stage, nn.Sequential) else [stage])]
         parts: list[list[nn.Module]] = [[]]
@@ -168,8 +165,9 @@ class DeepLab(nn.Module):
     def classify(self, vectors: Tensor) -> Tensor:
         """The classifier's logits [N, C] for single feature vectors [N, D], as one linear map.
 
-        Equals `layer6` on 1x1 maps: with padding = dilation only the centre taps of the branches in use act
-        there. In the parameters' precision (float32) under autocast too: the acceptance test compares logits.
+        Equals `layer6` on 1x1 maps, where only the centre taps of the used branches see the input (padding = dilation).
+        Computed in the parameters' precision (float32) even under autocast, because the acceptance test compares
+        logits.
         """
         with torch.autocast(vectors.device.type, enabled=False):
             return self.layer6.linear(vectors)
@@ -202,12 +200,12 @@ def build_segmenter(
         backbone: one of `BACKBONES`; `tiny` is a ResNet of four basic blocks, for tests and small data.
         num_classes: C, at least 2.
         aspp_branches: branches of `layer6` that are summed, 2 (released) or 4.
-        stride_style: where a bottleneck's stride sits, `caffe` (first 1x1) or `torchvision` (3x3).
-        output_stride: 8; `mobilenet_v2` also 16.
-        normalization: input the weights want, `caffe` (BGR, 0..255, minus mean) or `imagenet` (RGB, mean,
-        std).
-        width: factor on the number of channels; other than 1 in tests only.
-        norm: `batchnorm`, or `inplace-abn` for BatchNorm and leaky ReLU in one, which needs the package.
+        stride_style: which convolution of a bottleneck has the stride, `caffe` (first 1x1) or `torchvision` (3x3).
+        output_stride: 8; for `mobilenet_v2` also 16.
+        normalization: the input that the weights expect, `caffe` (BGR, 0..255, minus mean) or `imagenet` (RGB, mean,
+            std).
+        width: factor on the number of channels; only tests use others than 1.
+        norm: `batchnorm`, or `inplace-abn` for BatchNorm and leaky ReLU in one layer, which needs the package.
 
     Raises:
         ValueError: a value outside of these.

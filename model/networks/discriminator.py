@@ -34,7 +34,7 @@ class OutputDiscriminator(nn.Module):
         """Soft-max maps at image size [B, C, H, W] -> domain logits [B, 1, H // 32, W // 32], target above 0.
 
         Raises:
-            ValueError: a map below 32x32, which five halvings leave nothing of.
+            ValueError: a map below 32x32, of which nothing is left after five halvings.
         """
         height, width = probabilities.shape[-2:]
         if min(height, width) < _SMALLEST:

@@ -9,10 +9,10 @@ _SLOPE = 0.01
 
 
 class FusedNorm(nn.BatchNorm2d):
-    """BatchNorm and leaky ReLU (slope 0.01) in place: of both only the result is kept for the backward pass.
+    """BatchNorm and leaky ReLU (slope 0.01) in place: only their common result is kept for the backward pass.
 
-    A BatchNorm2d in everything else: parameters, names, `track_running_stats`. Scales by |weight| + eps, so that a
-    negative weight means something else than in a BatchNorm. Computes in float32 under autocast too.
+    In everything else a BatchNorm2d: parameters, names, `track_running_stats`. It scales by |weight| + eps, so that a
+    negative weight has another meaning than in a BatchNorm. It computes in float32, also under autocast.
 
     Raises:
         ValueError: the package is missing.
@@ -30,7 +30,7 @@ class FusedNorm(nn.BatchNorm2d):
         self._function = inplace_abn
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, channels, H, W], overwritten with the result where it is float32."""
+        """[B, channels, H, W]; a float32 input is overwritten with the result."""
         kept = not self.training or self.track_running_stats
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -50,7 +50,7 @@ class FusedNorm(nn.BatchNorm2d):
 
 
 def norm_and_activation(norm: str, channels: int, activation: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The two layers after a convolution; with `inplace-abn` the first does it all and the second nothing."""
+    """The two layers after a convolution; with `inplace-abn`, the first one does everything and the second nothing."""
     if norm == "inplace-abn":
         return FusedNorm(channels), nn.Identity()
     return nn.BatchNorm2d(channels), activation

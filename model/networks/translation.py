@@ -71,7 +71,8 @@ class Generator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in -1..1 -> the same shape and range.
 
-        Sides that are no multiple of 4 are extended by reflection and cut again. ValueError for a side below 8.
+        Sides that are not multiples of 4 are extended by reflection and cut again. Raises ValueError for a side below
+        8.
         """
         height, width = images.shape[2:]
         if min(height, width) < 8:

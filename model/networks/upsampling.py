@@ -1,4 +1,4 @@
-"""Up-sampled maps: all classes at once, or one at a time, so that no volume of classes at full size is held."""
+"""Up-sampled maps: all classes at once, or one class at a time, so that full-size maps of all classes are not held."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Largest value and its class at `size` (H, W), as argmax over the up-sampled mean of `maps`.
+    """The largest value and its class at `size` (H, W), as the argmax over the up-sampled mean of `maps` gives them.
 
-    maps: each [B, C, h, w], C at most 255, of any h and w. Returns values [B, H, W] and labels uint8 [B, H, W]; of
-    equal classes the first.
+    maps: each [B, C, h, w], C at most 255, any h and w. Returns values [B, H, W] and labels uint8 [B, H, W]; if classes
+    are equal, the first one.
     """
     best = _plane(maps, 0, size)
     label = torch.zeros_like(best, dtype=torch.uint8)
-    won = torch.empty_like(label)  # one for all classes: fresh memory costs a CPU more than the comparison
+    won = torch.empty_like(label)  # reused for all classes: on a CPU, new memory costs more than the comparison
     for c in range(1, maps[0].shape[1]):
         plane = _plane(maps, c, size)
         torch.gt(plane, best, out=won.view(torch.bool))

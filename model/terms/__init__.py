@@ -1,1 +1,1 @@
-"""The terms of the losses, one per file: pure functions of tensors, and the small states that some of them need."""
+"""The loss terms, one per file: pure functions of tensors, and the small states that some of them need."""

@@ -14,14 +14,14 @@ SOURCE, TARGET = 0.0, 1.0
 def domain_loss(scores: Tensor, domain: float) -> Tensor:
     """Binary cross-entropy of discriminator scores (logits, any shape) against one domain; per image, then the mean.
 
-    domain: `SOURCE` or `TARGET`. As a soft-plus, because PyTorch's own form loses the gradient of confident scores to
-    rounding in float32.
+    domain: `SOURCE` or `TARGET`. Computed as a soft-plus, because rounding in float32 destroys the gradient of
+    confident scores in PyTorch's own form.
     """
     return F.softplus(-scores.float() if domain == TARGET else scores.float()).mean()
 
 
 def segmenter_loss(target_scores: Tensor) -> Tensor:
-    """What the segmenter minimises: its target maps should be taken for source maps."""
+    """What the segmenter minimises, so that the discriminator takes its target maps for source maps."""
     return domain_loss(target_scores, SOURCE)
 
 
@@ -31,10 +31,10 @@ def discriminator_loss(source_scores: Tensor, target_scores: Tensor) -> Tensor:
 
 
 def shared_scores(discriminator: nn.Module, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """One forward pass for both players: the scores as the segmenter sees them, and as the discriminator does.
+    """One forward pass for both players: the scores for the segmenter's loss, and for the discriminator's.
 
-    The values are equal. The gradient of the first goes to `maps`, past the discriminator's parameters, that of the
-    second to the parameters and no further than `maps`.
+    The values are equal. The gradient of the first reaches `maps` but not the discriminator's parameters; that of the
+    second reaches the parameters but not `maps`.
     """
     seen = maps.detach().requires_grad_()
     scores = discriminator(seen)

@@ -19,9 +19,9 @@ def aim_weights(
     """Weights of the matched stuff centroids and thing instances of one image, from their distances.
 
     stuff, things: distances d of any shapes, with bool masks of the same shapes. Returns weights of those shapes.
-    `none`: a = 1 (released step 1). `paper`: a = d, detached, over the mean of d of all matched stuff and instances of
-    the image together; 1 where that mean is 0. `released` (step 2): a = d, not detached, so that the term is d^2,
-    and `beta` times that for instances.
+    `none`: a = 1 (released step 1). `paper`: a = d, detached, divided by the mean of d over all matched stuff and
+    instances of the image; 1 if that mean is 0. `released` (step 2): a = d, not detached, so that the term is d^2, and
+    `beta` times that for instances.
     """
     if form == "none":
         return torch.ones_like(stuff), torch.ones_like(things)

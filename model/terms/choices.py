@@ -1,4 +1,4 @@
-"""The forms of the terms, by name; torch is not imported, so that a command line is read quickly."""
+"""The names of the terms' forms. Torch is not imported, so that a command line is read quickly."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Pixel contrast with the source memory: ISIA's two aims for every confident pixel (our own form, `--isia contrast`).
 
-ISIA draws a category's target centroid to its source centroid and pushes it away from the others. Here every confident
-pixel is drawn and pushed, by a cross-entropy over the cosine similarities to the source centroids (after SePiCo).
+ISIA pulls a category's target centroid towards its source centroid and pushes it away from the others. Here every
+confident pixel is pulled and pushed, by a cross-entropy over the cosine similarities to the source centroids (after
+SePiCo).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 
 def pixel_contrast(features: Tensor, labels: Tensor, source: Tensor, ready: Tensor, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy of soft-max(cosine / `temperature`) over the ready classes, mean per image, then over the images.
+    """Cross-entropy of soft-max(cosine / `temperature`) over the ready classes; mean per image, then over the images.
 
     features: [B, D, h, w]; labels: integer [B, h, w], the class of a confident pixel and any id outside the classes for
     the others; source: centroids [C, D] without gradient; ready: [C] bool. A pixel takes part if its class is ready; an
@@ -21,7 +22,7 @@ def pixel_contrast(features: Tensor, labels: Tensor, source: Tensor, ready: Tens
     with torch.autocast(features.device.type, enabled=False):
         unit = F.normalize(features.float(), dim=1)
         similarity = torch.einsum("cd,bdhw->bchw", F.normalize(source.float(), dim=1), unit) / temperature
-        # Finite, for a class that is not ready may be all there is.
+        # A finite number, because it may be that no class is ready.
         log_p = similarity.masked_fill(~ready[:, None, None], -1e4).log_softmax(1)
         known = labels < len(source)
         own = labels.where(known, 0).long()

@@ -27,7 +27,7 @@ _RGB_OF_XYZ: list[list[float]] = torch.linalg.inv(torch.tensor(_XYZ_OF_RGB, dtyp
 _WHITE = tuple(sum(row) for row in _XYZ_OF_RGB)
 _DELTA = 6 / 29
 
-# A channel that varies less than this, in units of CIELAB, is taken as constant: its rounding is not blown up.
+# A channel that varies less than this, in units of CIELAB, counts as constant: its rounding is not amplified.
 _LEAST_DEVIATION = 0.01
 
 
@@ -35,8 +35,8 @@ _LEAST_DEVIATION = 0.01
 class ImageLevel:
     """Restyles a share of each source batch; the other images stay as they are.
 
-    kind: one of `IMAGE_LEVELS`. share: probability, 0 to 1, with which a source image is restyled. beta: of FDA, at
-    least 0 and below 0.5.
+    kind: one of `IMAGE_LEVELS`. share: probability, 0 to 1, with which a source image is restyled. beta: that of FDA,
+    at least 0 and below 0.5.
     """
 
     kind: str = "none"
@@ -70,7 +70,7 @@ class ImageLevel:
         pairs = [(number, style) for number, style in enumerate(styles) if style is not None]
         if not pairs:
             return source
-        # Slices and stacks instead of index tensors, for which the host would wait for a GPU.
+        # Slices and stacks instead of index tensors, which would make the CPU wait for the GPU.
         content = torch.stack([source[number] for number, _ in pairs])
         style = torch.stack([target[style] for _, style in pairs])
         images = lab(content, style) if self.kind == "lab" else fda(content, style, self.beta)
@@ -86,7 +86,8 @@ def lab(source: Tensor, target: Tensor) -> Tensor:
     """Source images with the mean and standard deviation of each CIELAB channel of the target images.
 
     source: RGB in 0..255, uint8 or floating, [B, 3, H, W]; target: [B, 3, H', W'], its image i is the style of source
-    image i. Returns float32 [B, 3, H, W] in 0..255; what lies outside of sRGB is clipped. ValueError for other shapes.
+    image i. Returns float32 [B, 3, H, W] in 0..255; colours outside of sRGB are clipped. Raises ValueError for other
+    shapes.
     """
     _check_pair(source, target)
     content, style = rgb_to_lab(source), rgb_to_lab(target)
@@ -103,7 +104,7 @@ def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
 
     source: RGB in 0..255, uint8 or floating, [B, 3, H, W]; target: [B, 3, H', W'], resized to H, W (bilinear,
     anti-aliased; our choice); its image i is the style of source image i. beta: at least 0 and below 0.5. Returns
-    float32 [B, 3, H, W], clipped to 0..255. ValueError for other shapes and values.
+    float32 [B, 3, H, W], clipped to 0..255. Raises ValueError for other shapes and values.
     """
     _check_pair(source, target)
     _check_beta(beta)
@@ -112,7 +113,7 @@ def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
     if style.shape[2:] != size:
         style = F.interpolate(style, size, mode="bilinear", antialias=True)
     b = math.floor(beta * min(size))
-    # The spectrum of a real image is symmetric: half of the columns hold all of it. Rows are 0..b and -b..-1.
+    # The spectrum of a real image is symmetric, so half of the columns are enough. Rows are 0..b and -b..-1.
     spectrum, amplitude = torch.fft.rfft2(source.float()), torch.fft.rfft2(style).abs()
     for rows in (slice(0, b + 1), slice(size[0] - b, size[0])):
         window = (..., rows, slice(0, b + 1))
@@ -146,7 +147,7 @@ def lab_to_rgb(images: Tensor) -> Tensor:
 
 
 def _mixed(channels: Sequence[Tensor], matrix: Sequence[Sequence[float]]) -> list[Tensor]:
-    """A 3x3 matrix times the channels, one by one: a product of matrices would be in low precision under autocast."""
+    """A 3x3 matrix times the channels, one by one, because autocast would compute a matrix product in low precision."""
     first, second, third = channels
     return [a * first + b * second + c * third for a, b, c in matrix]
 

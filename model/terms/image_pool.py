@@ -11,7 +11,7 @@ POOL_SIZE = 50  # Zhu et al., section 7.1
 class ImagePool:
     """Keeps the first `size` images; afterwards each new one is, with probability 1/2, swapped with a random old one.
 
-    size: at least 0; 0 hands every image back as it is. All images are of one shape [3, H, W].
+    size: at least 0; 0 returns every image as it is. All images have the same shape [3, H, W].
     """
 
     def __init__(self, size: int = POOL_SIZE) -> None:
@@ -19,7 +19,7 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What the discriminator gets in place of `images` [B, 3, H, W]: detached, in float32, in their order.
+        """What the discriminator gets instead of `images` [B, 3, H, W]: detached, in float32, in their order.
 
         generator: on the CPU; it draws two numbers per image, whether they are used or not.
         """
@@ -39,7 +39,7 @@ class ImagePool:
         return torch.stack(self.images) if self.images else torch.zeros(0)
 
     def load(self, state: Tensor, device: torch.device | str) -> None:
-        """Take over what `state` returned. Raises ValueError if it holds more images than the pool."""
+        """Restore what `state` returned. Raises ValueError if it holds more images than the pool can."""
         if len(state) > self.size:
             raise ValueError(f"a pool of {len(state)} images, expected at most {self.size}")
         self.images = list(state.to(device, copy=True))

@@ -1,4 +1,4 @@
-"""Masked consistency: the student must say of hidden blocks what the teacher sees in the whole image (MIC)."""
+"""Masked consistency: the student must predict for hidden blocks what the teacher sees in the whole image (MIC)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The source memory: what the classes of the labelled domain look like in feature space.
 
-Stuff classes keep centroids of whole images, thing classes keep single instances, each in a ring buffer. Only
-source pixels that the segmenter gets right count, and only means that its own classifier recognises.
+For each class there is a ring buffer: of centroids of whole images for stuff, of single instances for things. Only
+source pixels that the segmenter predicts correctly are used, and only means that its own classifier recognises.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class RingBuffers:
     """
 
     def __init__(self, number: int, size: int, feature_dim: int, device: torch.device | str = "cpu") -> None:
-        # One slot more, the last: rejected vectors are written there, so that no write needs to ask the device. The
-        # others stay contiguous, or the search for the nearest slot would copy them all.
+        # There is one slot more, the last one: rejected vectors are written there, so that no write waits for the
+        # device. The others stay contiguous; otherwise, the search for the nearest slot would copy all of them.
         self._slots = torch.zeros(number * size + 1, feature_dim, device=device)
         self.count = torch.zeros(number, dtype=torch.int64, device=device)
         self.size = size
@@ -43,7 +43,7 @@ class RingBuffers:
         return self.count > self.size
 
     def mean(self) -> Tensor:
-        """[number, D]: mean of each buffer; meaningful where it is ready."""
+        """[number, D]: the mean of each buffer; meaningful if the buffer is ready."""
         return self.entries.mean(1)
 
     @torch.no_grad()
@@ -51,7 +51,7 @@ class RingBuffers:
         """Append to every buffer those of its `vectors` [number, M, D] that are `accepted` [number, M], in order."""
         rank = accepted.cumsum(1) - 1
         total = accepted.sum(1)
-        # Of more vectors than slots only the last ones survive, as if written one by one.
+        # If there are more vectors than slots, only the last ones survive, as if they were written one by one.
         survives = accepted & (rank >= (total - self.size)[:, None])
         first = self.size * torch.arange(len(total), device=total.device)[:, None]
         slot = torch.where(survives, first + (self.count[:, None] + rank) % self.size, len(self._slots) - 1)
@@ -62,7 +62,7 @@ class RingBuffers:
         return {"entries": self.entries.clone(), "count": self.count.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Raises ValueError when the shapes differ (another class table, `--num-prototype` or backbone)."""
+        """Raises ValueError if the shapes differ (another class table, `--num-prototype` or backbone)."""
         if state["entries"].shape != self.entries.shape:
             raise ValueError(f"memory of shape {tuple(state['entries'].shape)}, expected {tuple(self.entries.shape)}")
         self.entries.copy_(state["entries"])
@@ -70,10 +70,10 @@ class RingBuffers:
 
 
 class SourceMemory:
-    """Ring buffers of `num_prototype` centroids a stuff class and `10 * num_prototype` instances a thing class.
+    """Ring buffers of `num_prototype` centroids per stuff class and `10 * num_prototype` instances per thing class.
 
-    gather: for several processes, whose memories are to be equal: tensors [N, M, ...] of this process -> those of all
-    of them as [N, M', ...], in a fixed order.
+    gather: for several processes, whose memories must be equal: tensors [N, M, ...] of this process -> those of all
+    processes as [N, M', ...], in a fixed order.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SourceMemory:
         self.split = split
         self.gather = gather
         self.num_prototype = num_prototype
-        # Index tensors live on the device: indexing with a Python list would copy it there, and wait, every time.
+        # Index tensors are on the device: indexing with a Python list would copy it there, and wait, every time.
         self.stuff_ids = torch.tensor(split.stuff, dtype=torch.int64, device=device)
         self.thing_ids = torch.tensor(split.things, dtype=torch.int64, device=device)
         self.stuff = RingBuffers(len(split.stuff), num_prototype, feature_dim, device)
@@ -95,7 +95,7 @@ class SourceMemory:
 
     @torch.no_grad()
     def update(self, features: Tensor, correct: LabelMaps, classify: Classify) -> None:
-        """Write what a source batch teaches, image by image.
+        """Write the centroids and instances of a source batch into the memory, image by image.
 
         features: [B, D, h, w]; correct: those of `correct_labels`; classify: means [N, D] -> logits [N, C].
         """
@@ -107,7 +107,7 @@ class SourceMemory:
         stuff_accepted = present & recognised(stuff, self.stuff_ids, classify)
         things_accepted = is_instance & recognised(things, self.thing_ids, classify)
         if self.gather is not None:
-            # Every process sends as many slots, however few instances its images hold.
+            # Every process sends the same number of slots, even if its images hold fewer instances.
             missing = len(images) * MAX_INSTANCES - things.shape[1]
             things, things_accepted = F.pad(things, (0, 0, 0, missing)), F.pad(things_accepted, (0, missing))
             own = [stuff, stuff_accepted, things, things_accepted]
@@ -145,8 +145,9 @@ def resized_labels(labels: Tensor, size: torch.Size) -> Tensor:
 
 
 def recognised(vectors: Tensor, ids: Tensor, classify: Classify) -> Tensor:
-    """Acceptance test: does the classifier give the means [N, M, D] of class `ids[n]` that class? [N, M] bool."""
+    """Acceptance test: whether the classifier assigns the means [N, M, D] of class `ids[n]` to that class; [N, M]
+    bool."""
     with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
         logits = classify(vectors.detach().flatten(0, 1)).unflatten(0, vectors.shape[:2])
-        # A mean that has overflowed would poison the memory for good, and argmax may well name its class.
+        # A mean that has overflowed would spoil the memory for good, and argmax may still give its class.
         return (logits.argmax(2) == ids[:, None]) & logits.isfinite().all(2)

@@ -30,10 +30,10 @@ def class_mix(
     generator: torch.Generator,
     ignore_label: int = 255,
 ) -> Mixed:
-    """Paste half of the classes of the i-th source image, rounded up, onto the i-th target image, labels likewise.
+    """Paste half of the classes of the i-th source image, rounded up, onto the i-th target image, with their labels.
 
-    Images are uint8 RGB [B, 3, H, W], labels [B, H, W]. Where the domains differ in size, the source is cut at a random
-    place, or laid at a random place of the target, so that its objects keep their size (our choice). Ignored source
+    Images are uint8 RGB [B, 3, H, W], labels [B, H, W]. If the domains differ in size, the source is cut at a random
+    place, or put at a random place of the target, so that its objects keep their size (our choice). Ignored source
     pixels are never pasted. The random numbers come from `generator`, on the CPU; nothing waits for the device.
     """
     size = target_image.shape[2:]
@@ -52,7 +52,7 @@ def _chosen(labels: Tensor, num_classes: int, generator: torch.Generator) -> Ten
     flat = labels.flatten(1).long()
     present = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device).scatter_(1, flat, True)
     present = present[:, :num_classes]
-    # The classes at hand come first, in random order; of these the first half is chosen.
+    # The classes of the image come first, in random order; the first half of them is chosen.
     rank = order.where(present, 2.0).argsort(1).argsort(1)
     chosen = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device)
     chosen[:, :num_classes] = present & (2 * rank < present.sum(1, keepdim=True))
@@ -63,7 +63,7 @@ def _window(
     image: Tensor, label: Tensor, size: torch.Size, generator: torch.Generator, ignore_label: int
 ) -> tuple[Tensor, Tensor]:
     """Image [3, H, W] and label [H, W] at another size, cut or surrounded by ignored pixels at a random place."""
-    padding: list[int] = []  # of less than 0 where something is cut off
+    padding: list[int] = []  # negative if something is cut off
     for have, want in zip(reversed(label.shape), reversed(size), strict=True):
         first = int(torch.randint(abs(want - have) + 1, (), generator=generator))
         first = first if want > have else -first

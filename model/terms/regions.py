@@ -1,7 +1,7 @@
 """From a label map and a feature map to class centroids and instances.
 
-Everything is pooled by one matrix product a image: the masks of all classes and of all instances, as rows of
-zeros and ones, times the features. The connected components are the only part that runs on the host.
+Everything is pooled by one matrix product per image: the masks of all classes and of all instances, as rows of zeros
+and ones, times the features. Only the connected components are computed on the CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from utils.system.transfer import PendingCopy
 
-MAX_INSTANCES = 10  # paper: the ten largest instances of a class and image
+MAX_INSTANCES = 10  # paper: the ten largest instances per class and image
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Regions:
 def largest_components(labels: np.ndarray, things: tuple[int, ...], limit: int = MAX_INSTANCES) -> np.ndarray:
     """Number the largest 8-connected components of each thing class.
 
-    labels: [h, w] integer train ids. Returns [h, w] int64: `t * limit + rank` for the pixels of the component
-    of rank `rank` (by pixels, from large to small; equal sizes in raster order of their first pixel) of the
-    class `things[t]`, and -1 elsewhere. Paper: instance extraction; the rule for ties is our choice.
+    labels: [h, w] integer train ids. Returns [h, w] int64: for each pixel of a component of the class `things[t]`,
+    `t * limit + rank`, where the rank is by number of pixels, from large to small (equal sizes in raster order of their
+    first pixel); -1 elsewhere. Paper: instance extraction; the rule for ties is our choice.
     """
     thing_of_id = np.zeros(max(256, int(labels.max(initial=0)) + 1), dtype=np.uint16)
     thing_of_id[list(things)] = np.arange(1, len(things) + 1)
@@ -76,10 +76,10 @@ def largest_components(labels: np.ndarray, things: tuple[int, ...], limit: int =
 
 
 class LabelMaps:
-    """Label maps [B, h, w] of integer train ids, any id outside the classes being nobody's.
+    """Label maps [B, h, w] of integer train ids; ids outside the classes belong to no region.
 
-    Their copy to the host, where instances are numbered, is on its way from the start: a device that is given other
-    work meanwhile does not stand still.
+    Their copy to the CPU, where instances are numbered, starts at once, so that a device that gets other work meanwhile
+    does not wait for it.
     """
 
     def __init__(self, labels: Tensor) -> None:
@@ -88,7 +88,7 @@ class LabelMaps:
 
     def instances(self, split: ClassSplit, count: int | None = None) -> tuple[np.ndarray, int]:
         """Numbers `t * R + rank` [B, h, w] of the pixels of instances, -1 elsewhere; and R, the largest number of
-        instances of a class and image, or `count`."""
+        instances per class and image, or `count`."""
         numbers = np.stack([largest_components(image, split.things) for image in self._copy.wait()])
         if count is None:
             count = int((numbers % MAX_INSTANCES).max(initial=-1, where=numbers >= 0)) + 1
@@ -98,8 +98,8 @@ class LabelMaps:
 def pool_regions(features: Tensor, maps: LabelMaps, split: ClassSplit) -> list[Regions]:
     """Pool every class and instance of every image of a batch; differentiable in `features` [B, D, h, w].
 
-    Returns one `Regions` an image. On a GPU their shapes are the same for all images, so that its allocator and
-    compiled or captured code meet one shape only.
+    Returns one `Regions` per image. On a GPU their shapes are the same for all images, so that its allocator and
+    compiled or captured code see only one shape.
     """
     numbers, count = maps.instances(split, MAX_INSTANCES if features.is_cuda else None)
     upload = torch.from_numpy(numbers.astype(np.int16))

@@ -10,36 +10,39 @@ from model.networks.upsampling import upsample
 
 
 def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Soft-max [B, C, H, W] of the up-sampled logits [B, C, h, w], in float32 also of half-precision ones.
+    """Soft-max [B, C, H, W] of the up-sampled logits [B, C, h, w], in float32 even if the logits have half precision.
 
-    Channels last in memory, which is faster for both passes of the up-sampling and for a discriminator's convolutions.
+    The memory format is channels last, which is faster for both passes of the up-sampling and for a discriminator's
+    convolutions.
     """
     return _at_size(logits, size).softmax(3).permute(0, 3, 1, 2)
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
-    """Cross-entropy per image, over its valid pixels, then the mean over images; an image without one gives 0.
+    """Cross-entropy per image, over its valid pixels, then the mean over images; an image without valid pixels gives 0.
 
-    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. In float32
-    also of half-precision logits.
+    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Computed in
+    float32 even if the logits have half precision.
     """
     valid = (labels != ignore_label).sum((1, 2), keepdim=True)
     return _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label)
 
 
 def weighted_segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255) -> Tensor:
-    """Sum of weight times cross-entropy over the valid pixels, over the number of **all** pixels (DACS, DAFormer).
+    """Sum of weight times cross-entropy over valid pixels, divided by the number of **all** pixels (DACS, DAFormer).
 
-    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: of at
-    least 0, of a shape that broadcasts to [B, H, W], without gradient. An ignored pixel counts in the denominator only.
+    logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: at
+    least 0, of a shape that broadcasts to [B, H, W], without gradient. Ignored pixels count only in the denominator.
     """
     return _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
 
 
 def _weighted_sum(logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int) -> Tensor:
-    """Sum of weight times cross-entropy; weight: of a shape that broadcasts to that of the labels."""
+    """Sum of weight times cross-entropy. weight: its shape broadcasts to that of the labels."""
     with torch.autocast(logits.device.type, enabled=False):
-        pixels = _at_size(logits, labels.shape[1:]).flatten(0, 2)  # as a list: deterministic on a GPU too
+        pixels = _at_size(logits, labels.shape[1:]).flatten(
+            0, 2
+        )  # flattened to a list, which is deterministic on a GPU too
         each = F.cross_entropy(pixels, labels.flatten().long(), ignore_index=ignore_label, reduction="none")
         return (each.view(labels.shape) * weight).sum()
 

@@ -13,7 +13,7 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 
 
 
 def strong_augmentation(images: Tensor, jitter: float, blur: float, generator: torch.Generator) -> Tensor:
-    """Jitter the colours of four in five images and blur one in two (DACS), independently of each other.
+    """Jitter the colours of four images in five and blur one in two (DACS), independently of each other.
 
     images: uint8 RGB [B, 3, H, W]; so is the result. jitter: the strength of `colour_jitter`, 0 for none; blur: the
     largest sigma of the Gaussian in pixels, 0 for none (DACS: 1.15 at 512 x 512). The random numbers come from
@@ -33,7 +33,7 @@ def strong_augmentation(images: Tensor, jitter: float, blur: float, generator: t
 
 
 def colour_jitter(image: Tensor, brightness: float, contrast: float, saturation: float, hue: float) -> Tensor:
-    """One image, float RGB [3, H, W] of 0..255, with its colours changed; all changes are one linear map and a shift.
+    """One image, float RGB [3, H, W] in 0..255, with changed colours; all changes are one linear map and a shift.
 
     brightness, contrast, saturation: each from -1 to 1, 0 for no change: the pixels are multiplied by 1 + brightness,
     moved away from the image's mean grey by the factor 1 + contrast, and from their own grey by 1 + saturation.
@@ -47,7 +47,7 @@ def colour_jitter(image: Tensor, brightness: float, contrast: float, saturation:
     turn = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]], dtype=torch.float64)
     colours = to_yiq.inverse() @ turn @ to_yiq @ ((1 + saturation) * identity - saturation * grey)
     matrix = ((1 + brightness) * (1 + contrast) * colours).to(image, non_blocking=True)
-    # The mean grey stays where it is under a change of contrast; grey is a fixed point of the later ones.
+    # A change of contrast does not move the mean grey; the later changes do not move any grey.
     mean = (image.mean((1, 2)) * torch.tensor(_GREY).to(image, non_blocking=True)).sum() * (1 + brightness)
     return ((matrix @ image.flatten(1)).view(image.shape) - contrast * mean).clamp(0, 255)
 

@@ -29,14 +29,14 @@ def update_teacher(teacher: nn.Module, student: nn.Module, keep: float) -> None:
 
     keep: from 0, which copies the student, to 1.
     """
-    # On a GPU a kernel or two for all parameters together instead of one for each.
+    # On a GPU, one or two kernels for all parameters instead of one for each.
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - keep)
     for own, given in zip(teacher.buffers(), student.buffers(), strict=True):
         own.copy_(given)
 
 
 class PseudoLabels(NamedTuple):
-    """What the teacher says of a target batch.
+    """The teacher's predictions for a target batch.
 
     labels: uint8 [B, H, W]; confidence: float32 [B, H, W], the largest soft-max value; quality: float32 [B], the share
     of an image's pixels whose confidence exceeds the threshold.
@@ -49,7 +49,7 @@ class PseudoLabels(NamedTuple):
 
 @torch.no_grad()
 def pseudo_labels(logits: Tensor, size: torch.Size | tuple[int, ...], threshold: float) -> PseudoLabels:
-    """Labels of all pixels and how far they can be trusted (DACS).
+    """Labels of all pixels, and how much they can be trusted (DACS).
 
     logits: [B, C, h, w] of the teacher, up-sampled here to `size`; threshold: confidence above which a pixel is sure.
     """
@@ -58,9 +58,9 @@ def pseudo_labels(logits: Tensor, size: torch.Size | tuple[int, ...], threshold:
 
 
 def without_borders(labels: Tensor, top: float, bottom: float, ignore_label: int = 255) -> Tensor:
-    """Pseudo-labels [B, H, W] that are ignored in the top and the bottom rows, both given as shares of the height.
+    """Pseudo-labels [B, H, W] with the top and the bottom rows ignored, both given as shares of the height.
 
-    Cityscapes shows the edge of the rectified image there and the bonnet of the car (DAFormer).
+    In Cityscapes, these rows show the edge of the rectified image and the bonnet of the car (DAFormer).
     """
     height = labels.shape[1]
     first, last = round(top * height), height - round(bottom * height)

@@ -12,7 +12,7 @@ def least_squares(scores: Tensor, real: bool) -> Tensor:
 
 
 def generator_loss(scores: Tensor) -> Tensor:
-    """What a generator minimises: its images should be taken for real (Zhu et al., section 7.1)."""
+    """What a generator minimises, so that its images are taken for real (Zhu et al., section 7.1)."""
     return least_squares(scores, real=True)
 
 

@@ -209,7 +209,7 @@ def test_command_line(tmp_path: Path) -> None:
         (["--sourc", "1"], "unrecognized ... --sourc 1; ... --source?"),
         (["--root", "file.txt/x"], "file.txt/x: ... a file is in the way"),
         (["--root", "file.txt"], "file.txt: found a file"),
-        (["--root", "/proc/nowhere"], "/proc/nowhere: cannot be made a folder"),
+        (["--root", "/proc/nowhere"], "/proc/nowhere: cannot be made into a folder"),
         (["--root", "foreign"], "foreign: found Cityscapes/ without the manifest"),
     ],
 )

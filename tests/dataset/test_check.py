@@ -191,7 +191,7 @@ AS_TRAIN_IDS = np.array([[0, 1, 2, 10], [13, 255, 255, 8]], np.uint8)
 
 @pytest.mark.parametrize("classes", [[], ["--num-classes", "13"]])
 def test_train_ids_in_the_place_of_label_ids(tmp_path, capsys, classes):
-    said = "0 to 18 alone, ... 17 of 19 classes ... absent, ... train ids"
+    said = "only ids 0 to 18, ... 17 of 19 classes ... absent, ... train ids"
     folders = write_gta5(tmp_path, LABEL_IDS)
     assert checked(capsys, *folders, *classes)[0] == 0
     assert quick_check(GTA5(tmp_path / "game")) == []

@@ -75,7 +75,7 @@ def test_gta5_leaves_the_two_known_pairs_of_two_sizes_out(misfits, caplog):
     dataset = GTA5(misfits)
     assert dataset.names == ["00001.png", "20000.png"]
     assert dataset.left_out == ["15188.png", "17705.png"]
-    said = f"{misfits}: left out 15188.png, 17705.png, known for labels of another size"
+    said = f"{misfits}: left out 15188.png, 17705.png, whose labels are known to have another size"
     assert [record.getMessage() for record in caplog.records] == [said]
 
 

@@ -131,8 +131,8 @@ def test_cutting_a_table_keeps_the_ids_of_the_classes_that_go_as_left_out():
         ({"classes": [{"name": n, "kind": "stuff"} for n in "ab"], "ignore": [3]}, "x: ignore .* no class"),
         (content(means=[]), "x, means: found a list of 0"),
         (content(means={"few": "cow"}), "x, means, few: found 'cow'; .* list"),
-        (content(f1=["cat"]), "x, f1: 'cat' is no class"),
-        (content(means={"few": ["cat"]}), "x, means, few: 'cat' is no class; .* ground, cow, wall"),
+        (content(f1=["cat"]), "x, f1: 'cat' is not a class"),
+        (content(means={"few": ["cat"]}), "x, means, few: 'cat' is not a class; .* ground, cow, wall"),
     ],
 )
 def test_what_does_not_fit_is_named(given, message):
@@ -171,7 +171,7 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read \(is a folder"):
         load_classes(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(UserError, match=r"a\.yaml: is no text"):
+    with pytest.raises(UserError, match=r"a\.yaml: is not text"):
         load_classes(tmp_path / "a.yaml")
     with pytest.raises(UserError, match="expected a small YAML file"):
         load_classes(write(tmp_path, "#" * 1_000_001))

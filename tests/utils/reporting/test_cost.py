@@ -14,7 +14,7 @@ def test_the_line_says_when_the_run_ends():
     cost = Cost(start=0, steps=1000, images=8, domains=2, disk=12_300_000, free=45_600_000_000)
     assert cost._line({"step": 60, "iterations_per_s": 2.0}, datetime(2026, 1, 2, 23, 55)) == (
         "ahead: 940 steps of 8 images of each domain, 32 images per second; ends in 0:07:50, at 2026-01-03 00:02, "
-        "scores and pictures not counted; checkpoints 12.3 MB of 45.6 GB free"
+        "plus the time for scores and pictures; checkpoints take 12.3 MB of 45.6 GB that are free"
     )
 
 

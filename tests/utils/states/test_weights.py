@@ -317,7 +317,9 @@ def test_other_backbone_fails_and_names_it(
     with caplog.at_level(logging.INFO, logger="bafft"), pytest.raises(UserError) as caught:
         load_weights(model, path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ") and says(message, f"not of ... backbone {ours}: ") and "\n" not in message
+    assert (
+        message.startswith(f"{path}: ") and says(message, f"does not fit ... backbone {ours}: ") and "\n" not in message
+    )
     assert says(message, f"looks like {theirs}; ... --backbone {theirs}")
     assert "tensors matched" in caplog.text  # the report comes before the failure
     assert holds(model, before)

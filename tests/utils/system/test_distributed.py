@@ -180,7 +180,7 @@ def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
     given = {"--batch-size": 1, "weights": "0.5", "step": 0}
     held = [("gpu01", given), ("gpu02", given | {"--batch-size": 2, "weights": "0.25"})]
     monkeypatch.setattr(distributed, "objects", lambda value: held)
-    message = "--batch-size, weights: found others in process 1 on gpu02 than in process 0 on gpu01"
+    message = "--batch-size, weights: found other values in process 1 on gpu02 than in process 0 on gpu01"
     with pytest.raises(UserError, match=message):
         distributed.check_equal(lambda: given)
     held[1] = ("gpu02", dict(given))
