@@ -1,1 +1,1 @@
-"""What the command line says: options, presets, and options that contradict each other."""
+"""The command line: options, presets, and checks for options that contradict each other."""

@@ -615,7 +615,7 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     for domain, (_, *lists) in _FILES.items():
         if given.get(domain) not in (None, preset[domain]):  # the preset's lists name images of other data
             layers[1] = {k: v for k, v in layers[1].items() if k not in lists}
-    # The restore_from of a preset is where stage 1 starts from; later scripts start from the stage before.
+    # The restore_from of a preset is the start of stage 1; later scripts start from the previous stage.
     if script != "step1":
         layers[1].pop("restore_from", None)
     if script not in TRAIN:

@@ -1,7 +1,7 @@
 """Tasks by name: every default that depends on the pair of domains.
 
-A preset maps option names (fields of `utils.options.config.Options`) to values: first those of all scripts, then, under
-the name of a script or of `source_only`, those of that script, and under `plus` those of stage 2 of that method.
+A preset maps option names (fields of `utils.options.config.Options`) to values: first those for all scripts; then,
+under the name of a script or `source_only`, those for that script; and under `plus`, those for stage 2 of that method.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _aerial(source: str, target: str) -> Values:
     }
 
 
-# Ten times the paper's, for hundreds of steps instead of hundreds of thousands (our choice).
+# Ten times the paper's weights, for hundreds of steps instead of hundreds of thousands (our choice).
 _SHORT_SCHEDULE: Values = {
     "lambda_adv_target": 0.01,
     "lambda_adv_feat": 0.01,
@@ -44,7 +44,7 @@ _SHORT_SCHEDULE: Values = {
     "lambda_adv_cate": 0.1,
 }
 
-# A tenth of stage 1's, as in the paper.
+# A tenth of the weights of stage 1, as in the paper.
 _SECOND_STAGE: Values = {"lambda_adv_cls": 0.01, "lambda_adv_ins": 0.01, "lambda_adv_cate": 0.01}
 
 # For a few hundred photographs (our choice, measured on CamVid: bench/camvid.py).
@@ -98,7 +98,7 @@ PRESETS: dict[str, Values] = {
         "input_size": (320, 240),
         "input_size_target": (320, 240),
         **_SMALL_NETWORK,
-        # Chosen before the dusk labels were looked at, and therefore kept: the paper's do better (bench/RESULTS.md).
+        # Chosen before the dusk labels were looked at, and therefore kept. The paper's do better (bench/RESULTS.md).
         **_SHORT_SCHEDULE,
         "step2": {**_SMALL_NETWORK["step2"], **_SECOND_STAGE},
         "restyle_train": {**_SMALL_NETWORK["restyle_train"], "crop": (192, 192)},
@@ -144,7 +144,7 @@ PRESETS: dict[str, Values] = {
     },
 }
 
-# What the two stages differ in, as in the paper.
+# The options in which the two stages differ, as in the paper.
 STAGES: dict[str, Values] = {
     "step1": {
         "num_steps": 250_000,
@@ -182,8 +182,8 @@ STAGES: dict[str, Values] = {
     "evaluate": {"restore_from": "{snapshots}/step2/last.pth"},
 }
 
-# `--method`: every place where the paper and its released code differ, at once: which form a term has, and which terms
-# are off. How much a term weighs is left to the preset and the stage.
+# `--method` chooses all differences between the paper and its released code at once: the form of each term, and which
+# terms are off. The weights of the terms are left to the preset and the stage.
 METHOD_OPTIONS: dict[str, dict[str, Values]] = {
     "paper": {
         "step1": {"aim": "paper", "isia": "paper", "absent_stuff": False},

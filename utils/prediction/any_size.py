@@ -22,15 +22,15 @@ from utils.prediction.evaluation import Variants, maps
 from utils.system.transfer import to_host
 
 ONE = Variants()
-SMALLEST = 32  # pixels of a side of the network's input
+SMALLEST = 32  # smallest side of the network's input, in pixels
 
 
 def network_size(native: Size, trained: Size) -> Size:
-    """The width and height at which an image of the native size goes through the network (our choice).
+    """The width and height to which an image is resized for the network (our choice).
 
-    The image keeps its shape, and has about as many pixels as the images that the network was trained on: an object
+    The image keeps its shape, and gets about as many pixels as the images that the network was trained on: an object
     then has about the size that the network knows, and a portrait is not squeezed into a landscape. If the shapes
-    differ by no more than `ASPECT_TOLERANCE`, it is exactly the trained size, as in training and evaluation.
+    differ by no more than `ASPECT_TOLERANCE`, it gets exactly the trained size, as in training and evaluation.
     """
     (width, height), (trained_width, trained_height) = native, trained
     if abs(width * trained_height / (height * trained_width) - 1) <= ASPECT_TOLERANCE:
@@ -40,14 +40,14 @@ def network_size(native: Size, trained: Size) -> Size:
 
 
 class Prepared(NamedTuple):
-    """An image uint8 RGB [H, W, 3], and the same at the size of the network's input [3, h, w]."""
+    """An image, uint8 RGB [H, W, 3], and the same image at the size of the network's input, [3, h, w]."""
 
     pixels: npt.NDArray[np.uint8]
     image: Tensor
 
 
 class Predicted(NamedTuple):
-    """Train ids [H, W], and the confidence in them as a multiple of 1/255 [H, W] if it was asked for."""
+    """Train ids [H, W], and, if requested, the confidence in them as a multiple of 1/255 [H, W]."""
 
     labels: LabelMap
     confidence: npt.NDArray[np.uint8] | None = None
@@ -58,8 +58,8 @@ class Predictor:
     """A segmenter with everything that its predictions depend on.
 
     size: width and height of the images that it was trained on. exact: predict every image at exactly that size,
-    whatever its shape. confidence: whether that is computed too: the largest value of the soft-max maps, which are
-    up-sampled (as for pseudo-labels).
+    whatever its shape. confidence: also compute the largest value of the soft-max maps, which are up-sampled (as for
+    pseudo-labels).
     """
 
     segmenter: DeepLab

@@ -36,15 +36,15 @@ from utils.system.transfer import to_host
 
 class Group(NamedTuple):
     """Samples of a data set without their images, and the images of those that have one, uint8 [B, 3, H, W]; None if
-    none has."""
+    none of them has one."""
 
     samples: list[dict[str, Any]]
     images: Tensor | None
 
 
 def grouped(samples: list[dict[str, Any]]) -> Group:
-    """Stack the images where the samples are read, so that what is pinned is what is sent to the device. Labels, which
-    may differ in size, stay apart."""
+    """Stack the images in the process that reads the samples, so that the stack is pinned and sent to the device.
+    Labels, which may differ in size, are not stacked."""
     images = [sample.pop("image") for sample in samples if "image" in sample]
     return Group(samples, torch.stack(images) if images else None)
 
@@ -60,7 +60,7 @@ def in_order(
         collate_fn=grouped,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else a loader draws from the state that training goes on with
+        generator=torch.Generator(),  # otherwise, a loader would draw from the random state of training
     )
 
 
@@ -74,11 +74,11 @@ class Variants:
 
 @torch.inference_mode()
 def maps(segmenter: DeepLab, images: Tensor, variants: Variants = Variants(), amp: str = "off") -> list[Tensor]:
-    """What a segmenter predicts for a batch, in eval mode; each layer is then put back into its own mode.
+    """What a segmenter predicts for a batch in eval mode; afterwards, each layer returns to its own mode.
 
     images: uint8 RGB [B, 3, H, W] on the segmenter's device. Returns float32 maps [B, C, h, w]: the logits if there is
     one version of the images, else soft-max maps, one per scale. `best_class(maps, (height, width))` is the label map
-    at the size that is wanted.
+    at any size.
     """
     dtype = AMP_DTYPES[amp]
     with evaluating(segmenter), torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
@@ -88,7 +88,7 @@ def maps(segmenter: DeepLab, images: Tensor, variants: Variants = Variants(), am
 
 
 def _mean_over_mirrored(segmenter: DeepLab, images: Tensor, scale: float, flip: bool) -> Tensor:
-    """Soft-max maps of the images at a scale; with `flip`, the mean of these and of the mirrored images' ones."""
+    """Soft-max maps of the images at a scale; with `flip`, the mean of these and of those of the mirrored images."""
     scaled = images
     if scale != 1:
         size = [round(side * scale) for side in images.shape[2:]]
@@ -112,10 +112,10 @@ def predict(
     desc: str = "predict",
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-    """Every sample in turn, or those of `indices`, without its image, and its `maps` [1, C, h, w].
+    """Each sample in turn (or those of `indices`), without its image, and its `maps` [1, C, h, w].
 
-    With `skip_bad` in the data set, bad images are left out and reported to `skipped`; raises UserError if no image is
-    good. Several processes (`utils.system.distributed`) call this together, each with `indices` of its own.
+    If the data set has `skip_bad`, bad images are left out and reported to `skipped`; raises UserError if no image is
+    good. Several processes (`utils.system.distributed`) call this together, each with its own `indices`.
     """
     device = segmenter.input_mean.device
     chosen = range(len(dataset)) if indices is None else indices
@@ -156,12 +156,13 @@ def evaluate(
 ) -> ConfusionMatrix:
     """Confusion matrix over the images of a data set that have labels, at the labels' size.
 
-    Logits are up-sampled (bilinear, align_corners=True) to the image's native size, and for the score to the label's
-    where that is another one, then argmax, class by class and on the device, where the matrix is too. save: folder for
-    the masks of all images, as `KEY.png` (train ids, with `KEY_color.png` beside each, or what the lookup [256]
-    `save_ids` makes of them, without colours: the official evaluation of Cityscapes wants one file per image), written
-    in the background; they appear there once all are made. Of several processes each predicts some of the batches, and
-    all return the same.
+    Logits are up-sampled (bilinear, align_corners=True) to the image's native size (for the score, to the label's size
+    if that differs). Then argmax is computed class by class on the device, where the matrix is too.
+
+    save: folder for the masks of all images, written in the background; they appear there when all are made. They are
+    called `KEY.png` and hold train ids, with `KEY_color.png` beside each. With the lookup [256] `save_ids` they hold
+    what it maps train ids to, without coloured masks: the official evaluation of Cityscapes accepts one file per image.
+    If there are several processes, each predicts some of the batches, and all return the same matrix.
     """
     own, scores = (ConfusionMatrix(dataset.table.num_classes, dataset.ignore_label) for _ in range(2))
     with nullcontext() if save is None else staged(save) as masks:
@@ -193,7 +194,8 @@ def evaluate(
 
 
 def whole_batches(number: int, batch_size: int) -> list[range]:
-    """The numbers from 0 on, a range a batch, as one process would group them: another grouping rounds otherwise."""
+    """The numbers from 0, one range per batch, grouped as one process would do it, because another grouping rounds
+    differently."""
     return [range(first, min(first + batch_size, number)) for first in range(0, number, batch_size)]
 
 

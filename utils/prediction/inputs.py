@@ -1,4 +1,4 @@
-"""What `predict.py` is given: images, folders, globs, videos and cameras, and their frames one after the other."""
+"""The inputs of `predict.py` (images, folders, patterns, videos and cameras) and their frames, one after the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Still:
-    """An image file; `key` is its name in the output, without an ending, as a path relative to the output folder."""
+    """An image file. key: its name in the output, without an extension, as a path relative to the output folder."""
 
     path: Path
     key: str
@@ -38,7 +38,7 @@ class Still:
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, likewise."""
+    """A video file; `key` as for an image."""
 
     path: Path
     key: str
@@ -46,7 +46,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera by the number that OpenCV knows it by."""
+    """A camera, by its number in OpenCV."""
 
     number: int
     key: str
@@ -60,11 +60,12 @@ class Unreadable(UserError):
 
 
 def find(inputs: Sequence[str]) -> list[Source]:
-    """Everything that a command line names, in its order, and sorted within folders and globs.
+    """Everything that a command line names, in its order, and sorted within folders and patterns.
 
-    A folder is searched with the folders below it, and the keys repeat its tree. Keys of single files, globs included,
-    are relative to the deepest folder that holds all of them. A key that two files share keeps their endings. Raises
-    UserError for a name that leads nowhere, a folder or glob without images and videos, or two files with one key.
+    A folder is searched with all folders below it, and the keys have its subfolders. Keys of single files, also from
+    patterns, are relative to the deepest folder that contains all of them. If two files have the same key, their
+    extensions are added. Raises UserError for a name without a file, a folder or pattern without images and videos, or
+    two files that still have the same key.
     """
     found: list[Source] = []
     singles: list[Path] = []
@@ -89,7 +90,7 @@ def find(inputs: Sequence[str]) -> list[Source]:
 
 
 def _files(text: str) -> list[Path]:
-    """The files of a folder, a glob or a single name, sorted."""
+    """The files of a folder, a pattern or a single name, sorted."""
     path = Path(text)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if _is_wanted(file, path))
@@ -114,7 +115,7 @@ def _file(path: Path, name: Path) -> Still | Video:
 
 
 def _with_own_keys(sources: list[Source]) -> list[Source]:
-    """The sources without those named twice, and with a key of its own each."""
+    """The sources without duplicates, each with its own key."""
     different = {source.key if isinstance(source, Camera) else source.path.absolute(): source for source in sources}
     counts = Counter(source.key for source in different.values())
     result: dict[str, Source] = {}
@@ -131,8 +132,8 @@ def _with_own_keys(sources: list[Source]) -> list[Source]:
 
 
 def read_still(path: Path) -> Pixels:
-    """An image as it is to be looked at: turned as its EXIF orientation says, which cameras held upright write (our
-    choice). Raises UserError for a file that cannot be read."""
+    """An image as people look at it: rotated as its EXIF orientation says, which cameras write that are held upright
+    (our choice). Raises UserError for a file that cannot be read."""
     return np.asarray(ImageOps.exif_transpose(read_image(path)))
 
 
@@ -141,7 +142,8 @@ class Clip:
 
     Attributes:
         rate: frames per second.
-        frames: how many the header of a video announces, which need not be exact; 0 if unknown, as for a camera.
+        frames: the number of frames according to the header of a video, which need not be exact; 0 if unknown, as for a
+            camera.
         size: width and height.
     """
 
@@ -189,10 +191,10 @@ def count_frames(source: Source) -> int:
     try:
         with opened(source) as clip:
             return clip.frames
-    except Unreadable:  # reported when its turn comes
+    except Unreadable:  # reported when it is read
         return 0
 
 
 def name_of(source: Source) -> str:
-    """The source in a message."""
+    """The name of a source in a message."""
     return f"camera {source.number}" if isinstance(source, Camera) else str(source.path)

@@ -1,7 +1,7 @@
 """Scores that need no labels: how good a network's predictions of target images look.
 
-They help to choose between checkpoints and settings without target labels. All three are larger for what looks better;
-none of them can see whether a confident prediction is right.
+They help to choose between checkpoints and settings without target labels. A larger score is better for all three; none
+of them can see whether a confident prediction is right.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SND_TEMPERATURE = 0.05
 
 @dataclass(frozen=True)
 class LabelFree:
-    """Of a network on a set of images; every score is larger for what looks better.
+    """The scores of a network on a set of images; larger is better.
 
     snd: soft neighbourhood density (Saito et al. 2021), in nats. infomax: the entropy of the mean prediction minus the
-    mean entropy, in nats; a network that gives every pixel the same class gets 0, however sure it is. agreement: the
-    share of pixels to which an image and its mirror image give the same class. share: of all pixels that each class is
-    predicted on, [C]. images: how many were scored.
+    mean entropy, in nats; a network that gives every pixel the same class gets 0, however confident it is. agreement:
+    the share of pixels that get the same class in an image and in its mirror image. share: the share of all pixels for
+    which each class is predicted, [C]. images: the number of scored images.
     """
 
     snd: float
@@ -55,8 +55,8 @@ def label_free(
 ) -> LabelFree:
     """The scores of the images of `indices`, at feature size, in eval mode; means over the images.
 
-    dataset: without random changes to its images; their labels are not read. seed: of the pixels of SND, the same for
-    every network that is to be compared.
+    dataset: without random changes to its images; their labels are not read. seed: chooses the pixels of SND; it must
+    be the same for all networks that are compared.
     """
     device = segmenter.input_mean.device
     dtype = AMP_DTYPES[amp]

@@ -16,11 +16,11 @@ from utils.system.errors import UserError
 from utils.system.logs import logger
 
 ARCHITECTURE = ("backbone", "output_stride", "aspp_branches", "stride_style", "normalization", "norm")
-"""The options that say what a segmenter is built like; the number of classes is that of the class table."""
+"""The options that determine how a segmenter is built; the number of classes is that of the class table."""
 
 
 def pick_device(cpu: bool, amp: str = "off") -> torch.device:
-    """The GPU, if there is one and it is not ruled out. Raises UserError where `--amp` needs one and there is none."""
+    """The GPU, if there is one and `--cpu` is not given. Raises UserError if `--amp` needs a GPU and there is none."""
     chosen = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     if chosen.type == "cpu" and amp not in ("off", "bf16"):
         raise UserError(f"--amp {amp}: found no GPU; expected one: use --amp off")
@@ -28,7 +28,7 @@ def pick_device(cpu: bool, amp: str = "off") -> torch.device:
 
 
 class Loaded(NamedTuple):
-    """A segmenter in eval mode; its classes; and the width and height of the target images that it was trained on."""
+    """A segmenter in eval mode, its classes, and the width and height of the target images that it was trained on."""
 
     segmenter: DeepLab
     classes: ClassTable
@@ -55,11 +55,11 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Loaded:
 def build(
     path: str | None, classes: ClassTable, wanted: Mapping[str, Any], given: Collection[str] = frozenset()
 ) -> DeepLab:
-    """A segmenter with random weights that the weights of the file `path` fit; None stands for no file.
+    """A segmenter with random weights, built so that the weights of the file `path` fit; None stands for no file.
 
-    wanted: the `ARCHITECTURE`, "auto" leaving a part to the file. What the file wants is followed unless it was asked
-    for otherwise; a checkpoint of this project brings its whole architecture, which is logged where it is not the
-    preset's. Raises UserError if an option in `given` contradicts the checkpoint.
+    wanted: the values of `ARCHITECTURE`; "auto" leaves one to the file. An explicit value overrides what the file
+    suggests. A checkpoint of this project determines the whole architecture, which is logged if it differs from the
+    preset's; raises UserError if an option in `given` contradicts it.
     """
     info = FileInfo("none", "caffe", "caffe", None) if path is None else describe_file(path)
     built = dict(wanted)

@@ -18,11 +18,11 @@ Map = npt.NDArray[Any] | torch.Tensor
 class ConfusionMatrix:
     """Counts of pixels by true and predicted class, over any number of images.
 
-    A pixel of a class may also be predicted as none of them, where masks hold other ids: it counts as missed, as in
-    the official Cityscapes evaluation.
+    If masks hold other ids, a pixel may also be predicted as none of the classes: it counts as missed, as in the
+    official Cityscapes evaluation.
 
-    Raises ValueError for a prediction and a label of different shapes or not of integers, UserError for an id
-    outside the classes (a pixel whose label is `ignore` may hold any prediction).
+    Raises ValueError if prediction and label have different shapes or are not integers, and UserError for an id outside
+    the classes (pixels whose label is `ignore` may have any prediction).
     """
 
     def __init__(self, num_classes: int, ignore: int = IGNORE) -> None:
@@ -30,11 +30,11 @@ class ConfusionMatrix:
             raise ValueError(f"{num_classes} classes with ignore label {ignore}")
         self.num_classes = num_classes
         self.ignore = ignore
-        self.images = 0  # for whoever counts them
+        self.images = 0  # set by the caller
         self._counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)  # last column: no class
 
     def update(self, pred: Map, label: Map) -> None:
-        """Count every pixel once. `pred`, `label`: integer maps of one shape, numpy or torch on any device.
+        """Count every pixel once. pred, label: integer maps of the same shape, NumPy or torch, on any device.
 
         The counts stay on the device of the predictions until they are read.
         """
@@ -94,20 +94,20 @@ class ConfusionMatrix:
         return 2 * iou / (1 + iou)
 
     def mean(self, ids: Sequence[int] | None = None) -> float:
-        """Mean IoU (0 to 1) over the classes `ids` (default: all) without the absent ones; nan if all are."""
+        """Mean IoU (0 to 1) over the classes `ids` (default: all), without absent ones; nan if all are absent."""
         iou = self.iou() if ids is None else self.iou()[list(ids)]
         present = iou[~np.isnan(iou)]
         return float(present.mean()) if present.size else float("nan")
 
     def averaged(self, table: ClassTable) -> dict[str, int]:
-        """Over how many classes the mean of each class set is: those that are in truth or prediction."""
+        """The number of classes in the mean of each class set: those that are in truth or prediction."""
         present = self.present()
         return {name: int(present[list(ids)].sum()) for name, ids in table.subsets.items()}
 
     def as_dict(self, table: ClassTable) -> dict[str, Any]:
-        """For JSON: class names, IoU by name, means by class set (0 to 1, None where absent), the classes of
-        each set, over how many of them its mean is, the matrix, and pixels predicted as no class; where the table asks
-        for it, F1 by name."""
+        """For JSON: class names, IoU by name, means by class set (0 to 1, None if absent), the classes of each set, the
+        number of classes in its mean, the matrix, and the pixels predicted as no class; also F1 by name, if the table
+        lists classes for it."""
         iou, f1 = self._iou_of(table), self.f1()
         return {
             "classes": list(table.names),
@@ -121,9 +121,9 @@ class ConfusionMatrix:
         }
 
     def table(self, table: ClassTable) -> str:
-        """IoU per class, the mean over each class set, and F1 where the table asks for it, in percent, one per line,
-        with a note where classes of a set are absent; then which classes the smaller sets leave out, and how many
-        pixels were predicted as no class."""
+        """IoU per class, the mean over each class set, and F1 if the table lists classes for it, in percent, one per
+        line, with a note if classes of a set are absent. Then the classes that the smaller sets leave out, and the
+        number of pixels predicted as no class."""
         rows = list(zip(table.names, self._iou_of(table), strict=True))
         averaged, notes = self.averaged(table), {}
         for name, ids in table.subsets.items():

@@ -1,4 +1,4 @@
-"""Export to ONNX, and the comparison of the file with PyTorch."""
+"""Export to ONNX, and comparison of the file with PyTorch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from utils.system.errors import UserError
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18
 KINDS = ("logits", "upsampled", "labels")
-"""What a file gives: logits at the size of the features, or at that of the images, or labels."""
+"""What a file returns: logits at the size of the features, logits at the size of the images, or labels."""
 TOLERANCE = 1e-3  # of logits
 AGREEMENT = 0.999  # share of the labels
 _RUNS = 5  # of which the median is the latency
@@ -115,9 +115,10 @@ def metadata(segmenter: DeepLab, table: ClassTable, size: Size, kind: str) -> di
 
 
 def frames(source: str | None, count: int, size: Size) -> list[Pixels]:
-    """Images uint8 RGB [H, W, 3] in their own shapes at about the pixels trained with; drawn ones without a source.
+    """Images uint8 RGB [H, W, 3] in their own shapes, with about as many pixels as the training images. Without a
+    source, synthetic images.
 
-    Raises UserError if the source, as `inputs.find` takes it, gives none.
+    source: as for `inputs.find`; raises UserError if it gives no image.
     """
     if source is None:
         found = [np.asarray(draw_example(CAMERA, size, (0, number))[0]) for number in range(count)]
@@ -137,10 +138,10 @@ def _frames_of(text: str) -> Iterator[Pixels]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A file in onnxruntime against PyTorch, both on the CPU.
+    """Results of a file in onnxruntime compared with PyTorch, both on the CPU.
 
-    logits: the largest absolute difference, None for a file that gives labels; labels: the share of the pixels on which
-    they agree; seconds: per image, of PyTorch and of onnxruntime (medians).
+    logits: the largest absolute difference, None for a file that returns labels; labels: the share of pixels with equal
+    labels; seconds: per image, of PyTorch and of onnxruntime (medians).
     """
 
     frames: int
@@ -163,7 +164,8 @@ class Comparison:
 
 @torch.inference_mode()
 def compare(segmenter: DeepLab, kind: str, path: Path, images: Sequence[Pixels]) -> Comparison:
-    """Compare on every image, on a batch of the first one and its mirror image, and on a part of it of another size."""
+    """Compare on every image, on a batch of the first image and its mirror image, and on a part of it of another
+    size."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -198,7 +200,7 @@ def _latency(run: Any) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress that the exporter prints, and its warnings about torch's own code."""
+    """Silences the progress that the exporter prints, and its warnings about torch's own code."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Pseudo-labels in two passes with memory that does not grow with the number of images (paper: self-training).
 
-Pass one predicts every image, keeps its label (8 bit) and confidence (16 bit) on disk and counts the confidences of
-each class; the counts give the thresholds; pass two writes the masks. Both write in the background. What a killed run
-kept on disk is taken up by the next one, if that would compute the same.
+The first pass predicts every image, keeps its label (8 bits) and confidence (16 bits) on disk, and counts the
+confidences of each class. The counts give the thresholds. The second pass writes the masks. Both write in the
+background. If a run is killed, the next one reuses what is on disk, if it would compute the same.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 
 CAP = 0.9
 PORTION = 0.5
 SCRATCH = ".unfinished"
-BYTES = 3  # of temporary disk space, a pixel
-_VERSION = 1  # of what is kept on disk, and of how it is computed
-_SLACK = 2**20  # bytes of disk space beside the pixels
+BYTES = 3  # of temporary disk space per pixel
+_VERSION = 1  # of the temporary files, and of how they are computed
+_SLACK = 2**20  # bytes of disk space in addition to the pixels
 _PER_MACHINE = ("root", "images")  # of an identity: data may lie elsewhere on each
 _NO_RECORD = (OSError, EOFError, BadZipFile, ValueError, KeyError)
 
@@ -61,7 +61,7 @@ def confidence(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 class Histogram:
-    """Counts of 16-bit confidences for each of `num_classes` predicted classes; several threads may add."""
+    """Counts of 16-bit confidences for each of `num_classes` predicted classes; several threads may add to them."""
 
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros((num_classes, LEVELS), dtype=np.int64)
@@ -74,8 +74,8 @@ class Histogram:
             self.counts += counts
 
     def thresholds(self, portion: float = PORTION, cap: float = CAP) -> npt.NDArray[np.float64]:
-        """[C]: element number round(portion * n) (half to even, from 0) of the n ascending confidences, at most `cap`;
-        0 for a class that was never predicted."""
+        """[C]: of the n confidences in ascending order, the one at index round(portion * n) (half to even, counted from
+        0), at most `cap`; 0 for a class that was never predicted."""
         result = np.zeros(len(self.counts))
         for c, counts in enumerate(self.counts):
             total = counts.cumsum()
@@ -87,7 +87,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Result:
-    """Thresholds [C], pixels kept [C], pixels predicted [C]; how many masks were written."""
+    """Thresholds [C], pixels kept [C], pixels predicted [C], and the number of masks that were written."""
 
     thresholds: npt.NDArray[np.float64]
     kept: npt.NDArray[np.int64]
@@ -96,9 +96,9 @@ class Result:
 
 
 class Records:
-    """Labels and levels of images on disk, a file each, in `folder`/.unfinished until `close`.
+    """Labels and levels of images on disk, one file per image, in `folder`/.unfinished until `close`.
 
-    identity: everything that the records depend on, as JSON; records of another identity are removed.
+    identity: everything that the records depend on, as JSON; records with another identity are removed.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Records:
         np.savez(self._path(number), label=label, level=level)
 
     def load(self, number: int) -> tuple[LabelMap, Levels]:
-        """Raises one of `_NO_RECORD` where there is no whole record."""
+        """Raises one of `_NO_RECORD` if there is no complete record."""
         with np.load(self._path(number)) as arrays:
             return arrays["label"], arrays["level"]
 
@@ -139,14 +139,17 @@ def write_pseudo_labels(
     batch_size: int = 1,
     threads: int = 2,
 ) -> Result:
-    """Threshold per class over all predictions, then write `folder`/KEY.png of train ids and `ignore_label`.
+    """Find the threshold of each class over all predictions, then write `folder`/KEY.png of train ids and
+    `ignore_label`.
 
-    predict: yields number, label and level (`confidence`) of the images whose numbers it is given, perhaps not of all
-    (bad ones are left out); keys: of all images. The masks appear in `folder` once all are made. Meanwhile it holds 3
-    bytes a pixel more, of `pixels` an image, which is said before the start, and removed also after an error or Ctrl-C.
-    After a kill they stay, and a call with the same `identity` (what the predictions depend on) and keys goes on from
-    there, by whole batches of `batch_size`. UserError where the disk has no room for them. Of several processes each
-    makes the masks of some of the batches, and all return the same.
+    predict: yields number, label and level (`confidence`) of the images whose numbers it gets, without bad images;
+    keys: of all images; pixels: per image.
+
+    The masks appear in `folder` when all are made. Until then it also holds 3 bytes per pixel, which is logged at the
+    start; they are removed even after an error or Ctrl-C. After a kill they stay, and a call with the same `identity`
+    (what the predictions depend on) and keys continues from there, in whole batches of `batch_size`. Raises UserError
+    if the disk has no room for them. If there are several processes, each makes the masks of some of the batches, and
+    all return the same result.
     """
     depends = {"version": _VERSION, "keys": list(keys), "classes": num_classes, **(identity or {})}
     distributed.check_equal(lambda: {name: value for name, value in depends.items() if name not in _PER_MACHINE})
@@ -170,19 +173,19 @@ def write_pseudo_labels(
                     done.add(number)
         histogram.counts = distributed.total(histogram.counts)
         thresholds = histogram.thresholds()
-        limits = np.searchsorted(np.arange(LEVELS) / (LEVELS - 1), thresholds)  # the least level that is kept
+        limits = np.searchsorted(np.arange(LEVELS) / (LEVELS - 1), thresholds)  # the lowest level that is kept
         masks = [records.folder / f"{keys[number]}.png" for number in sorted(done)]
         with Background(threads) as background:
             for number, path in zip(sorted(done), masks, strict=True):
                 background.run(_write_pseudo_label, records, number, limits.astype(np.uint16), ignore_label, path)
-        made = int(distributed.total(np.array([len(masks)]))[0])  # comes when all processes have made theirs
+        made = int(distributed.total(np.array([len(masks)]))[0])  # returns when all processes have made theirs
         for path in masks:
             os.replace(path, folder / path.name)
         distributed.barrier()
     except BaseException as error:
         distributed.failing(error)
         records.close()
-        with suppress(OSError):  # someone else may have put a file there meanwhile
+        with suppress(OSError):  # another program may have put a file there meanwhile
             for path in new:
                 path.rmdir()
         if isinstance(error, OSError):
@@ -212,7 +215,7 @@ def _record(records: Records, histogram: Histogram, number: int, label: LabelMap
 
 
 def _counted(records: Records, histogram: Histogram, images: Iterable[int], threads: int) -> set[int]:
-    """Those of the images of which whole records are there, their confidences counted."""
+    """The images with complete records, whose confidences are counted here."""
     done: set[int] = set()
 
     def count(image: int) -> None:
@@ -227,7 +230,7 @@ def _counted(records: Records, histogram: Histogram, images: Iterable[int], thre
 
 
 def _check_disk(folder: Path, needed: int, done: int) -> None:
-    """Say how much temporary disk space the images still to predict take; UserError where it is not free."""
+    """Log how much temporary disk space the remaining images take. Raises UserError if it is not free."""
     free = shutil.disk_usage(folder).free
     if done:
         logger.info("%s: continuing a stopped run, which has predicted %d images", folder, done)
@@ -242,7 +245,9 @@ def _check_disk(folder: Path, needed: int, done: int) -> None:
 def _write_pseudo_label(records: Records, number: int, limits: Levels, ignore_label: int, path: Path) -> None:
     label, level = records.load(number)
     mask = np.where(level < limits[label], np.uint8(ignore_label), label)
-    content = cv2.imencode(".png", mask)[1].tobytes()  # several times as fast as Pillow, little larger
+    content = cv2.imencode(".png", mask)[
+        1
+    ].tobytes()  # several times as fast as Pillow, and the files are little larger
 
     def write(file: IO[bytes]) -> None:
         file.write(content)

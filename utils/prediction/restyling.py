@@ -1,4 +1,4 @@
-"""Restyled copies of a data set's images, in a folder that stands in for the data set's own."""
+"""Restyled copies of a data set's images, in a folder that can be used instead of the data set's own."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from utils.system.skipped import Skipped
 from utils.system.transfer import to_host
 
 NOTE = "restyled.json"
-"""In the folder: what its images were made with."""
+"""The file in the folder that says what its images were made with."""
 JPEG_QUALITY = 95
 
 
 class RestyledFolder:
-    """The folder of the restyled images: every image at the place, and under the name, that it has in the data set.
+    """The folder of the restyled images: every image has the same relative path as in the data set.
 
-    identity: everything that the images depend on, as JSON. With the same one a stopped run goes on.
+    identity: everything that the images depend on, as JSON. A stopped run continues if it is the same.
     """
 
     def __init__(self, folder: Path, images: SegmentationDataset, identity: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class RestyledFolder:
         self.paths = [self._place(images.image_path(name)) for name in images.names]
 
     def _place(self, image: Path) -> Path:
-        """Raises UserError for a place outside of the folder, and for that of an image of the data set itself."""
+        """Raises UserError for a path outside of the folder, and for that of an image of the data set itself."""
         with suppress(ValueError):
             place = self.folder / image.relative_to(self.images.root)
             if not place.resolve().is_relative_to(self.folder.resolve()):
@@ -55,7 +55,7 @@ class RestyledFolder:
         raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
 
     def begin(self, *, overwrite: bool) -> None:
-        """Note the identity; of several processes one does.
+        """Write down the identity; if there are several processes, one does.
 
         Raises UserError if the folder holds images of another identity, unless it is to be overwritten.
         """
@@ -79,11 +79,11 @@ class RestyledFolder:
             remove_leftovers(parent)
 
     def missing(self) -> list[int]:
-        """The images of this process's share that are not there yet, by their numbers."""
+        """The images of this process's share that do not exist yet, by their numbers."""
         return [number for number in distributed.share(range(len(self.paths))) if not self.paths[number].exists()]
 
     def write(self, number: int, pixels: np.ndarray, size: Size) -> None:
-        """Save the restyled image [H, W, 3] uint8 at the native size of its original; whole or not at all."""
+        """Save the restyled image [H, W, 3] uint8 at the native size of its original; never half-written."""
         path, content = self.paths[number], io.BytesIO()
         image = Image.fromarray(resized(pixels, size, Image.Resampling.BICUBIC))
         kind = Image.registered_extensions()[path.suffix.lower()]
@@ -94,7 +94,7 @@ class RestyledFolder:
 
 @torch.inference_mode()
 def restyle(generator: Generator, images: Tensor, amp: str = "off") -> Tensor:
-    """uint8 RGB images [B, 3, H, W] as the generator restyles them, in the same form."""
+    """uint8 RGB images [B, 3, H, W], restyled by the generator, in the same form."""
     dtype = AMP_DTYPES[amp]
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
         restyled = generator(to_range(images))

@@ -1,4 +1,4 @@
-"""Scores of saved masks: the ids in the files are counted as they are, and mapped to classes on the counts."""
+"""Scores of saved masks: the ids in the files are counted as they are, and the counts are mapped to classes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Pair = tuple[Path, Path]
 
 def find_predictions(reader: type[SegmentationDataset], folder: Path, keys: Collection[str]) -> dict[str, Path]:
     """Key -> predicted mask, for those of `keys` that have one: KEY.png in the folder, or else a mask anywhere below it
-    that is named after the image; of an image without one, a coloured mask NAME_color.png.
+    that is named after the image, or else a coloured mask NAME_color.png.
 
-    Raises UserError if two of those are of one image.
+    Raises UserError if two of them belong to the same image.
     """
     found = {key: path for key in keys if (path := folder / f"{key}.png").is_file()}
     for end in ("", "_color"):
@@ -54,7 +54,7 @@ def find_predictions(reader: type[SegmentationDataset], folder: Path, keys: Coll
 
 
 def joint_counts(truth: LabelMap, prediction: LabelMap) -> Counts:
-    """How often each pair of ids meets, [256, 256]; every pixel counts once. truth, prediction: uint8 [H, W]."""
+    """How often each pair of ids occurs, [256, 256]; every pixel counts once. truth, prediction: uint8 [H, W]."""
     total = np.zeros((IDS, IDS), np.int64)
     rows = max(1, _EXACT // truth.shape[1])
     for top in range(0, len(truth), rows):
@@ -81,8 +81,8 @@ def classes_of_train_ids(num_classes: int, ignore_label: int, known: int) -> Loo
 
 @dataclass(frozen=True)
 class Seen:
-    """Counts of one pair or of several: by class [C, C + 1], the pixels of every id [256] in truth and prediction, and
-    how many of a class would be right if the predicted ids were of the other kind."""
+    """Counts of one or several pairs: by class [C, C + 1]; the pixels of every id [256] in truth and prediction; and
+    how many pixels would be right if the predicted ids were of the other kind."""
 
     by_class: Counts
     truth: Counts
@@ -102,10 +102,10 @@ class Seen:
 class PairCounter:
     """Counts one pair of files by class: calling it gives [C, C + 1], rows the truth, last column no class.
 
-    truth, prediction: class of every id (C: none, -1: unknown); other: that of predicted ids if they were of the other
-    kind, label ids for train ids; read_truth: reads ground truth; colours: the ids of coloured predictions; resize:
-    whether a prediction of another size is resized (nearest). Raises UserError, naming the file, for one that cannot
-    be read, another size, or an unknown id; below ignored truth any id may be predicted.
+    truth, prediction: class of every id (C: none, -1: unknown). other: class of predicted ids if they were of the other
+    kind, such as label ids instead of train ids. read_truth: reads ground truth. colours: the ids of coloured
+    predictions. resize: whether a prediction of another size is resized (nearest). Raises UserError, naming the file,
+    for a file that cannot be read, another size, or an unknown id; where the truth is ignored, any id may be predicted.
     """
 
     num_classes: int
@@ -164,8 +164,8 @@ def counter(
 ) -> PairCounter:
     """The counter for a data set's files. truth_ids, predicted_ids: "label" or "train", what the files hold.
 
-    Predicted label ids that are no class of the table count as no class, as in the official evaluation; of train ids
-    only the ignore label and 255 do.
+    Predicted label ids that belong to no class of the table count as no class, as in the official evaluation; among
+    train ids, only the ignore label and 255 do.
     """
     number = table.num_classes
     if truth_ids == "label":
@@ -188,8 +188,9 @@ def counter(
 def refuse_other_ids(counter: PairCounter, seen: Seen, folder: Path, predicted_ids: str) -> None:
     """Raises UserError if predictions evidently hold other ids than `predicted_ids` says.
 
-    The evidence: as ids of the other kind all are known, and at least ten times as many pixels are right, and these are
-    a quarter of all, or else most predicted ids are of no class. Masks of 0 and 255 for two classes are refused too.
+    The evidence: read as the other kind, all ids are known and at least ten times as many pixels are right; and these
+    are a quarter of all pixels, or most predicted ids belong to no class. Masks of 0 and 255 for two classes are
+    refused too.
     """
     ids = np.flatnonzero(seen.predicted)
     hits, counted = int(np.trace(seen.by_class)), int(seen.by_class.sum())
@@ -215,7 +216,7 @@ def _some(ids: npt.NDArray[np.intp]) -> str:
 
 
 def count_pairs(count: Callable[[Pair], Found], pairs: Sequence[Pair], workers: int = 1) -> Iterator[Found]:
-    """What `count` (a `PairCounter`, or its method `seen`) gives for every pair in turn, by `workers` processes."""
+    """The result of `count` (a `PairCounter`, or its method `seen`) for every pair in turn, by `workers` processes."""
     if workers <= 1 or len(pairs) <= 1:
         yield from map(count, pairs)
         return

@@ -1,4 +1,4 @@
-"""From inputs to files: images read ahead by threads, videos frame by frame, with progress."""
+"""From inputs to files: images are read ahead by threads, videos frame by frame; with progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.system.interrupt import StopRequest
 from utils.system.logs import logger
 from utils.system.skipped import Skipped
 
-LOG_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+LOG_EVERY = 30.0  # seconds between two lines of progress if there is no terminal
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 class Progress:
     """How many images are predicted, how many per second, and how long the rest will take.
 
-    A bar on a terminal, else a log line now and then. total: images and frames to predict, if that is known.
+    A bar on a terminal, otherwise a log line now and then. total: number of images and frames to predict, if known.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -73,8 +73,8 @@ def predict_all(
 ) -> str:
     """Predict everything that the output does not hold yet; returns a line about what was done.
 
-    threads: that read images ahead. skip_bad: report bad images and videos to `skipped` instead of raising UserError.
-    most_frames: of each video or camera.
+    threads: number of threads that read images ahead. skip_bad: report bad images and videos to `skipped` instead of
+    raising UserError. most_frames: largest number of frames of each video or camera.
     """
     stills = [source for source in sources if isinstance(source, Still) and not output.has_still(source)]
     clips = [source for source in sources if not isinstance(source, Still)]
@@ -173,7 +173,7 @@ def _predict_clip(
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, most: int) -> Iterator[Result]:
-    """`map` by threads, in order, with at most `most` results that wait."""
+    """`map` by threads, in order, with at most `most` results waiting."""
     with ThreadPoolExecutor(threads) as pool:
         under_way: deque[Future[Result]] = deque()
         try:
@@ -188,7 +188,7 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
 
 
 def batches(items: Iterable[tuple[Still, Prepared]], size: int) -> Iterator[list[tuple[Still, Prepared]]]:
-    """Neighbours whose network inputs have one size, at most `size` together."""
+    """Groups of consecutive images whose network inputs have the same size, at most `size` in each."""
     batch: list[tuple[Still, Prepared]] = []
     for item in items:
         if batch and (len(batch) == size or item[1].image.shape != batch[0][1].image.shape):

@@ -1,8 +1,8 @@
 """What `predict.py` writes: ids, colours, overlays with a legend and confidences, of images and of videos.
 
-Every kind has a folder of its own, and below it the tree of the inputs. An image gives one file of each kind. A video
-gives a video of colours and of overlays, and a folder of numbered frames of ids and confidences, which a lossy video
-would change. No file appears before it is complete, and what is there need not be predicted again.
+Every kind has its own folder, with the same subfolders as the inputs. An image gives one file of each kind. A video
+gives a video for colours and for overlays; ids and confidences, which a lossy video would change, become a folder of
+numbered frames. No file appears before it is complete, and files that exist need not be predicted again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from utils.system.errors import UserError
 from utils.system.files import make_folder, staged, write_bytes, write_image, write_json
 
 KINDS = ("ids", "colours", "overlay", "confidence")
-FILMED = ("colours", "overlay")  # kinds of which a video is made
+FILMED = ("colours", "overlay")  # kinds that become a video
 NOTE = "predict.json"
-CODEC, FILM = "mp4v", ".mp4"  # MPEG-4 Part 2, which OpenCV's wheels can write everywhere
+CODEC, FILM = "mp4v", ".mp4"  # MPEG-4 Part 2, which OpenCV's wheels can write on every system
 SHARE = 0.5  # of the colours in an overlay
 QUALITY = 90  # of JPEG
 Pixels = npt.NDArray[np.uint8]
@@ -55,14 +55,14 @@ def legend(names: tuple[str, ...], palette: tuple[Colour, ...], width: int) -> P
 
 
 def overlay(pixels: Pixels, labels: LabelMap, table: ClassTable) -> Pixels:
-    """An image [H, W, 3] under the colours of its labels [H, W], with the legend below."""
+    """An image [H, W, 3] with the colours of its labels [H, W] over it, and the legend below."""
     colours = np.asarray(table.palette, np.uint8)[labels]
     mixed = cv2.addWeighted(pixels, 1 - SHARE, colours, SHARE, 0)
     return np.vstack([mixed.astype(np.uint8), legend(table.names, table.palette, pixels.shape[1])])
 
 
 class Output:
-    """A folder of predictions, of one checkpoint with the same settings throughout.
+    """A folder of predictions, all made by one checkpoint with the same settings.
 
     settings: everything else that the files depend on, as JSON. overwrite: replace what an earlier run wrote. Raises
     UserError if the folder holds the predictions of another checkpoint or of other settings.
@@ -84,18 +84,18 @@ class Output:
                 f"--out: {folder} holds predictions of another checkpoint or with other settings ({note}); expected "
                 f"the same: give another --out, or --overwrite to replace them"
             )
-        self._since = note.stat().st_mtime_ns  # whatever is older is of a run that was to be replaced
+        self._since = note.stat().st_mtime_ns  # older files belong to a run that is being replaced
 
     def path(self, kind: str, key: str, suffix: str) -> Path:
         return self._folder / kind / f"{key}{suffix}"
 
     def has_still(self, still: Still) -> bool:
-        """Whether all files of an image are there, and were written after it."""
+        """Whether all files of an image exist and are newer than the image."""
         since = still.path.stat().st_mtime_ns if still.path.exists() else 0
         return all(self._fresh(self.path(kind, still.key, _ending(kind)), since) for kind in self._kinds)
 
     def has_film(self, key: str, source: Path) -> bool:
-        """Whether a video is complete: its films appear last."""
+        """Whether a video is complete; its films appear last."""
         films, since = [kind for kind in FILMED if kind in self._kinds], source.stat().st_mtime_ns
         return bool(films) and all(self._fresh(self.path(kind, key, FILM), since) for kind in films)
 
@@ -104,7 +104,7 @@ class Output:
 
     @contextmanager
     def film(self, key: str, clip: Clip, since: int = 0) -> Iterator[Film]:
-        """What takes the frames of a video; its films are there when the block ends well.
+        """A context that takes the frames of a video; its films appear when the block ends without an error.
 
         since: nanoseconds at which the video was last changed; older frames do not belong to it.
         """
@@ -125,7 +125,7 @@ class Output:
         self._write(f"{key}/{number:06d}", predicted, kinds)
 
     def read_frame(self, key: str, number: int, since: int) -> Predicted | None:
-        """A frame that an earlier run has written; None if there is none, or frames are not kept."""
+        """A frame that an earlier run has written; None if there is none, or if frames are not kept."""
         if "ids" not in self._kinds:
             return None
         found = []
@@ -165,7 +165,7 @@ class Output:
 class Film:
     """The outputs of one video: films at the rate of the video, and frames.
 
-    A camera's frame is shown until the next one is predicted, so that its film plays as fast as what it shows.
+    A camera's frame is shown until the next one is predicted, so that its film plays at the speed of the scene.
     """
 
     background: Background
@@ -180,7 +180,7 @@ class Film:
         return self._output.read_frame(self._key, number, self._since)
 
     def add(self, pixels: Pixels, predicted: Predicted, *, seconds: float = 0.0, stored: bool = False) -> None:
-        """The next frame; seconds: since the start of a camera; stored: its files are there already."""
+        """Add the next frame. seconds: since the start of a camera; stored: its files exist already."""
         if not stored:
             self.background.run(self._output.write_frame, self._key, self._frames, predicted)
         self._frames += 1
@@ -223,7 +223,7 @@ def _writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
 
 
 def _even(picture: Pixels) -> Pixels:
-    """The picture with the last row and column twice where there is an odd number of them, as codecs need it."""
+    """The picture with its last row or column doubled if their number is odd, as codecs need it."""
     height, width = picture.shape[:2]
     return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
@@ -241,5 +241,5 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _without_place(content: dict[str, Any]) -> dict[str, Any]:
-    """A note without where the checkpoint lies: its weights count."""
+    """A note without the path of the checkpoint, because only its weights matter."""
     return {name: value for name, value in content.items() if name != "checkpoint"}
