@@ -1,1 +1,1 @@
-"""What a person sees of a run: log lines, TensorBoard, pictures."""
+"""The output of a run for people: log lines, TensorBoard, pictures, reports."""

@@ -14,7 +14,7 @@ from html import escape
 Value = float | None
 Format = Callable[[float], str]
 
-MOST_POINTS = 240  # per line, more than a screen can show
+MOST_POINTS = 240  # points per line, more than a screen can show
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def percent(value: float) -> str:
 
 
 def distinct(values: Sequence[float], form: Format = number) -> list[str]:
-    """The values as `form` writes them, or with as many more digits as tell them apart."""
+    """The values as `form` writes them, with more digits if they would otherwise look equal."""
     shown = [form(value) for value in values]
     digits = 4
     while len(set(shown)) < len(set(values)) and digits < 12:
@@ -85,7 +85,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def thinned(x: Sequence[float], y: Sequence[Value], most: int = MOST_POINTS) -> tuple[list[float], list[Value]]:
-    """At most `most` points: means over runs of neighbours of one length, placed at the last of each."""
+    """At most `most` points: means over groups of consecutive points of equal length, at the last point of each."""
     length = -(-len(x) // most) if x else 1
     starts = range(0, len(x), length)
     return [x[min(start + length, len(x)) - 1] for start in starts], [_mean(y[s : s + length]) for s in starts]
@@ -101,7 +101,8 @@ def _exists(value: Value) -> bool:
 
 
 def limits(values: Sequence[Value], low: float | None = None, high: float | None = None) -> tuple[float, float]:
-    """The range of an axis: of the values, from zero if they come near it; `low` and `high` widen it at least."""
+    """The range of an axis: that of the values, from zero if they come close to it. low, high: values that it must
+    include."""
     there = [value for value in values if value is not None and math.isfinite(value)] or [0.0, 1.0]
     least, most = min(there), max(there)
     if 0 < least < 0.5 * most:
@@ -231,7 +232,7 @@ def heatmap(
     column_colours: Sequence[str] = (),
     cell: int = 24,
 ) -> str:
-    """Cells [R][C] of values from 0 to 1, darker the higher; written in percent where they round to at least 1."""
+    """Cells [R][C] of values from 0 to 1, darker for higher values; written in percent if they round to at least 1."""
     left = 22 + 6.4 * max([len(name) for name in rows], default=0)
     above = 22 + 6.0 * max([len(name) for name in columns], default=0) * 0.82
     body = []

@@ -1,4 +1,4 @@
-"""What a run will take, told once its first steps are made."""
+"""The time and disk space that a run will take, logged after its first steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ STEPS = 50  # after which the rate is known well enough
 
 class Cost(Sink):
     """Logs, at the first record at least `STEPS` steps after the start, what is still ahead, if anything: steps, images
-    per second, when the run ends, and what its checkpoints take on the disk.
+    per second, when the run ends, and the disk space for its checkpoints.
 
-    steps: at which the run ends, from `start`; images: of each domain and step, over all processes; domains: 1 or 2;
+    start, steps: the steps at which the run starts and ends; images: per domain and step, over all processes; domains:
+    1 or 2;
     disk: bytes of all checkpoints that will be kept together; free: bytes that are free.
     """
 

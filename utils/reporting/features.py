@@ -27,9 +27,9 @@ BEFORE, AFTER = "features_before.npz", "features_after.npz"
 
 @dataclass(frozen=True)
 class Points:
-    """Mean features of regions. vectors: [N, D] float32; classes: [N] train ids; target: [N] bool, of the target
-    domain; instance: [N] bool, of an instance of a thing class (else the centroid of a class in an image);
-    layout: [N, 2] float32, places on a map (`layout`), if they were computed."""
+    """Mean features of regions. vectors: [N, D] float32; classes: [N] train ids; target: [N] bool, true for the target
+    domain; instance: [N] bool, true for an instance of a thing class (otherwise, the centroid of a class in an image);
+    layout: [N, 2] float32, positions on a map (`layout`), if computed."""
 
     vectors: npt.NDArray[np.float32]
     classes: npt.NDArray[np.uint8]
@@ -50,8 +50,8 @@ def points(
 ) -> Points:
     """Centroids and instances of the classes in `images` images of each domain, spread evenly over it.
 
-    As in the source memory, source regions hold the pixels that are predicted right; target regions are those of the
-    predictions, so that no target label is used. At most `MOST` centroids and `MOST` instances per domain.
+    As in the source memory, source regions hold the pixels that are predicted correctly. Target regions are those of
+    the predictions, so that no target label is used. At most `MOST` centroids and `MOST` instances per domain.
     """
     found = [
         _of_domain(segmenter, data, split, amp, images, number == 1) for number, data in enumerate((source, target))
@@ -81,7 +81,7 @@ def _of_domain(
 
 
 def _flat(regions: Regions, split: ClassSplit) -> _Found:
-    """The present centroids, then the instances, of an image."""
+    """The centroids of the classes that are present in an image, then its instances."""
     present, is_instance = to_host(regions.present), to_host(regions.is_instance)
     things = np.repeat(np.array(split.things, np.uint8)[:, None], is_instance.shape[1], 1)
     vectors = [to_host(regions.centroids)[present], to_host(regions.instances)[is_instance]]
@@ -91,7 +91,7 @@ def _flat(regions: Regions, split: ClassSplit) -> _Found:
 
 
 def has_layout() -> bool:
-    """Is scikit-learn there, which computes the layout?"""
+    """Whether scikit-learn, which computes the layout, is installed."""
     try:
         import sklearn.manifold  # noqa: F401
     except ImportError:
@@ -100,11 +100,11 @@ def has_layout() -> bool:
 
 
 def layout(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Places [N, 2] of vectors [N, D] by t-SNE (van der Maaten and Hinton 2008) on L1 distances, as in matching; the
-    same for the same vectors. Needs scikit-learn."""
+    """Positions [N, 2] of vectors [N, D] by t-SNE (van der Maaten and Hinton 2008) on L1 distances, as in matching; the
+    same vectors always give the same positions. Needs scikit-learn."""
     from sklearn.manifold import TSNE
 
-    # Equal vectors share a place, and vectors that are not finite lie in the middle: t-SNE would crash on some of them.
+    # Equal vectors share a position, and vectors that are not finite get the middle: t-SNE could crash on them.
     vectors = np.nan_to_num(vectors, nan=0.0, posinf=0.0, neginf=0.0)
     distinct, number = np.unique(vectors, axis=0, return_inverse=True)
     if len(distinct) < 4:
@@ -118,7 +118,7 @@ def layout(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def save(path: Path, found: Points) -> None:
-    """Write the points, with their layout if scikit-learn is there."""
+    """Write the points, with their layout if scikit-learn is installed."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "vectors": found.vectors,
         "classes": found.classes,
@@ -133,8 +133,8 @@ def save(path: Path, found: Points) -> None:
 
 
 def load(path: Path) -> Points | None:
-    """The points of a file of `save`, with their layout if it is there or can be computed; None if there is no such
-    file."""
+    """The points in a file of `save`, with their layout if the file has it or it can be computed; None if there is no
+    such file."""
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays.files}

@@ -22,10 +22,10 @@ def comparison(
     *,
     with_data: bool = True,
 ) -> None:
-    """One row an image: target image, ground truth, then the masks of every prediction folder, titled; as PNG.
+    """A PNG with one row per image: target image, ground truth, then the masks of every prediction folder, with titles.
 
     images: labelled data set; names: which of its images; predictions: title -> folder of masks KEY.png. with_data:
-    whether image and ground truth are shown, which a data set may forbid to pass on.
+    whether to show image and ground truth, which some data sets do not allow to be redistributed.
     """
     import matplotlib
 

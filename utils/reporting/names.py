@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Name(NamedTuple):
-    """group: which keys are drawn together: terms, discriminators, gradients, target scores, label-free scores, memory,
-    rates, speed or other; title: a few words; better: whether higher or lower is better, if that can be said."""
+    """group: the keys that are drawn together: terms, discriminators, gradients, target scores, label-free scores,
+    memory, rates, speed or other; title: a few words; better: "higher" or "lower", if one of them is better."""
 
     group: str
     title: str
@@ -55,7 +55,7 @@ _PREFIXES = {
 
 
 def describe(key: str) -> Name:
-    """The group and title of a record's key. A key that is unknown is taken for a term under its own name."""
+    """The group and title of a record's key. An unknown key counts as a term with its own name as title."""
     if key in NAMES:
         return NAMES[key]
     for prefix, (group, title) in _PREFIXES.items():

@@ -51,8 +51,8 @@ def read(path: Path) -> Json:
 
 
 def differing_options(options: Options, stage: str) -> Json:
-    """The options of a stage ("step1", "step2") that differ from those of its preset, by flag; without those that only
-    say where a run's files are, and those that the preset leaves to the weights ("auto")."""
+    """The options of a stage ("step1", "step2") that differ from those of its preset, by flag. Options that only say
+    where a run's files are, and those that the preset leaves to the weights ("auto"), are left out."""
     default = config.resolve(stage, {"preset": options.preset}).as_dict()
     mine = options.as_dict()
     taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in OF_FILES]
@@ -73,10 +73,10 @@ def begin(
     step: int = 0,
     processes: int = 1,
 ) -> None:
-    """Note in run.json what starts. A run that goes on from a `step` after 0 is added to what is noted already. Stage 2
-    takes over the note of its pseudo-labels, if any.
+    """Note in run.json what starts. A run that resumes from a `step` above 0 is added to the existing note. Stage 2
+    copies the note of its pseudo-labels, if any.
 
-    images: how many there are, by role ("source", "target", "test"); processes: of torchrun.
+    images: number of images by role ("source", "target", "test"); processes: number of processes of torchrun.
     """
     before = read(folder / RUN).get("sessions", []) if step else []
     session = {
@@ -127,7 +127,7 @@ def class_note(table: ClassTable) -> Json:
 
 
 def progress(folder: Path, step: int, device: torch.device) -> None:
-    """Note how far the run that `begin` noted has come, how long it took, and its peak memory."""
+    """Note the step that the run has reached, how long it took, and its peak memory."""
     content = read(folder / RUN)
     if not content.get("sessions"):
         return
@@ -138,7 +138,7 @@ def progress(folder: Path, step: int, device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Peak memory so far, in MiB: of this process, and what torch has allocated on its GPU, if it uses one."""
+    """Peak memory so far, in MiB: of this process, and of what torch has allocated on its GPU, if it uses one."""
     found = {}
     with suppress(ImportError):  # Windows has no such module
         import resource
@@ -151,15 +151,15 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def machine(device: torch.device) -> str:
-    """Device, Python and torch, in a line."""
+    """Device, Python and torch, in one line."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     system = f"{platform.system()} {platform.machine()}"
     return f"{name}; {system}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def score_record(step: int, scores: ConfusionMatrix, table: ClassTable, main: str) -> Json:
-    """The record of a score: "miou" over the subset `main`, "classes" its name, "miou_NAME" of the other subsets, and
-    "iou" by class; 0 to 1, None where a class is absent. "averaged": over how many classes the mean of a subset is, if
+    """The record of a score: "miou" over the subset `main`, "classes" (its name), "miou_NAME" for the other subsets,
+    and "iou" by class; 0 to 1, None for an absent class. "averaged": the number of classes in the mean of a subset, if
     some of its classes are absent."""
     content = scores.as_dict(table)
     others = {f"miou_{name}": value for name, value in content["means"].items() if name != main}
@@ -174,7 +174,7 @@ def write_scores(folder: Path, step: int, scores: ConfusionMatrix, table: ClassT
 
 
 def write_pseudo_label_note(folder: Path, result: Result, table: ClassTable) -> None:
-    """Write pseudo_labels.json: by class, the threshold, and how many pixels were predicted and kept."""
+    """Write pseudo_labels.json: by class, the threshold, and the numbers of predicted and kept pixels."""
     rows = zip(table.names, result.thresholds, result.kept, result.predicted, strict=True)
     by_class = {
         name: {"threshold": float(threshold), "kept": int(kept), "predicted": int(predicted)}
@@ -192,7 +192,7 @@ def thresholds(folder: Path, names: Sequence[str]) -> np.ndarray | None:
 
 
 def write_memory(folder: Path, step: int, memory: SourceMemory, table: ClassTable) -> None:
-    """Write memory.json: by class, how many vectors were written and how many slots there are."""
+    """Write memory.json: by class, the number of vectors written and the number of slots."""
     by_class: Json = {}
     for ids, buffers in ((memory.split.stuff, memory.stuff), (memory.split.things, memory.things)):
         by_class |= {table.names[i]: fill for i, fill in zip(ids, _fill(buffers), strict=True)}

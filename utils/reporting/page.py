@@ -1,4 +1,4 @@
-"""The report of a run, or of several side by side, as one HTML page that needs nothing else.
+"""The report of a run, or of several side by side, as one HTML page that needs no other files.
 
 `render` and `compare` are pure functions of what `utils.reporting.run.read_run` has read.
 """
@@ -80,18 +80,18 @@ def compare(runs: Sequence[RunData]) -> str:
 
 
 def _titles(runs: Sequence[RunData]) -> list[str]:
-    """A name for each run, with a number where two would be the same."""
+    """A name for each run, with a number if two would be the same."""
     names = [run.title for run in runs]
     return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _in_order(runs: Sequence[RunData], last: RunData) -> list[RunData]:
-    """Source only, stage 1 and stage 2 first, in this order; then the others as they come."""
+    """The runs in this order: source only, stage 1, stage 2, then the others as they come."""
     return sorted(runs, key=lambda run: ORDER.index(run.name) if run.name in ORDER else len(ORDER) + (run is last))
 
 
 def _common_pictures(runs: Sequence[RunData]) -> list[tuple[str, Picture]]:
-    """The pictures whose group every run has, under the run's name where they differ; equal ones once."""
+    """The pictures of groups that all runs have. Equal pictures appear once; others get the name of their run."""
     groups = [{picture.group for picture in run.pictures} for run in runs]
     common = set.intersection(*groups) if groups else set()
     found: dict[tuple[str, str, bytes], tuple[str, Picture]] = {}

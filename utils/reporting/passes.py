@@ -22,8 +22,8 @@ def passes(
 ) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
     """`number` samples, spread evenly over a data set, each with its features [1, D, h, w] and logits [1, C, h, w].
 
-    The network predicts in eval mode; each layer is then put back into its own mode. No random state is touched, and no
-    other process is waited for. Bad images are left out with `skip_bad`.
+    The network predicts in eval mode; afterwards, each layer returns to its own mode. No random state changes, and the
+    function does not wait for other processes. With `skip_bad`, bad images are left out.
     """
     device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
     samples = LeavingOut(dataset) if dataset.skip_bad else dataset

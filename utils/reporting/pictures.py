@@ -40,8 +40,8 @@ def colours(labels: Labels, table: ClassTable) -> Picture:
 
 
 def overlay(picture: Picture, labels: Labels, table: ClassTable, share: float = 0.5) -> Picture:
-    """The picture [H, W, 3] under the colours of its labels [H, W], which make up `share` of it; where there is no
-    class the picture is left as it is."""
+    """The picture [H, W, 3] with the colours of its labels [H, W] over it, which make up `share` of the result; pixels
+    without a class do not change."""
     ids = to_host(labels) if isinstance(labels, Tensor) else labels
     mixed = ((1 - share) * picture + share * colours(ids, table)).round().astype(np.uint8)
     return np.where((ids < table.num_classes)[..., None], mixed, picture)
@@ -55,8 +55,9 @@ def confidence_map(confidence: Tensor | npt.NDArray[np.floating]) -> Picture:
 
 
 def picture(panel: Tensor, table: ClassTable) -> Picture:
-    """A picture of what a method shows, by its type: an RGB image (uint8 [3, H, W]), labels (any integers [H, W]) or
-    confidences from 0 to 1 (floating point [H, W]); of a batch of these, a row of pictures. At most `WIDEST` wide each.
+    """A picture of a tensor, according to its type: an RGB image (uint8 [3, H, W]), labels (any integers [H, W]) or
+    confidences from 0 to 1 (floating point [H, W]); for a batch of these, a row of pictures. Each is at most `WIDEST`
+    pixels wide.
 
     Raises ValueError for any other shape or type.
     """
@@ -74,7 +75,7 @@ def picture(panel: Tensor, table: ClassTable) -> Picture:
 
 
 def reduced(pixels: Picture, widest: int = WIDEST, *, smooth: bool = True) -> Picture:
-    """The picture, made smaller if it is wider than `widest`; smooth: by means, else by the nearest pixels."""
+    """The picture, reduced if it is wider than `widest`; smooth: by averaging, otherwise by the nearest pixels."""
     height, width = pixels.shape[:2]
     if width <= widest:
         return pixels
@@ -111,10 +112,10 @@ def examples(
     truth: bool = True,
     count: int = EXAMPLES,
 ) -> Iterator[tuple[str, Picture]]:
-    """Pictures of `count` images spread evenly over a data set: their names, such as "example 1/prediction", and they.
+    """Pictures of `count` images, spread evenly over a data set, with names such as "example 1/prediction".
 
-    Per image: image, prediction, overlay, confidence, pseudo-label and, if there is a label, truth. thresholds: least
-    confidence [C] of a pixel's pseudo-label by its class; by default `CAP` for all. truth: False for a data set whose
+    For each image: image, prediction, overlay, confidence, pseudo-label and, if there is a label, truth. thresholds:
+    the lowest confidence [C] of a pseudo-label by class (default: `CAP` for all). truth: False for a data set whose
     labels are not the truth.
     """
     table = dataset.table

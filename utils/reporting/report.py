@@ -1,4 +1,4 @@
-"""The report of a run that is going on: what it keeps for it, and when it is written.
+"""The report of a training run: which files the run keeps for it, and when it is written.
 
     images = Images(data.source, data.target, data.test)
     begin(folder, options, "step1", images, segmenter, device)              # once, before the first step
@@ -6,7 +6,7 @@
     look(folder, options, images, segmenter, 400, sinks, memory=memory)     # at every save, and at the end
     sink.flush()                                                            # then, of all sinks; `Report` is the last
 
-Of several processes one does this, and the others need not wait for it.
+If there are several processes, one does this, and the others need not wait for it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def begin(
     step: int = 0,
     processes: int = 1,
 ) -> None:
-    """Note what starts, or what goes on from `step`, and keep the features of the network as it is at the start.
+    """Note what starts, or resumes from `step`, and save the features of the network at the start.
 
-    segmenter: None for a method without one.
+    segmenter: None if the method has none.
     """
     counts = {role: len(data) for role, data in images._asdict().items() if data is not None}
     notes.begin(folder, options, stage, images.source.table, counts, device, step=step, processes=processes)
@@ -66,7 +66,7 @@ def begin(
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run that is replaced has left for its report."""
+    """Remove the files that a replaced run has left for its report."""
     for name in (REPORT, notes.RUN, notes.SCORES, notes.MEMORY, features.BEFORE, features.AFTER):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / PICTURES, ignore_errors=True)
@@ -82,7 +82,7 @@ def look(
     *,
     memory: SourceMemory | None = None,
 ) -> None:
-    """Show example images to the sinks, and keep what the report shows of this step: features, how full the memory is,
+    """Give example images to the sinks, and save what the report shows of this step: features, how full the memory is,
     time and peak memory."""
     seen = images.test or images.target or images.source
     held = notes.thresholds(folder, seen.table.names)
@@ -100,7 +100,7 @@ def look(
 
 @contextmanager
 def _harmless(what: str) -> Iterator[None]:
-    """Logs a fault in the block: a run of days must not end because of a picture of it."""
+    """Logs any error in the block: a run of days must not end because of a picture."""
     try:
         yield
     except Exception as error:
@@ -115,7 +115,7 @@ def _keep_features(path: Path, options: Options, images: Images, segmenter: Deep
 
 
 def write_report(folder: Path) -> Path:
-    """Write `folder`/report.html from what the run has left there so far; returns its path."""
+    """Write `folder`/report.html from the files of the run so far; returns its path."""
     write_bytes(folder / REPORT, render(read_run(folder)).encode())
     return folder / REPORT
 
@@ -123,7 +123,7 @@ def write_report(folder: Path) -> Path:
 class Report(Sink):
     """Writes report.html into the folder of a run: at every `flush`, after each checkpoint and score, and at the end.
 
-    It reads the files of the other sinks, and therefore stands behind them in the list. A fault in it is logged, and
+    It reads the files of the other sinks, and must therefore be the last one in the list. An error in it is logged, and
     never ends the run.
     """
 
@@ -133,7 +133,7 @@ class Report(Sink):
     def flush(self) -> None:
         try:
             write_report(self._folder)
-        except Exception as error:  # a run of days must not end because of a picture of it
+        except Exception as error:  # a run of days must not end because of a picture
             logger.info("attention: no report: %s: %s", type(error).__name__, error)
 
     def close(self) -> None:

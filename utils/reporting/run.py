@@ -1,4 +1,4 @@
-"""What a run has left in its folder, read for the report."""
+"""Reading the files of a run for the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.reporting.sinks import PICTURES, read_records
 from utils.system.errors import UserError
 
 LOG = "log.jsonl"
-MOST_BESIDE = 5  # runs that are shown beside one
+MOST_BESIDE = 5  # largest number of runs that are shown beside one
 ORDER = ("source_only", "step1", "step2")
 _TITLES = {"source_only": "source only", "step1": "stage 1", "step2": "stage 2"}
 
@@ -39,9 +39,9 @@ class Picture:
 class RunData:
     """A run as the report shows it. Everything but `name` and `records` may be empty.
 
-    name: of its folder; records: of log.jsonl; note, scores, pseudo_labels, memory: the notes of
-    `utils.reporting.notes`; options: of config.json; before, after: features at its start and at its last save; beside:
-    runs in folders beside it, without pictures and features.
+    name: of its folder; records: from log.jsonl; note, scores, pseudo_labels, memory: the notes of
+    `utils.reporting.notes`; options: from config.json; before, after: features at its start and at its last checkpoint;
+    beside: runs in folders beside it, without pictures and features.
     """
 
     name: str
@@ -58,7 +58,7 @@ class RunData:
 
     @property
     def title(self) -> str:
-        """A name for people."""
+        """A readable name."""
         return _TITLES.get(self.name, self.name.replace("_", " "))
 
     @property
@@ -67,7 +67,7 @@ class RunData:
 
     @property
     def classes(self) -> dict[str, tuple[int, int, int]]:
-        """The colour of each class, by its name, in the order of the class table."""
+        """The colour of each class by its name, in the order of the class table."""
         table = self.note.get("classes", {})
         return {name: tuple(colour) for name, colour in zip(table.get("names", ()), table.get("palette", ()))}
 
@@ -100,7 +100,7 @@ class RunData:
 
 
 def read_run(folder: Path, *, beside: bool = True, pictures: bool = True) -> RunData:
-    """Read what a run left in `folder`; with the runs beside it, and with pictures and features, unless told otherwise.
+    """Read the files of a run in `folder`, by default with the runs beside it, and with pictures and features.
 
     Raises UserError if the folder has no log.jsonl. Missing or broken notes are left out.
     """
@@ -148,7 +148,7 @@ def _pictures(folder: Path) -> list[Picture]:
                         kind,
                     )
                 )
-        except OSError:  # a file that someone else put there, or damaged: the report does without
+        except OSError:  # a foreign or damaged file: the report leaves it out
             continue
     return found
 
@@ -157,13 +157,13 @@ _PICTURES_FIRST = ("source", "target", "image", "truth", "prediction", "overlay"
 
 
 def _place(path: Path) -> tuple[str, int, str]:
-    """Pictures by group, then from what is given to what is found."""
+    """Pictures by group; in each group, inputs come before results."""
     first = _PICTURES_FIRST.index(path.stem) if path.stem in _PICTURES_FIRST else len(_PICTURES_FIRST)
     return str(path.parent), first, path.stem
 
 
 def _small(image: Image.Image) -> tuple[bytes, str]:
-    """The smaller one of a PNG and a JPEG: the one suits label maps, the other photographs."""
+    """The smaller one of a PNG, which suits label maps, and a JPEG, which suits photographs."""
     found = []
     for kind, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
         encoded = io.BytesIO()

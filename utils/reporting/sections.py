@@ -1,4 +1,4 @@
-"""The sections of a report: HTML from what runs have left. A section without data says why in place of a body."""
+"""The sections of a report, as HTML from the files of runs. A section without data says why it has no body."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Colours = Mapping[str, tuple[int, int, int]]
 
 
 class Section(NamedTuple):
-    """anchor: its id in the page; missing: why there is no body, if there is none."""
+    """anchor: its id in the page; missing: the reason, if there is no body."""
 
     anchor: str
     title: str
@@ -32,7 +32,7 @@ class Section(NamedTuple):
 
 
 def colour(number: int) -> str:
-    """The colour of the run of this number."""
+    """The colour of the run with this number."""
     return f"var(--run{number % 6})"
 
 
@@ -54,7 +54,7 @@ def memory(megabytes: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table of cells that are HTML already."""
+    """An HTML table of cells, which are HTML already."""
     body = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     return f'<div class="wide"><table><tr>{titles}</tr>{"".join(body)}</table></div>'
@@ -66,7 +66,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def key(entries: Iterable[tuple[str, str]]) -> str:
-    """What the colours mean: names and CSS colours."""
+    """A key to the colours: names and CSS colours."""
     items = "".join(f'<li><i style="background:{value}"></i>{escape(name)}</li>' for name, value in entries)
     return f'<ul class="key">{items}</ul>'
 
@@ -100,7 +100,7 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def option_value(value: Any) -> str:
-    """As it is written on a command line."""
+    """A value as it is written on a command line."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -300,8 +300,8 @@ def pictures(found: Sequence[tuple[str, Picture]], classes: Colours) -> Section:
 
 
 def _slider(names: Sequence[str], size: tuple[int, int]) -> str:
-    """The slider's frame; report.js fills and shows it. At first: the predictions of the first and the last run, of one
-    run its image and prediction, or else the first and the last picture."""
+    """The frame of the slider; report.js fills and shows it. It starts with the predictions of the first and the last
+    run, with the image and the prediction of a single run, or else with the first and the last picture."""
     if len(names) < 2:
         return ""
     predictions = [i for i, name in enumerate(names) if "prediction" in name]
@@ -407,8 +407,8 @@ def confusion(run: RunData) -> Section:
 
 
 def row_shares(counts: Sequence[Sequence[int]], no_class: Sequence[int]) -> list[list[Value]]:
-    """Each row of counts [C][C] over its sum, which includes the pixels [C] predicted as no class; None for an absent
-    class."""
+    """Each row of counts [C][C] divided by its sum, which includes the pixels [C] predicted as no class; None for an
+    absent class."""
     totals = [sum(row) + none for row, none in zip(counts, no_class, strict=True)]
     return [[value / total if total else None for value in row] for row, total in zip(counts, totals, strict=True)]
 
@@ -416,7 +416,7 @@ def row_shares(counts: Sequence[Sequence[int]], no_class: Sequence[int]) -> list
 def largest_confusions(
     shares: Sequence[Sequence[Value]], names: Sequence[str], most: int = 6
 ) -> list[tuple[str, str, float]]:
-    """Pairs of different classes, truth and prediction, by share of the truth; from 5 percent on."""
+    """Pairs of different classes, truth and prediction, by their share of the truth, if it is at least 5 percent."""
     pairs = [
         (names[r], names[c], value)
         for r, row in enumerate(shares)
@@ -476,14 +476,14 @@ def scatter(found: Points, classes: Colours) -> str:
 
 
 def gap_text(found: Points) -> str:
-    """The domain gap in a number, in the feature space itself: see `domain_gap`."""
+    """The domain gap as a number, measured in the feature space itself: see `domain_gap`."""
     value = domain_gap(found)
     return "" if value is None else f"domain gap {value:.2f}"
 
 
 def domain_gap(found: Points) -> Value:
-    """Mean over the classes of both domains of the distance between their mean centroids, source to target, over the
-    mean distance from a source class to the nearest other one (our choice); L1. None with fewer than two such classes.
+    """The mean distance from source to target between the mean centroids of each class in both domains, divided by the
+    mean distance from a source class to the nearest other one (our choice); L1. None for fewer than two such classes.
     """
     centroid = ~found.instance
     shared = [

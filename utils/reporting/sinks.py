@@ -1,6 +1,6 @@
-"""Where a run writes what can be read and looked at: console, log.jsonl, TensorBoard, picture files.
+"""The outputs of a run for people: console, log.jsonl, TensorBoard, picture files.
 
-A run holds a list of sinks and tells every one of them the same:
+A run has a list of sinks, and gives the same to each of them:
 
     sinks = [Console("step1", 2000), JsonLines(folder / "log.jsonl"), Pictures(folder)]
     for sink in sinks:
@@ -10,8 +10,8 @@ A run holds a list of sinks and tells every one of them the same:
         sink.close()
 
 A record has an integer "step", and numbers by name (`utils.reporting.names` says what the names mean). The record of a
-score has "miou". None stands for a value that does not exist. Pictures whose
-names share the part before a slash show the same pixels: the report lays them over each other.
+score has "miou". None stands for a value that does not exist. Pictures whose names share the part before a slash show
+the same pixels: the report shows them over each other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 class Sink:
-    """The interface of all sinks. By itself it ignores what it is told."""
+    """The interface of all sinks. By default, a sink ignores what it gets."""
 
     def record(self, record: Record) -> None:
         """Take one line of the log."""
@@ -51,7 +51,7 @@ class Sink:
         """Take a picture of a step: uint8 RGB [H, W, 3]."""
 
     def flush(self) -> None:
-        """Show what was taken so far: called after each checkpoint with its score and pictures."""
+        """Make everything so far visible: called after each checkpoint with its score and pictures."""
 
     def close(self) -> None:
         """Finish; nothing follows."""
@@ -62,8 +62,8 @@ class Console(Sink):
 
     The header is printed before the first row, and again only if a column is added. Columns keep their order.
 
-    title: what is running, such as "step1"; steps: at which step the run ends, for the time left; totals: of how many a
-    count is, by its key, such as {"ready_stuff": 8}.
+    title: what is running, such as "step1"; steps: the step at which the run ends, for the time left; totals: the
+    largest value of a count, by its key, such as {"ready_stuff": 8}.
     """
 
     def __init__(self, title: str, steps: int, totals: Mapping[str, int] | None = None) -> None:
@@ -98,9 +98,9 @@ _WIDTHS = {"wait": 4, "it/s": 6, "left": 8, "stuff": 5, "things": 6}
 
 
 class JsonLines(Sink):
-    """A file of one JSON object per line, each written at once: a line is there whole or not at all.
+    """A file of one JSON object per line, each written at once, so that no line is half-written.
 
-    keep: which lines of an earlier run stay (default: none).
+    keep: decides which lines of an earlier run stay (default: none).
     """
 
     def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
@@ -146,7 +146,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 class TensorBoard(Sink):
     """TensorBoard files: every number of a record, under a name that says what it is, and every picture.
 
-    folder: where they are written; step: from which the run goes on: later entries of an earlier run are hidden.
+    folder: where they are written; step: where the run resumes; later entries of an earlier run are hidden.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -172,7 +172,7 @@ class TensorBoard(Sink):
 
 
 def _numbers(record: Record) -> Iterable[tuple[str, float]]:
-    """The numbers of a record; those of a table by class as KEY/CLASS."""
+    """The numbers of a record; those of a table by class are called KEY/CLASS."""
     for key, value in record.items():
         for name, number in value.items() if isinstance(value, Mapping) else [("", value)]:
             if key != "step" and isinstance(number, (int, float)):
@@ -191,7 +191,7 @@ PICTURES = "panels"
 
 
 class Pictures(Sink):
-    """The newest picture of each name as `folder`/panels/NAME.png, with its step inside; the report shows them."""
+    """The newest picture of each name as `folder`/panels/NAME.png, with its step as metadata; the report shows them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / PICTURES

@@ -13,10 +13,10 @@ _HEADINGS = {"data_wait": "wait", "ready_stuff": "stuff", "ready_things": "thing
 
 
 def cells(record: Mapping[str, Any], totals: Mapping[str, int] | None = None) -> Cells:
-    """What a record's row shows: its terms, counts and other values, and iterations per second; without the step.
+    """The cells of a record's row, without the step: its terms, counts and other values, and iterations per second.
 
-    Learning rates are left out: they follow a known schedule, and log.jsonl has them. totals: of how many a count
-    is, by its key, such as {"ready_stuff": 8}.
+    Learning rates are left out: they follow a known schedule, and log.jsonl has them. totals: the largest value of a
+    count, by its key, such as {"ready_stuff": 8}.
     """
     shown = {key: value for key, value in record.items() if _is_shown(key, value)}
     row = {_HEADINGS.get(key, key): _cell(key, value, (totals or {}).get(key)) for key, value in shown.items()}
@@ -39,8 +39,8 @@ def _cell(key: str, value: Any, total: int | None) -> str:
 
 
 def means(record: Mapping[str, Any]) -> str:
-    """The means of a score's record in percent, the main one first; "averaged" in the record says of a class set with
-    absent classes over how many its mean is, such as {"19": 9}."""
+    """The means in a score's record in percent, the main one first. "averaged" in the record gives the number of
+    classes in the mean of a set with absent classes, such as {"19": 9}."""
     others = {key.removeprefix("miou_"): value for key, value in record.items() if key.startswith("miou_")}
     all_of_them = {record.get("classes", "all"): record["miou"], **others}
     averaged = record.get("averaged", {})
@@ -53,7 +53,7 @@ def percent(mean: float | None) -> str:
 
 
 def merged(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The headings `old`, and those of `new` that they lack, each behind the one that it follows in `new`."""
+    """The headings `old` with the missing ones of `new`, each behind the one that it follows in `new`."""
     found = list(old)
     for place, heading in enumerate(new):
         if heading not in found:
@@ -62,7 +62,7 @@ def merged(old: Sequence[str], new: Sequence[str]) -> list[str]:
 
 
 def aligned(rows: Sequence[Cells]) -> list[str]:
-    """A line of headings, and one per row, all columns aligned to the right; a dash where a row has no such cell."""
+    """A line of headings, and one line per row, all columns aligned to the right; a dash stands for a missing cell."""
     headings: list[str] = []
     for row in rows:
         headings = merged(headings, list(row))

@@ -1,1 +1,1 @@
-"""From resolved options to data sets, networks and methods."""
+"""Builds data sets, networks and methods from the resolved options."""

@@ -1,4 +1,4 @@
-"""From resolved options to data sets, networks and the terms of a stage."""
+"""Builds data sets, networks and methods from the resolved options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def device(options: Options) -> torch.device:
 
 
 def to_device(network: Module, options: Options) -> Module:
-    """The network on its device, its convolutions in the memory format of `--channels-last`."""
+    """The network on its device, with its convolutions in the memory format of `--channels-last`."""
     network = network.to(device(options))
     if options.channels_last:
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
@@ -55,8 +55,9 @@ def to_device(network: Module, options: Options) -> Module:
 
 
 def classes(options: Options, *, training: bool = False) -> ClassTable:
-    """The class table, cut to `--num-classes`: that of `--classes`, else of the checkpoint whose classifier is taken
-    over, else of the target's data set, else of the source's. training: the source's labels will be read."""
+    """The class table, cut to `--num-classes`: that of `--classes`, else that of the checkpoint whose classifier is
+    loaded, else that of the target's data set, else that of the source's. training: whether the source's labels will be
+    read."""
     table: ClassTable | None
     if options.classes is not None:
         table = load_classes(options.classes)
@@ -80,7 +81,8 @@ def classes(options: Options, *, training: bool = False) -> ClassTable:
 
 
 def _trained_classes(options: Options, readers: list[type[SegmentationDataset]]) -> ClassTable | None:
-    """The table of the checkpoint that is taken up, if it has one. UserError where labels of `readers` mean others."""
+    """The table of the checkpoint that is loaded, if it has one. Raises UserError if the labels of `readers` mean other
+    classes."""
     path = str(resumed_from(options) or options.restore_from)
     table = None if options.not_restore_last or not Path(path).is_file() else describe_file(path).classes
     for reader in readers:
@@ -98,7 +100,7 @@ def source_data(
 ) -> SegmentationDataset:
     """Training images of the source, and their labels unless `labels` is False.
 
-    UserError where the source's own label ids mean other classes than the table's.
+    Raises UserError if the source's own label ids mean other classes than the table's.
     """
     own = getattr(READERS[options.source], "table", None)
     if own is not None and table.label_ids is None and own.names[: table.num_classes] != table.names:
@@ -124,8 +126,8 @@ def source_data(
 def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | None:
     """The pixels of every class in every source label, if `--rare-class-temperature` draws images by class.
 
-    They are counted once and kept in the folder of `--cache`, else in that of the run. Raises UserError if classes are
-    to be mixed and the labels show only one.
+    They are counted once and stored in the folder of `--cache`, or else in that of the run. Raises UserError if classes
+    are to be mixed and the labels show only one class.
     """
     if not options.rare_class_temperature:
         return None
@@ -173,7 +175,7 @@ def target_data(
 def test_data(
     options: Options, table: ClassTable, *, labels: bool | None = True, check: bool = True
 ) -> SegmentationDataset:
-    """Target images to score on, their labels at native size."""
+    """Target images to score on, with their labels at native size."""
     return _dataset(
         options,
         table,
@@ -189,10 +191,11 @@ def test_data(
 
 
 def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
-    """Read the headers of all files before anything starts: a file that is no image, or a pair of two sizes, shows now
-    and not in mid-epoch. So does a `--cache` without room for them.
+    """Read the headers of all files before anything starts, so that a file that is not an image, a pair of different
+    shapes, or a `--cache` without enough room is found now and not in the middle of an epoch.
 
-    All faults are logged. UserError where there is one, with `--skip-bad-images` only where all images of a set have.
+    All faults are logged. Raises UserError if there is one; with `--skip-bad-images`, only if all images of a set have
+    one.
     """
     for images in (images for images in data if images is not None):
         faults = header_faults(images)
@@ -218,9 +221,9 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
 
 
 def header_faults(images: SegmentationDataset) -> list[str]:
-    """What is wrong with the headers of the files, a line per bad image, in the order of the images.
+    """What is wrong with the headers of the files, one line per bad image, in the order of the images.
 
-    Process 0 reads them, with threads, for all processes: the waiting for a disk or network is the longest part of it.
+    Process 0 reads them, with threads, for all processes: most of the time is spent waiting for a disk or network.
     """
     faults: list[str] = []
     if distributed.is_main():
@@ -233,14 +236,15 @@ def header_faults(images: SegmentationDataset) -> list[str]:
 
 @functools.cache
 def _cache(folder: str) -> Cache:
-    """The cache in a folder: one for all data sets, which share what it has found out about the files."""
+    """The cache in a folder: one object for all data sets, which share what it knows about the files."""
     return Cache(folder)
 
 
 def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable) -> SegmentationDataset | None:
-    """`test_data`, or None, with a log line, where the target has no labels; of a folder, the images with labels.
+    """`test_data`, or None, with a log line, if the target has no labels. For the reader `folder`, only the images with
+    labels.
 
-    A list of images that the user gave (not one that the preset names) must be there: else UserError.
+    A list of images that the user gave (not one that the preset names) must exist; otherwise, raises UserError.
     """
     try:
         images = test_data(options, table, labels=None)
@@ -262,7 +266,7 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
 
 
 def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
-    """Images to predict; scores come from those with labels, in a folder all, some or none of them."""
+    """Images to predict. Those with labels are scored; in a folder, these may be all, some or none."""
     images = test_data(options, table, labels=None)
     if void_alone(images):
         logger.info("%s: the labels of split %s hold ignored pixels alone, as without labels", images.root, options.set)
@@ -271,9 +275,9 @@ def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
 
 
 def saved_ids(options: Options, table: ClassTable) -> LabelMap | None:
-    """Lookup [256] from train ids to those of `--save-ids`; None where these are the train ids.
+    """Lookup [256] from train ids to the ids of `--save-ids`; None if these are train ids.
 
-    UserError where the classes have no label ids.
+    Raises UserError if the classes have no label ids.
     """
     if options.save_ids == "train":
         return None
@@ -301,17 +305,17 @@ def check_output(option: str, folder: Path, images: SegmentationDataset, *, colo
         if not os.path.exists(mask):
             continue
         paths = [images.image_path(name)]
-        with suppress(UserError):  # a name that no label can belong to
+        with suppress(UserError):  # a name that cannot have a label
             paths.append(images.label_path(name))
         if any(path.exists() and path.samefile(mask) for path in paths):
             raise UserError(f"{flag(option)}: {mask} belongs to the data set, expected a folder outside it")
 
 
 def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
-    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: UserError for
-    weights without a trained classifier, whose predictions would be noise.
+    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: raise UserError
+    for weights without a trained classifier, whose predictions would be noise.
 
-    `loading.build` says whose architecture it has. With `--continue-train` that checkpoint gives the architecture, and
+    See `loading.build` for the architecture. With `--continue-train`, the architecture is that of the checkpoint, and
     the trainer loads the weights.
     """
     resumed = resumed_from(options)
@@ -338,14 +342,14 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
 
 
 def with_architecture(options: Options, network: DeepLab) -> Options:
-    """The options with the architecture that the network was built with in the place of "auto" and of the preset's."""
+    """The options, in which the architecture of the network replaces "auto" and that of the preset."""
     return replace(options, **{name: network.architecture.get(name, "batchnorm") for name in loading.ARCHITECTURE})
 
 
 def with_input_size(options: Options, given: frozenset[str]) -> Options:
     """The options of a script that predicts, with the input size that its checkpoint was trained with.
 
-    A size that the user gives holds, and the log says if the checkpoint's is another.
+    A size that the user gives is used instead, and the log says if it differs from the checkpoint's.
     """
     path = options.restore_from
     trained = describe_file(path).input_size if Path(path).is_file() else None
@@ -361,7 +365,7 @@ def with_input_size(options: Options, given: frozenset[str]) -> Options:
 
 
 def resumed_from(options: Options) -> Path | None:
-    """The checkpoint that `--continue-train` goes on from; None without it."""
+    """The checkpoint that `--continue-train` resumes from; None without it."""
     if options.continue_train is None:
         return None
     return Path(options.snapshot_dir) / "last.pth" if options.continue_train == "last" else Path(options.continue_train)
@@ -413,14 +417,14 @@ def _dataset(
                 write_benchmark(BUILTIN_ROOT)
     arguments |= {"ignore_label": options.ignore_label, "skip_bad": options.skip_bad_images}
     cache = None if options.cache is None else _cache(options.cache)
-    # Where there is no folder, the reader says what it should hold.
+    # If there is no folder, the message of the reader says what it should hold.
     found = list_file(options, names) if os.path.isdir(root) else None
     return READERS[reader](root, found, table=table, cache=cache, **arguments)
 
 
 def list_file(options: Options, names: str) -> Path | None:
-    """The list file of the option `names`, as given or inside the data folder, where one that the reader makes of the
-    tree need not be. UserError where it is in neither."""
+    """The list file of the option `names`, as given or inside the data folder. A list that the reader derives from the
+    folders need not exist there. Raises UserError if it is in neither place."""
     name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
     if name is None:
         return None

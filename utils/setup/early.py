@@ -1,6 +1,6 @@
-"""What can be refused before data are read or drawn: files that are missing, and folders that are in use.
+"""Checks before any data are read or drawn: for missing files, and for folders that are in use.
 
-A message names the command that makes what is missing.
+The messages name the command that makes a missing file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `compute_iou.py` scores: files of ground truth, those of them that a list names, and predicted masks."""
+"""The files that `compute_iou.py` compares: ground truth, limited to a list if there is one, and predicted masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.system.logs import logger
 
 
 def announce(reader: type[SegmentationDataset], classes: ClassTable, seen: Seen, folder: str) -> None:
-    """Log what makes the ids of the ground truth look wrong, if anything does."""
+    """Log the reason if the ids of the ground truth look wrong."""
     label_ids, found = reader.label_ids(classes), np.flatnonzero(seen.truth).tolist()
     faults = binary_masks(classes, label_ids, found, reader.binary_remedy), train_ids_instead(label_ids, seen.truth)
     for line in faults:
@@ -31,10 +31,10 @@ def announce(reader: type[SegmentationDataset], classes: ClassTable, seen: Seen,
 
 
 def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
-    """The list of images to score, `folder` being that of ground truth; None for all that have a label.
+    """The list of images to score; None for all that have a label. folder: that of ground truth.
 
-    A list that the preset alone names may be nowhere; UserError where the user's is, unless the reader makes it of the
-    tree.
+    A list that only the preset names may be missing. Raises UserError if the user's list is missing, unless the reader
+    derives it from the folders.
     """
     name = options.data_list_target_test
     if name is None:
@@ -57,7 +57,7 @@ def scored_list(options: Options, folder: str, *, by_user: bool) -> Path | None:
 
 
 def ground_truth(reader: type[SegmentationDataset], folder: str, ids: str) -> tuple[dict[str, Path], str]:
-    """Files of ground truth by key, and the ids that they hold: "label" or "train"."""
+    """Files of ground truth by key, and the kind of ids that they hold: "label" or "train"."""
     if ids != "auto":
         return reader.ground_truth(folder, train_ids=ids == "train"), ids
     try:
@@ -71,9 +71,10 @@ def ground_truth(reader: type[SegmentationDataset], folder: str, ids: str) -> tu
 def predictions(
     reader: type[SegmentationDataset], folder: Path, truth: dict[str, Path], labels: Path, names: Path | None
 ) -> dict[str, Path]:
-    """Predicted masks by key, one for each of `truth`, which is below the folder `labels` and cut to the list `names`.
+    """Predicted masks by key, one for each of `truth`. labels: the folder of `truth`; names: the list that it is
+    limited to.
 
-    UserError where one is missing, or is the label itself.
+    Raises UserError if one is missing, or is the label itself.
     """
     if not folder.is_dir():
         raise UserError(

@@ -1,4 +1,4 @@
-"""From resolved options to what `restyle_source.py` works with: images without labels, CycleGAN, its generator."""
+"""What `restyle_source.py` needs, built from the resolved options: images without labels, CycleGAN, its generator."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cyclegan(options: Options) -> CycleGAN:
 def generator(options: Options) -> Generator:
     """The trained generator of `--restore-from` that restyles source images as target images.
 
-    Raises UserError if the file is no checkpoint of `restyle_source.py train`.
+    Raises UserError if the file is not a checkpoint of `restyle_source.py train`.
     """
     path = Path(options.restore_from)
     state = checkpoint.read(path)
@@ -65,7 +65,7 @@ def generator(options: Options) -> Generator:
 
 
 def restyle_all(options: Options, network: Generator, images: SegmentationDataset) -> None:
-    """Write every source image, restyled, into `--out`, apart from those that a stopped run has written."""
+    """Write every source image, restyled, into `--out`, except those that a stopped run has written."""
     out, skipped = Path(options.out), Skipped()
     folder = RestyledFolder(out, images, _identity(options, network, images))
     with lock.held(out) if distributed.is_main() else nullcontext():
@@ -100,7 +100,7 @@ def _identity(options: Options, network: Generator, images: SegmentationDataset)
 
 
 def _copy_list(options: Options, images: SegmentationDataset, out: Path) -> None:
-    """The list of `--data-list`, if it lies within the data, goes along, so that the same option finds it."""
+    """Copy the list of `--data-list` if it is inside the data folder, so that the same option finds it."""
     found = build.list_file(options, "data_list")
     if found is not None and found.is_file() and found.is_relative_to(images.root):
         write_bytes(out / found.relative_to(images.root), found.read_bytes())
@@ -116,5 +116,5 @@ def _semantic(options: Options) -> DeepLab | None:
 
 
 def _table(reader: str) -> ClassTable:
-    """The reader's class table, or for a reader without one any: no label is read."""
+    """The reader's class table, or any table for a reader without one, because no label is read."""
     return getattr(READERS[reader], "table", CITYSCAPES)

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, checked against their checksums, and read without running code from them."""
+"""Checkpoints: never half-written, compared with their checksums, and read without running code from them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ from utils.system.errors import UserError, fault
 from utils.system.files import temporary_name, write_atomically
 
 FORMAT = "bafft"
-_NOT_CONTENT = ("format", "version", "options")  # what a digest leaves out: the same run may go to another folder
+_NOT_CONTENT = (
+    "format",
+    "version",
+    "options",
+)  # what a digest leaves out, because the same run may have another folder
 State = dict[str, Any]
 _kept: dict[tuple[Any, ...], Any] = {}  # at most one file's content, see `read`
 
 
 class _Noting:
-    """A file that remembers its own error, which torch replaces by one that does not say what happened."""
+    """A file that remembers its own error, because torch replaces it with one that does not say what happened."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -52,7 +56,7 @@ class _Noting:
 
 
 def save(path: Path, state: State) -> None:
-    """Write a training state (tensors and plain values). It holds a checksum of every tensor, see `read`."""
+    """Write a training state (tensors and plain values). The file holds a checksum of every tensor, see `read`."""
 
     def write(file: IO[bytes]) -> None:
         noting = _Noting(file)
@@ -65,19 +69,19 @@ def save(path: Path, state: State) -> None:
 
 
 def nbytes(state: State) -> int:
-    """About how many bytes a state takes in a file: those of its tensors."""
+    """About how many bytes a state takes in a file: the bytes of its tensors."""
     return sum(tensor.nbytes for _, tensor in _leaves(state) if isinstance(tensor, Tensor))
 
 
 def read(path: str | Path, *, keep: bool = False) -> Any:
-    """Content of a file of `torch.save` or safetensors, on the CPU, without running code from it: tensors, plain values
-    and NumPy's numbers. Raises UserError for anything else, naming the file and what it is.
+    """The content of a file of `torch.save` or safetensors, on the CPU, without running code from it: tensors, plain
+    values and NumPy's numbers. Raises UserError for anything else, naming the file and what it is.
 
-    A file of `torch.save` is a zip archive with a CRC-32 of every part, which torch writes but does not check: it is
-    checked here, so that no other file can get lost or out of step, and files of others are covered as well. Where the
-    file is damaged, the message offers the newest sound checkpoint beside it.
+    A file of `torch.save` is a zip archive with a CRC-32 of every part, which torch writes but does not check. It is
+    checked here: no separate file of checksums is needed, and files of other projects are covered too. If the file is
+    damaged, the message names the newest good checkpoint beside it.
 
-    keep: hold the content until the next call, which gets it without reading where the file is still the same.
+    keep: hold the content until the next call, which returns it without reading if the file has not changed.
     """
     path = Path(path)
     found = fault(path)
@@ -103,11 +107,11 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, on a strange file, beside the error that follows
+            warnings.simplefilter("ignore")  # torch warns about a strange file, in addition to the error that follows
             if is_safetensors(path) or path.suffix == ".safetensors":
                 return safetensors.torch.load_file(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or hostile file provokes, it is the file that is wrong
+    except Exception as error:  # whatever error a damaged or hostile file causes, the file is to blame
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         todo = _instead_of(path)
         strange = re.search(r"GLOBAL (\S+)|but got <class '([^']+)'>", str(error))
@@ -125,7 +129,7 @@ def _read(path: Path) -> Any:
 
 
 def _imports(module: str) -> bool:
-    """Whether there is a module of this name, which is not imported for that."""
+    """Whether there is a module with this name; it is not imported to find out."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # of __main__ and of names that no module can have
@@ -133,7 +137,7 @@ def _imports(module: str) -> bool:
 
 
 def _numpy_types() -> Iterator[Any]:
-    """What pickles of NumPy's numbers and arrays of numbers name, by NumPy's names of before and since version 2."""
+    """The names in pickles of NumPy's numbers and numeric arrays, both those before NumPy 2 and those since."""
     yield from (np.ndarray, np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"})
     for value in (np.float64(0), np.zeros(0)):
         rebuild = cast(Any, value.__reduce__())[0]
@@ -157,7 +161,7 @@ def _instead_of(path: Path) -> str:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with the bytes of a file of `torch.save`; None where nothing is, or it is of another kind."""
+    """What is wrong with the bytes of a file of `torch.save`; None if nothing is, or for another kind of file."""
     try:
         with open(path, "rb") as file:
             start = file.read(4096)
@@ -181,9 +185,10 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def keep_last(folder: Path, step: int, number: int) -> None:
-    """Let last.pth, of `step`, also stand under its step's name, with the `number - 1` ones before it; remove others.
+    """Give last.pth, which is of `step`, a second name with its step. Keep it and the `number - 1` ones before it, and
+    remove all others.
 
-    Those of later steps go too: the run was taken up again before them.
+    Those of later steps are removed too, because the run has been resumed before them.
     """
     newest = step_file(folder, step)
     if number:
@@ -195,7 +200,7 @@ def keep_last(folder: Path, step: int, number: int) -> None:
 
 
 def _link(path: Path, other: Path) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
+    """A second name for a file, or a copy if the file system does not support that."""
     temporary = temporary_name(other)
     try:
         os.link(path, temporary)
@@ -206,7 +211,7 @@ def _link(path: Path, other: Path) -> None:
 
 
 def digest(state: Any) -> str:
-    """SHA-256, in hexadecimal, of what a state holds: tensors, counters and random states, not the options."""
+    """The SHA-256, in hexadecimal, of the content of a state: tensors, counters and random states, not the options."""
     total = hashlib.sha256()
     for name, value in _leaves({key: part for key, part in state.items() if key not in _NOT_CONTENT}):
         total.update(name.encode())
@@ -219,7 +224,7 @@ def digest(state: Any) -> str:
 
 
 def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every tensor and plain value of a nested state, with its place, in an order of its own."""
+    """Every tensor and plain value of a nested state with its place, in a fixed order."""
     if isinstance(state, dict):
         parts: Iterator[tuple[Any, Any]] = iter(sorted(state.items(), key=lambda item: str(item[0])))
     elif isinstance(state, (list, tuple)):
@@ -234,7 +239,7 @@ def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def load(path: Path, method: str, architecture: dict[str, Any]) -> State:
     """A full training state of a method (by its name) for a network of `architecture`.
 
-    Raises UserError if the file is no checkpoint of this project, or one of another method or network.
+    Raises UserError if the file is not a checkpoint of this project, or one of another method or network.
     """
     state = read(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
@@ -254,7 +259,7 @@ def load(path: Path, method: str, architecture: dict[str, Any]) -> State:
 
 
 def _of_this_version(state: State) -> State:
-    """A copy of a training state; one of version 1 in the names of version 2."""
+    """A copy of a training state; one of version 1 gets the names of version 2."""
     state = dict(state)
     if "stage" not in state:
         return state

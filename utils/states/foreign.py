@@ -1,4 +1,4 @@
-"""What a file is that is no weight file: the words for it, and what to do."""
+"""Recognises files that are not weight files: what they are, in words, and what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ENDINGS = {
     ".meta": "part of a TensorFlow checkpoint",
 }
 _SAVED_BY_TORCH = "give a file saved by torch.save"
-_MEMBERS = 1000  # of an archive: that many names are looked at
+_MEMBERS = 1000  # largest number of names that are read from an archive
 _SHOWN = 3
 
 
@@ -53,7 +53,7 @@ class Foreign(NamedTuple):
 
 
 def identify(path: Path) -> Foreign | None:
-    """What a regular file is; None for what torch.save or safetensors may have written, damaged or not."""
+    """What a regular file is; None if torch.save or safetensors may have written it, damaged or not."""
     with open(path, "rb") as file:
         start = file.read(4096)
         file.seek(max(0, path.stat().st_size - len(_TENSORFLOW)))
@@ -74,14 +74,14 @@ def identify(path: Path) -> Foreign | None:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Does a file begin with the length of a JSON header, and that header?"""
+    """Whether a file begins with the length of a JSON header and the header itself."""
     with open(path, "rb") as file:
         length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
     return brace == b"{" and 0 < length < path.stat().st_size
 
 
 def resave_line(path: Path, *, torch_format: bool = True) -> str:
-    """The command that reads a pickle with all its objects, running the code in it, and saves the tensors alone."""
+    """The command that reads a pickle with all its objects, running the code in it, and saves only the tensors."""
     load, tensor = "torch.load(sys.argv[1], 'cpu', weights_only=False)", "v if torch.is_tensor(v)"
     if not torch_format:
         load, tensor = "pickle.load(open(sys.argv[1], 'rb'))", "torch.as_tensor(v) if hasattr(v, 'shape')"
@@ -97,7 +97,7 @@ def _zip(path: Path) -> Foreign | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # zipfile has many; the file is damaged, which is told elsewhere
+    except Exception:  # zipfile raises many kinds; the file is damaged, which is reported elsewhere
         return None
     folders = [name.partition("/")[2] for name in names]
     if "constants.pkl" in folders and any(name.startswith("code/") for name in folders):
@@ -119,7 +119,7 @@ def _tar(path: Path, start: bytes) -> Foreign | None:
         try:
             with tarfile.open(path) as archive:
                 return _archive("tar", [member.name for member in islice(archive, _MEMBERS)])
-        except Exception:  # tarfile and the decompressors have many
+        except Exception:  # tarfile and the decompressors raise many kinds
             if not compression:
                 return Foreign("a damaged tar archive", "download it again")
     if not compression:
@@ -128,7 +128,7 @@ def _tar(path: Path, start: bytes) -> Foreign | None:
 
 
 def in_folder(path: Path) -> str:
-    """What a folder holds and what to do about it, as the end of a line; empty if nothing can be said."""
+    """What a folder holds and what to do about it, as the end of a message; empty if this is unknown."""
     try:
         names = sorted(os.listdir(path))
     except OSError:
@@ -141,7 +141,7 @@ def in_folder(path: Path) -> str:
 
 
 def _weight_files(names: Iterable[str]) -> str:
-    """The first of those names that end as weight files do; empty if none does."""
+    """The first names with the extension of a weight file; empty if there are none."""
     return _first([name for name in names if name.lower().endswith(_WEIGHTS)])
 
 

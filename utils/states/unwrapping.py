@@ -1,8 +1,8 @@
-"""Finding a segmenter's tensors in a file of whatever wrappers and prefixes.
+"""Finds a segmenter's tensors in a file with any wrappers and prefixes.
 
-Nothing here knows the names of wrappers or prefixes: what stands before the most names that a backbone of this project
-has, with the shapes of the network at hand, is taken off. A classifier is known by its shapes: 3x3 convolutions with a
-bias on the last features, numbered from 0.
+No names of wrappers or prefixes are known here. The prefix that is removed is the one under which most names of this
+project's backbones are found, with the shapes of the given network. A classifier is recognised by its shapes: 3x3
+convolutions with a bias on the last features, numbered from 0.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["CLASSIFIER", "Head", "Network", "counts", "find_network", "with_clas
 CLASSIFIER = "layer6."
 START_WEIGHTS = "Scale."  # the prefix of the caffe file that the published runs start from
 _START_CLASSES = 21  # of that file's classifier: Pascal VOC's 20 and background
-_BETWEEN = "/"  # stands between the keys of nested mappings
+_BETWEEN = "/"  # separates the keys of nested mappings
 _LEVELS = 4  # of nested mappings
-# Of two networks that fit equally, the one whose prefix says that it is an average or a follower of the other is left.
+# If two networks fit equally, the one whose prefix says that it is an average or a copy of the other is left out.
 _AVERAGE = re.compile(
     r"(?<![A-Za-z])(?:ema|teacher|mean|momentum|avg|averaged?|swa|shadow|encoder_k)(?![a-z])|EMA|Teacher|Momentum"
 )
@@ -62,9 +62,9 @@ class Head(NamedTuple):
 class Network:
     """A network in a file.
 
-    tensors: by their names without the prefix. prefix: what was taken off, the keys of mappings with a slash after
-    each. heads: possible classifiers, below the prefix or anywhere else in the file. beside: names of other tensors of
-    the same mapping. copies: prefixes of equally fitting networks, which are left out. notes: what became of the heads.
+    tensors: by their names without the prefix. prefix: what was removed; the keys of mappings have a slash after each.
+    heads: possible classifiers, below the prefix or anywhere else in the file. beside: names of other tensors in the
+    same mapping. copies: prefixes of equally fitting networks, which are left out. notes: what was done with the heads.
     """
 
     tensors: dict[str, Tensor]
@@ -76,12 +76,12 @@ class Network:
 
     @property
     def wrapper(self) -> str:
-        """The part of the prefix that is keys of mappings."""
+        """The part of the prefix that consists of keys of mappings."""
         return self.prefix[: self.prefix.rfind(_BETWEEN) + 1]
 
     @property
     def place(self) -> str:
-        """What was unwrapped and taken off, in words; empty if nothing was."""
+        """What was unwrapped and removed, in words; empty if nothing was."""
         keys, _, prefix = self.prefix.rpartition(_BETWEEN)
         return ", ".join(
             [f"unwrapped {keys}"] * bool(keys)
@@ -91,15 +91,16 @@ class Network:
 
 
 def counts(name: str) -> bool:
-    """Is this a tensor that has to be there?"""
+    """Whether a file must hold this tensor."""
     return not name.endswith("num_batches_tracked")
 
 
 def find_network(content: Any, path: str | Path, shapes: Mapping[str, torch.Size] | None = None) -> Network:
-    """The network in the content of a file that fits best, by `shapes` (name to shape) if given.
+    """The network in the content of a file that fits best, according to `shapes` (name to shape) if given.
 
     Raises:
-        UserError: no tensors at all, or two networks that fit equally and whose prefixes do not tell which is meant.
+        UserError: no tensors at all, or two networks that fit equally and whose prefixes do not show which one is
+            meant.
     """
     flat = dict(_flatten(content))
     if not flat:
@@ -122,10 +123,10 @@ def find_network(content: Any, path: str | Path, shapes: Mapping[str, torch.Size
 def with_classifier(network: Network, inputs: int, classes: int, *, needed: bool) -> Network:
     """The network with its classifier under the name `layer6`, whatever its name is in the file.
 
-    A head on other features than the last ones (`inputs` channels) is no classifier. Of two heads on the last features
-    the prediction is the sum (CLAN), so that one classifier with their summed weights predicts the same. The classifier
-    that comes with the start weights (`Scale.`, or 21 classes where the network has another number) is of another task:
-    it is left alone, unless one is `needed`.
+    A head on other features than the last ones (`inputs` channels) is not a classifier. Two heads on the last features
+    predict their sum (CLAN), so that one classifier with their summed weights predicts the same. The classifier in the
+    start weights (`Scale.`, or 21 classes if the network has another number) is for another task: it is not used,
+    unless one is `needed`.
     """
     heads = [head for head in network.heads if head.inputs == inputs]
     if any(name.startswith(CLASSIFIER) for name in network.tensors):
@@ -170,7 +171,7 @@ def _sum(heads: list[Head]) -> dict[str, Tensor]:
 
 
 def _flatten(content: Any, above: str = "", level: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, (list, tuple)):  # of such mappings; tensors in it have no names
+    if isinstance(content, (list, tuple)):  # tensors in it have no names
         content = {str(number): part for number, part in enumerate(content) if isinstance(part, Mapping)}
     if not isinstance(content, Mapping) or level > _LEVELS:
         return
@@ -195,7 +196,7 @@ def _backbone_names() -> frozenset[str]:
 def _prefix(
     flat: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], path: str | Path
 ) -> tuple[str, tuple[str, ...]]:
-    """What stands before the names of the network that fits best, and the prefixes of its copies."""
+    """The prefix of the names of the network that fits best, and the prefixes of its copies."""
     names: Counter[str] = Counter()
     fitting: Counter[str] = Counter()
     for full, tensor in flat.items():
@@ -204,9 +205,9 @@ def _prefix(
             if name in _backbone_names():
                 names[full[:place]] += 1
                 fitting[full[:place]] += shapes.get(name) == tensor.shape
-    if not names:  # nothing of ours: the largest mapping
+    if not names:  # no known names: the largest mapping
         return Counter(full[: full.rfind(_BETWEEN) + 1] for full in flat).most_common(1)[0][0], ()
-    # By shapes only where they cover half the network: single layers of another one may have the same.
+    # Shapes decide only if they cover half of the network: single layers of another one may have the same shapes.
     fits = {prefix: (fitting[prefix] if fitting[prefix] * 2 > len(shapes) else 0, names[prefix]) for prefix in names}
     best = max(fits.values())
     rivals = [prefix for prefix, fit in fits.items() if fit == best]
@@ -224,7 +225,7 @@ def _prefix(
 
 
 def _heads(tensors: Mapping[str, Tensor], prefix: str) -> tuple[Head, ...]:
-    """All sums of at least two 3x3 convolutions with a bias, numbered from 0, of one shape."""
+    """All sums of at least two 3x3 convolutions with a bias, numbered from 0, that have the same shape."""
     found: dict[tuple[str, str], dict[int, tuple[str, str]]] = {}
     for name, weight in tensors.items():
         match, bias = _BRANCH.fullmatch(name), f"{name.removesuffix('weight')}bias"

@@ -1,9 +1,9 @@
-"""Reading weight files: which kind a file is, and copying it into a segmenter, with a report.
+"""Reads weight files: finds out their kind, and copies them into a segmenter, with a report.
 
-Three kinds are known: this project's own checkpoints (`bafft`), torchvision's ImageNet networks
-(`torchvision`), and the DeepLab checkpoints and the caffe/COCO initialisation of this field (`caffe`).
-Own checkpoints are taken as they are; in the files of others the network is looked for (`unwrapping`). A model changes
-only once everything has been checked.
+There are three kinds: this project's own checkpoints (`bafft`), torchvision's ImageNet networks (`torchvision`), and
+the DeepLab checkpoints and the caffe/COCO initialisation of this field (`caffe`). Own checkpoints are used as they are;
+in the files of other projects the network is looked for (`unwrapping`). A model changes only after everything has been
+checked.
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ from utils.system.logs import logger
 
 __all__ = ["FileInfo", "Report", "describe_file", "load_weights"]
 
-# Heads without a use here: the other head of a two-head DeepLab (or the caffe file's own classifier), the
-# ImageNet classifiers of torchvision, and MobileNetV2's last 1x1 convolution, which belongs to its
-# classifier.
+# Heads that are not used here: the other head of a two-head DeepLab (or the caffe file's own classifier), the ImageNet
+# classifiers of torchvision, and MobileNetV2's last 1x1 convolution, which belongs to its classifier.
 _UNUSED = ("layer5.", "fc.", "classifier.", "features.18.")
-_BOTTLENECKS = ("resnet50", "resnet101")  # the stride style makes a difference to these alone
-_FILTERS = 16  # at least, for a median that tells something
+_BOTTLENECKS = ("resnet50", "resnet101")  # only for these does the stride style make a difference
+_FILTERS = 16  # smallest number for a meaningful median
 _SMALL_VALUES = 60.0  # between 1.7 and 1.7 * 60^2, see `_saw_small_values`
 _SHOWN = 4  # names listed of each group
 
 
 class FileInfo(NamedTuple):
-    """What a weight file is, and what its weights want.
+    """What a weight file is, and what its weights expect.
 
-    kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that
-    suit the weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table,
-    if it holds one; input_size: width and height of the target images that it was trained on, if it says so.
+    kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that suit the
+    weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table, if it holds
+    one; input_size: width and height of the target images that it was trained on, if it holds them.
     """
 
     kind: str
@@ -56,12 +55,11 @@ class FileInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every tensor; `num_batches_tracked` never counts.
+    """What was done with every tensor, except `num_batches_tracked`.
 
-    matched, missing, mismatched (another shape) and skipped (left out on request) are names of the model's
-    tensors and add up to all of them. unexpected are the file's names without a place in the model, and
-    unused those of them that are known to be heads without a use here. place: what was unwrapped and taken off the
-    names, in words.
+    matched, missing, mismatched (another shape) and skipped (left out on request) are names of the model's tensors;
+    together they are all of them. unexpected: names in the file that the model does not have; unused: those of them
+    that are known to be heads which are not used here. place: what was unwrapped and removed from the names, in words.
     """
 
     path: str
@@ -92,7 +90,7 @@ class Report:
 
 
 def describe_file(path: str | Path) -> FileInfo:
-    """Kind of a weight file, and the `normalization` and `stride_style` to build the model with.
+    """The kind of a weight file, and the `normalization` and `stride_style` to build the model with.
 
     Raises:
         UserError: the file cannot be read or holds no weights.
@@ -108,20 +106,21 @@ def load_weights(
 ) -> Report:
     """Copy the weights of a file into `model`, and log a report of what matched.
 
-    Accepted are this project's checkpoints, torchvision's networks and those of this field, in whatever wrappers and
-    below whatever prefixes (`find_network`), with their classifier under whatever name (`with_classifier`); half
-    precision is widened. A file without a classifier leaves the model's as it is, unless one is needed. When an error
-    is raised, nothing has been copied.
+    This project's checkpoints, torchvision's networks and those of this field are accepted, in any wrappers and with
+    any prefixes (`find_network`), and with any name of the classifier (`with_classifier`); half precision is converted.
+    A file without a classifier leaves the model's as it is, unless one is needed. If an error is raised, nothing has
+    been copied.
 
     Args:
         model: takes the weights; its parameters keep their type and device.
         path: file written by `torch.save`, or a safetensors file.
-        not_restore_last: leave the classifier as it is, whatever the file holds for it.
-        needs_classifier: the caller predicts with it, so that the file must have one.
+        not_restore_last: leave the classifier as it is, even if the file has one.
+        needs_classifier: the file must have a classifier, because the caller predicts with it.
 
     Raises:
-        UserError: an unreadable file, a backbone that the file does not cover completely, and, without
-            `not_restore_last`, a classifier of another class count, an incomplete one, or none where it is needed.
+        UserError: an unreadable file, or a backbone that the file does not cover completely; without
+            `not_restore_last`, also a classifier with another number of classes, an incomplete one, or a missing one if
+            it is needed.
     """
     targets = {name: tensor for name, tensor in model.state_dict().items() if counts(name)}
     own, network = _read(path, {name: tensor.shape for name, tensor in targets.items()})
@@ -175,7 +174,7 @@ def _compare(
 
 
 class _Own(NamedTuple):
-    """What a checkpoint of this project says of its network."""
+    """What a checkpoint of this project says about its network."""
 
     architecture: dict[str, Any]
     classes: ClassTable | None
@@ -185,8 +184,8 @@ class _Own(NamedTuple):
 def _read(
     path: str | Path, shapes: Mapping[str, torch.Size] | None = None, *, keep: bool = False
 ) -> tuple[_Own | None, Network]:
-    """What a checkpoint of this project says, None for other files; and the network in the file. keep: for the next
-    reading."""
+    """What a checkpoint of this project says about its network (None for other files), and the network in the file.
+    keep: hold the content for the next call."""
     content = checkpoint.read(path, keep=keep)
     if not isinstance(content, Mapping) or content.get("format") != checkpoint.FORMAT:
         return None, find_network(content, path, shapes)
@@ -199,7 +198,7 @@ def _read(
 
 
 def _input_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    """That of the checkpoint; before version 2 it was only among the options."""
+    """The input size of a checkpoint; before version 2 it was only among the options."""
     options = content.get("options")
     size = content.get("input_size") or (options.get("input_size_target") if isinstance(options, Mapping) else None)
     match size:
@@ -222,12 +221,12 @@ def _classify(network: Network, architecture: dict[str, Any] | None) -> FileInfo
     names = network.tensors
     known = [*names, *(f"{head.name}." for head in network.heads)]
     deeplab = START_WEIGHTS in network.prefix or any(re.search(r"(^|[./])layer[56]\.", name) for name in known)
-    # MobileNetV2 has no caffe ancestor in this field: its features want ImageNet's normalisation, any head.
+    # MobileNetV2 has no caffe ancestor in this field: it expects ImageNet's normalisation, whatever its head.
     mobilenet = any(re.match(r"features\.\d+\.conv\.", name) for name in names)
-    # So do the networks of newer libraries, whose backbone stands beside heads of other kinds.
+    # So do the networks of newer libraries, whose files hold heads of other kinds beside the backbone.
     imagenet = any(name.startswith(("fc.", "classifier.", "features.")) for name in names)
     imagenet = imagenet or any(name.endswith(".weight") for name in network.beside)
-    if network.heads and not deeplab:  # DeepLab in the code of others, which has both ancestors
+    if network.heads and not deeplab:  # DeepLab in the code of other projects, which has both ancestors
         imagenet = _saw_small_values(names)
     if mobilenet or (imagenet and not deeplab):
         return FileInfo("torchvision", "imagenet", "torchvision", None)
@@ -235,23 +234,23 @@ def _classify(network: Network, architecture: dict[str, Any] | None) -> FileInfo
 
 
 def _saw_small_values(tensors: Mapping[str, Tensor]) -> bool:
-    """Was a ResNet trained on images of standard deviation 1, as ImageNet's normalisation gives, and not of 60?
+    """Whether a ResNet was trained on images with a standard deviation of about 1 (ImageNet's normalisation), not 60.
 
-    The variance that the first BatchNorm has seen, over the squared weights before it, is the images' variance up to a
-    factor that depends on the filters. Its median is 1.7 in torchvision's MobileNetV2; 60^2 times that is the other
-    case. (Our choice.)
+    The variance that the first BatchNorm has seen, divided by the squared weights before it, is the variance of the
+    images up to a factor that depends on the filters. Its median is 1.7 in torchvision's MobileNetV2; the other case
+    gives 60^2 times that. (Our choice.)
     """
     weight, variance = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
     if weight is None or variance is None or weight.dim() != 4 or variance.shape != weight.shape[:1]:
         return False
-    if len(variance) < _FILTERS or bool((variance <= 0).any()) or bool((variance == 1).all()):  # or none seen yet
+    if len(variance) < _FILTERS or bool((variance <= 0).any()) or bool((variance == 1).all()):  # or no batch seen yet
         return False
     squares = weight.float().square().sum((1, 2, 3))
     return bool((variance.float() / squares).median() < _SMALL_VALUES)
 
 
 def _guess_backbone(names: Iterable[str]) -> str:
-    """The network that names like these belong to, in words."""
+    """The network that these names probably belong to, in words."""
     names = set(names)
     if any(re.match(r"features\.\d+\.conv\.", name) for name in names):
         return "mobilenet_v2"
@@ -296,7 +295,7 @@ def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_rest
 
 def _check_backbone(model: DeepLab, info: FileInfo, found: dict[str, Tensor], report: Report) -> None:
     missing, mismatched = _backbone(report.missing), _backbone(report.mismatched)
-    # A deeper network of the same family covers a shallower one by name and shape: what is left over tells.
+    # A deeper network of the same family covers a shallower one by name and shape; only the left-over tensors show it.
     stages = tuple(f"{name}." for name, _ in model.named_children())
     over = [name for name in _backbone(report.unexpected) if name.startswith(stages)]
     over = [name for name in over if name not in report.unused]
@@ -341,7 +340,7 @@ def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, 
 
 
 def _class_counts(found: Mapping[str, Tensor]) -> str:
-    """Class count of a file's classifier, in words if its tensors disagree."""
+    """The number of classes of a file's classifier, in words if its tensors disagree."""
     tensors = [value for name, value in found.items() if name.startswith(CLASSIFIER)]
     return " or ".join(str(count) for count in sorted({len(value) for value in tensors if value.dim()}))
 
