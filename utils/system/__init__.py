@@ -1,1 +1,1 @@
-"""The machine: files, processes, signals, precision, messages. Imports nothing else of the project."""
+"""The machine: files, processes, signals, precision, messages. Imports no other package of the project."""

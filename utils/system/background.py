@@ -1,4 +1,4 @@
-"""Work that threads do while the caller goes on, with a bound on what waits."""
+"""Work that threads do while the caller continues, with a limit on waiting calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Background:
-    """Runs calls in `threads` threads; at most two a thread are under way, else `run` waits.
+    """Runs calls in `threads` threads. There are at most two unfinished calls per thread; otherwise, `run` waits.
 
     An error of a call is raised by a later `run`, or when the block ends. After an error in the block, calls that have
     not begun are dropped.

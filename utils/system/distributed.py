@@ -1,14 +1,14 @@
-"""Several processes, one a GPU, started by `torchrun`: what they exchange, and how they end together.
+"""Several processes, one per GPU, started by `torchrun`: what they exchange, and how they end together.
 
 Every process works on its share of the images with its own copy of everything, and all copies stay equal: gradients
 and BatchNorm's running statistics are averaged once per step, in one message (`average_gradients`), and the source
-memory gets the entries of all processes (`gather`). Without `torchrun` all of this does nothing.
+memory gets the entries of all processes (`gather`). Without `torchrun`, nothing here has an effect.
 
-DistributedDataParallel is not used. In processor time it tied with the one message (bench/gradients.py: gloo on CPU,
-`find_unused_parameters=True`; NCCL was not run). Without that setting a missing gradient is a hang, and a resumed run
-may add up in another order than one that was never stopped, since the buckets are rearranged after the first step.
-With it, neither holds. By our estimate, not measured, it could hide at most the part of the message that fits into the
-last backward pass.
+DistributedDataParallel is not used. Its processor time equals that of the one message (bench/gradients.py: gloo on CPU,
+`find_unused_parameters=True`; NCCL was not run). Without that setting, training hangs if a gradient is missing, and a
+resumed run may add up in another order than one that was never stopped, because the buckets are rearranged after the
+first step. With that setting, neither is the case. We estimate, but have not measured, that it could hide at most the
+part of the message that fits into the last backward pass.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from utils.system.processes import rank as rank
 from utils.system.processes import share as share
 from utils.system.processes import size as size
 
-_WATCH = 0.5  # seconds between two looks at whether another process has failed
-# From the watching thread to the main one, which may sit in a system call. Unlike SIGUSR1 and SIGUSR2, which schedulers
-# and their tools send, it is ignored by default and used by nobody; one from outside does nothing here either.
+_WATCH = 0.5  # seconds between two checks for whether another process has failed
+# Sent by the watching thread to the main one, which may be in a system call. Unlike SIGUSR1 and SIGUSR2, which
+# schedulers and their tools send, it is ignored by default and not used elsewhere; from outside, it has no effect.
 _WAKE = signal.SIGURG
-_GRACE = 10.0  # seconds that all have to clean up after one has failed
+_GRACE = 10.0  # seconds for all processes to clean up after one has failed
 T = TypeVar("T")
 _FAILED, _LEFT = "failed", "left"
 
@@ -50,13 +50,13 @@ _control: dist.ProcessGroup | None = None  # on CPU: its messages end at once wi
 
 
 class _OtherFailed(BaseException):
-    """Raised wherever a process is when another one has failed; no `except Exception` may stop it."""
+    """Raised in a process, wherever it is, when another one has failed; no `except Exception` may stop it."""
 
 
 def start(cpu: bool) -> None:
-    """Connect the processes: NCCL where each has a GPU, else, or with `cpu`, gloo. Once a process; again does nothing.
+    """Connect the processes: by NCCL if each has a GPU, otherwise, or with `cpu`, by gloo. A second call does nothing.
 
-    Raises UserError when there are more processes on this machine than GPUs.
+    Raises UserError if there are more processes on this machine than GPUs.
     """
     global _control
     if size() == 1 or dist.is_initialized():
@@ -76,7 +76,7 @@ def start(cpu: bool) -> None:
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Replace each float32 tensor by its mean over all processes, where it stands; in one message."""
+    """Replace each float32 tensor in place by its mean over all processes; in one message."""
     if size() == 1:
         return
     tensors = list(tensors)
@@ -88,10 +88,11 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 
 def average_gradients(parameters: Iterable[Tensor], others: Iterable[Tensor] = ()) -> None:
-    """Replace each gradient, and each of the `others`, by its mean over all processes, where it stands, in one message.
+    """Replace each gradient, and each of the `others`, in place by its mean over all processes, in one message.
 
-    A parameter without a gradient in any process has none afterwards. Raises RuntimeError in every process if one has a
-    gradient in some of them only: they did not compute the same terms, and the message would mix up their gradients.
+    A parameter without a gradient in any process has none afterwards. Raises RuntimeError in every process if a
+    parameter has a gradient in only some of them: they did not compute the same terms, and the message would mix up
+    their gradients.
     """
     if size() == 1:
         return
@@ -111,7 +112,7 @@ def average_gradients(parameters: Iterable[Tensor], others: Iterable[Tensor] = (
 def gather(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Each tensor [N, M, ...] of all processes as [N, size * M, ...], in order of rank; in one message.
 
-    float32 or bool, of the same shapes everywhere. The result is the same, bit for bit, everywhere.
+    float32 or bool, with the same shapes in every process. The result is bit for bit the same in every process.
     """
     flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
     received = [torch.empty_like(flat) for _ in range(size())]
@@ -157,7 +158,7 @@ def barrier() -> None:
 
 
 def check_equal(values: Callable[[], dict[str, Any]]) -> None:
-    """Raise UserError where a process holds another one of the plain values than process 0; also a barrier."""
+    """Raise UserError if a process has other plain values than process 0; also a barrier."""
     if size() == 1:
         return
     everywhere = objects((socket.gethostname(), values()))
@@ -172,7 +173,7 @@ def check_equal(values: Callable[[], dict[str, Any]]) -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """A block that process 0 runs before all others, for files that the first one makes."""
+    """A block that process 0 runs before all others, for files that it makes."""
     if not is_main():
         barrier()
     yield
@@ -182,10 +183,10 @@ def main_first() -> Iterator[None]:
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Around a whole script: when one process fails, all end, and only the first to fail says why.
+    """Around a whole script: if one process fails, all end, and only the first one to fail says why.
 
-    An exception leaves the block in the process that failed first; the others exit with the code that belongs to it (2
-    for bad input). Each has cleaned up before, and none hangs in a message that will never come.
+    An exception leaves the block in the process that failed first; the others exit with the code of that exception (2
+    for bad input). Each has cleaned up before, and none hangs waiting for a message that will never come.
     """
     global _store
     if size() == 1:
@@ -216,15 +217,16 @@ def session() -> Iterator[None]:
 
 
 def failing(error: BaseException) -> None:
-    """Say that `error` ends this process, before it removes what others still use: they fail for no other reason."""
+    """Announce that `error` ends this process, before it removes what others still use, so that they end for the same
+    reason."""
     if _store is not None:
         _fail(_store, _exit_code(error))
 
 
 def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> Any:
-    """Start a thread that ends this process, once another has failed, until `over` is set.
+    """Start a thread that ends this process when another one has failed, until `over` is set.
 
-    Returns the handler of `_WAKE` before, which is to be put back.
+    Returns the previous handler of `_WAKE`, which must be restored.
     """
     failed = threading.Event()
 
@@ -251,7 +253,7 @@ def _interrupt_when_failed(store: dist.Store, over: threading.Event) -> Any:
 
 
 def _fail(store: dist.Store, code: int) -> int | None:
-    """Note that this process fails with `code`. None when it is the first to do so, else the code of the first."""
+    """Note that this process fails with `code`. Returns None if it is the first one, else the code of the first one."""
     own = f"{rank()}:{code}"
     try:
         noted = store.compare_set(_FAILED, "", own).decode()
@@ -261,8 +263,8 @@ def _fail(store: dist.Store, code: int) -> int | None:
 
 
 def _leave(store: dist.Store) -> None:
-    """Wait, not for ever, until every process has cleaned up: all others end as soon as one has gone that torchrun
-    watches, or that keeps the store."""
+    """Wait, but not for ever, until every process has cleaned up: all others end as soon as a process ends that
+    torchrun watches, or that keeps the store."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     until = time.monotonic() + _GRACE
     try:
@@ -274,7 +276,7 @@ def _leave(store: dist.Store) -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """As `utils.options.config.run` has it."""
+    """The exit code, as `utils.options.config.run` gives it."""
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     bad_input = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)
@@ -283,7 +285,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _attempt(purpose: str) -> str:
-    """A place in the store of its own for each start by torchrun, which may start anew after a failure."""
+    """A place in the store for each start by torchrun, which may restart after a failure."""
     return f"bafft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{purpose}"
 
 

@@ -11,20 +11,21 @@ from pathlib import Path
 class UserError(Exception):
     """Bad input from outside: a file, a folder, an option, a checkpoint.
 
-    The message is one line: which file or option, what was found, what was expected, what to do. Scripts
-    print it without a traceback and leave with exit code 2 (`utils.options.config.run`).
+    The message is one line: which file or option, what was found, what was expected, what to do. Scripts print it
+    without a traceback and exit with code 2 (`utils.options.config.run`).
     """
 
 
 def fault(path: str | Path) -> str | None:
-    """None for a regular file, also behind links; else what is there instead: a folder, a pipe, a loop of links."""
+    """None for a regular file, also behind links; otherwise, what is found instead: a folder, a pipe, a loop of
+    links."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "is a link that leads nowhere" if os.path.islink(path) else "not found"
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
-    except ValueError:  # no name that a file can have
+    except ValueError:  # not a possible file name
         return "not found"
     if stat.S_ISREG(mode):
         return None
@@ -32,16 +33,16 @@ def fault(path: str | Path) -> str | None:
 
 
 def one_line(error: UserError) -> str:
-    """The message as it can be shown: without the traceback that a loader process wraps around it, and with the signs
-    that a file name may hold but a line may not as escapes."""
+    """The message as it can be shown: without the traceback that a loader process adds, and with escapes for
+    characters that may occur in a file name but not in a line."""
     message = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
 
 
 def resource_fault(error: MemoryError | RuntimeError) -> str | None:
-    """The line for what torch raises when memory is short; None for every other error."""
+    """The message for the errors that torch raises if memory runs short; None for every other error."""
     said = str(error).split("\n")[0]
-    torch = sys.modules.get("torch")  # what has not imported it cannot have raised its error
+    torch = sys.modules.get("torch")  # a program that has not imported torch cannot have raised its error
     out_of_memory = (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
     if isinstance(error, out_of_memory) or "can't allocate memory" in said:
         return f"out of memory ({said}); lower --batch-size or --input-size, or choose --amp bf16"

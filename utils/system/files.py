@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Writing files so that none is ever half-written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JUST_MADE = 60.0  # seconds
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents. Raises UserError where a file is in the way or the place is read-only."""
+    """Create a folder and its parents. Raises UserError if a file is in the way or the place is read-only."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -35,15 +35,15 @@ def make_folder(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str | None:
-    """Why a folder cannot be made."""
+    """Why a folder cannot be created."""
     return "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
 
 
 def check_can_write(option: str, path: Path, *, folder: bool = False) -> None:
-    """UserError, naming the option, where a file `path` could not be written, or none in the folder `path`: to be asked
-    before the work whose result it is.
+    """Raises UserError, naming the option, if the file `path` (or a file in the folder `path`) could not be written. To
+    be called before the work whose result it will hold.
 
-    It is tried with a temporary file, in folders that are made for it; nothing of that stays.
+    It tries to write a temporary file, and creates folders for it if necessary; neither stays.
     """
     if os.path.isdir(path) and not folder:
         raise UserError(f"{option}: found the folder {path}, expected a file to write")
@@ -61,14 +61,14 @@ def check_can_write(option: str, path: Path, *, folder: bool = False) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         for missing in new:
-            with suppress(OSError):  # it could not be made, or someone else has put a file there meanwhile
+            with suppress(OSError):  # it could not be created, or another program has put a file there meanwhile
                 missing.rmdir()
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` when the block ends well; after an error nothing is left of it,
-    and files of before stay as they were. What a killed process left is removed."""
+    """A scratch folder whose files move into `folder` when the block ends without an error. After an error, nothing is
+    left of it, and existing files stay as they were. Scratch folders of killed processes are removed."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
     try:
@@ -79,7 +79,7 @@ def staged(folder: Path) -> Iterator[Path]:
                 os.replace(path, folder / path.name)
             _sync_folder(folder)
     except BaseException as error:
-        with suppress(OSError):  # someone else may have put a file there meanwhile
+        with suppress(OSError):  # another program may have put a file there meanwhile
             for path in new:
                 path.rmdir()
         if isinstance(error, OSError):
@@ -88,7 +88,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the scratch folders of killed processes: nobody holds them, and they are not just being made."""
+    """Remove the scratch folders of killed processes: they are not locked, and not just being created."""
     for path in folder.glob(f"{_SCRATCH}*"):
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime > _JUST_MADE
@@ -100,7 +100,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 @contextmanager
 def _holding(folder: Path) -> Iterator[bool]:
-    """Lock a folder, if the file system can: does only this process hold it?"""
+    """Lock a folder, if the file system can. Returns whether only this process holds it."""
     lock = FileLock(folder / _LOCK, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -114,19 +114,19 @@ def _holding(folder: Path) -> Iterator[bool]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no other process takes, on any machine that shares the folder."""
+    """A name beside `path` that no other process uses, on any machine that shares the folder."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], None], size: int | None = None, *, sync: bool = True
 ) -> None:
-    """Have `write` fill a temporary file beside `path`, then rename it: `path` is the old file or the new one, whole,
-    also after a power cut.
+    """Let `write` fill a temporary file beside `path`, then rename it. `path` is always the complete old file or the
+    complete new one, even after a power cut.
 
-    size: bytes that will be written, for the message where there is no room. sync: wait until it would outlive a power
-    cut, which takes long for thousands of small files. Raises UserError when the disk is full or
-    the folder cannot be written; the old file stays.
+    size: bytes that will be written, for the message if there is no room. sync: wait until the file would survive a
+    power cut, which takes long for thousands of small files. Raises UserError if the disk is full or the folder cannot
+    be written; the old file stays.
     """
     temporary = temporary_name(path)
     try:
@@ -142,18 +142,18 @@ def write_atomically(
     except OSError as error:
         raise UserError(_cannot_write(path, error, size)) from error
     finally:
-        with suppress(OSError):  # nothing to remove where even the folder could not be made
+        with suppress(OSError):  # there is nothing to remove if even the folder could not be created
             temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed; only where no other one writes to the folder."""
+    """Remove the temporary files of killed processes. Only call it if no other process writes to the folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlive a power cut, on systems where a folder can be opened."""
+    """Make renames in a folder survive a power cut, on systems where a folder can be opened."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -184,7 +184,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """As PNG."""
+    """Write an image as PNG."""
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
     write_bytes(path, encoded.getvalue())

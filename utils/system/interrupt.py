@@ -1,7 +1,7 @@
-"""Signals that ask a program to end: Ctrl-C (SIGINT) and the polite kill of shells and schedulers (SIGTERM).
+"""Signals that ask a program to end: Ctrl-C (SIGINT), and SIGTERM from shells and schedulers.
 
-Scripts end at once by an exception, so that half-written files are cleaned up. Training finishes its iteration first,
-and saves (`StopRequest`). Reading processes never see either signal (`shielded`): theirs would be a traceback each.
+Scripts end at once by an exception, so that half-written files are removed. Training first finishes its iteration and
+saves (`StopRequest`). Reading processes never get either signal (`shielded`), because each would print a traceback.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 2.0  # seconds in which a second signal is an echo: a launcher passes on what the terminal sends to all
+_PATIENCE = (
+    2.0  # seconds in which a second signal counts as an echo: a launcher passes on what the terminal sends to all
+)
 
 
 class Interrupted(BaseException):
-    """A signal ended the program. `code`: the exit code that shells expect, 128 + the signal's number."""
+    """A signal ended the program. code: the exit code that shells expect, 128 + the number of the signal."""
 
     def __init__(self, number: int, said: str = "stopped; no file is left half-written") -> None:
-        super().__init__(number, said)  # as they come, to be passed on by a pool of processes
+        super().__init__(
+            number, said
+        )  # the arguments as they are, because a pool of processes must pass the exception on
         self.code = 128 + number
 
     def __str__(self) -> str:
@@ -40,14 +44,14 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """In the block, either signal raises `Interrupted`."""
+    """Inside the block, either signal raises `Interrupted`."""
     with _handled(_interrupt):
         yield
 
 
 def shielded(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over a loader whose processes do not see the signals, which go to a terminal's or job's processes all at
-    once: this one decides. They still end when it tells them to, or is gone."""
+    """Iterate over a loader whose processes do not get the signals, which a terminal or job sends to all processes at
+    once. Only this process decides; the others end when it tells them to, or when it has ended."""
     loader.worker_init_fn = _end_with_parent
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         return iter(loader)
@@ -55,7 +59,7 @@ def shielded(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         return iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # and here they come, if there were any
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # pending signals arrive here, if there were any
 
 
 def _end_with_parent(_: int) -> None:
@@ -67,7 +71,7 @@ def _end_with_parent(_: int) -> None:
         if hasattr(signal, "sigwaitinfo"):
             while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
                 pass
-        else:  # macOS does not tell who sent it
+        else:  # macOS does not say who sent it
             signal.sigwait([signal.SIGTERM])
         os._exit(0)
 
@@ -75,9 +79,10 @@ def _end_with_parent(_: int) -> None:
 
 
 class StopRequest:
-    """A context in which a signal is noted, for the loop in it to end where it is ready to (`number`, else None).
+    """A context in which a signal is only noted in `number` (else None), so that the loop inside can end at a good
+    place.
 
-    A second Ctrl-C, some seconds later, no longer waits: it raises `Interrupted`.
+    A second Ctrl-C, some seconds later, does not wait: it raises `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -95,7 +100,8 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In this inner block, where nothing is lost, a signal raises `Interrupted` (also one noted before)."""
+        """Inside this inner block, in which nothing can be lost, a signal raises `Interrupted`, also one that was noted
+        before."""
         self._at_once = True
         try:
             if self.number is not None:
@@ -115,8 +121,8 @@ class StopRequest:
 
 @contextmanager
 def _handled(handler: Any) -> Iterator[None]:
-    """A signal that is ignored stays so: a shell ignores Ctrl-C for what it runs in the background. Only a main thread
-    may listen to signals, and is the one that gets them."""
+    """Set the handler of a signal, unless the signal is ignored: a shell ignores Ctrl-C for programs in the background.
+    Only the main thread may do this, and only it gets signals."""
     before = {}
     listening = threading.current_thread() is threading.main_thread()
     try:

@@ -1,4 +1,4 @@
-"""One run per folder: the second one is refused."""
+"""Only one run per folder: a second one is refused."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ from utils.system.files import make_folder
 from utils.system.logs import logger
 
 NAME = ".lock"
-"""The file in which the holder of a folder names itself."""
-_LOCK = ".lock.held"  # a file of its own: on Windows nobody else can read a locked one
+"""The file that names the process which holds the folder."""
+_LOCK = ".lock.held"  # a separate file, because on Windows other processes cannot read a locked one
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, for the block; the system frees it also if the process is killed.
+    """Hold `folder` during the block, and create it if necessary. The system releases it even if the process is killed.
 
-    Raises UserError when another process holds it, naming that one, or when the folder cannot be written. A file system
-    without locks gives a warning.
+    Raises UserError if another process holds it, naming that process, or if the folder cannot be written. A file system
+    without locks only gives a warning.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
     lock = _take(folder)
-    with suppress(OSError):  # a full disk: the lock holds without the name of its holder
+    with suppress(OSError):  # a full disk: the lock works even without the name of its holder
         (folder / NAME).write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     try:
         yield
     finally:
-        for name in (NAME, _LOCK):  # while it is still held: whoever has opened the file tries again with a new one
+        for name in (
+            NAME,
+            _LOCK,
+        ):  # while it is still held: a process that has opened the file tries again with a new one
             with suppress(OSError):  # Windows removes the lock's file itself
                 (folder / name).unlink()
         lock.release()
-        with suppress(OSError):  # they are not empty: the run has written something
+        with suppress(OSError):  # the folders are not empty, because the run has written something
             for path in new:
                 path.rmdir()
 

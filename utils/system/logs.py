@@ -23,8 +23,8 @@ class _Handler(logging.Handler):
 
 
 def setup() -> None:
-    """Let the project's logger print to standard output; calling again changes nothing. Of several processes
-    (`utils.system.processes`) one prints."""
+    """Let the project's logger print to standard output; calling it again changes nothing. If there are several
+    processes (`utils.system.processes`), only one prints."""
     if not logger.handlers:
         handler = _Handler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -34,7 +34,7 @@ def setup() -> None:
 
 
 def revision() -> str:
-    """The git revision of the code, with a + when it was changed since; "unknown" outside a checkout."""
+    """The git revision of the code, with a + if the code has been changed since; "unknown" outside a checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

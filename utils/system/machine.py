@@ -1,4 +1,4 @@
-"""What holds for the whole process: Ctrl-C, idle threads, cuDNN, TF32, determinism, seeds.
+"""Settings of the whole process: Ctrl-C, idle threads, cuDNN, TF32, determinism, seeds.
 
 Every script imports this module before all others, and a script that runs a network calls `set_up` once, before it
 builds anything.
@@ -15,7 +15,7 @@ import sys
 from importlib.util import find_spec
 from typing import Protocol
 
-# Read when torch starts. Idle threads that spin make every process beside them many times slower.
+# Read when torch starts. Idle threads that spin make all other processes many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if find_spec("torch") is None:  # stands for all that requirements.txt names
@@ -57,8 +57,8 @@ class Settings(Protocol):
 def set_up(settings: Settings) -> None:
     """Apply `--autotune`, `--tf32` and `--deterministic` to this process, and seed all its random generators.
 
-    Under `--deterministic` every operation computes the same bits each time; a few of a GPU's have no such form, which
-    torch names in a warning. TF32 concerns convolutions only: matrix products of float32 tensors never use it.
+    With `--deterministic`, every operation computes the same bits each time; torch names in a warning the few GPU
+    operations that have no such form. TF32 concerns only convolutions: matrix products of float32 tensors never use it.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Mixed precision in training: autocast with a gradient scaler per optimiser, or apex.amp where it is installed."""
+"""Mixed precision in training: autocast with a gradient scaler per optimiser, or apex.amp if it is installed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from utils.system.amp import AMP, apex_amp
 from utils.system.errors import UserError
 
 AMP_DTYPES = dict(zip(AMP, (None, torch.bfloat16, torch.float16, None, None), strict=True))
-"""What autocast runs in, by `--amp`; apex patches the networks instead."""
+"""The type that autocast computes in, by `--amp`; apex patches the networks instead."""
 
 
 class Precision:
     """Scaled backward passes and optimiser steps of several players ("segmenter", "discriminator").
 
-    autocast: the type that forward passes run in, None for as they are. Under `fp16` every optimiser has a scaler of
-    its own, whose steps with an overflowed gradient are left out and counted. apex: O1 or O2, as the opt level.
+    autocast: the type that forward passes compute in; None for no change. With `fp16`, every optimiser has its own
+    scaler, and steps with an overflowed gradient are skipped and counted. apex: its opt level, O1 or O2.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Precision:
         self.optimizers = optimizers
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=amp == "fp16") for name in optimizers}
         self._skipped = {name: torch.zeros((), device=device) for name in optimizers}
-        # The networks' own parameters: apex gives the optimisers copies of them.
+        # The parameters of the networks themselves: apex gives copies of them to the optimisers.
         self._inputs = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in optimizers.items()
         }
         self._apex: Any = None
         if amp.startswith("apex"):
-            if distributed.size() > 1:  # it judges each process's own gradients before they can be averaged
+            if distributed.size() > 1:  # it checks the gradients of each process before they can be averaged
                 raise UserError(f"--amp {amp}: found {distributed.size()} processes, expected one: use --amp bf16")
             self._apex = apex_amp()
             self._apex.initialize(
@@ -57,12 +57,13 @@ class Precision:
 
     @property
     def skips_overflows(self) -> bool:
-        """Is a step whose loss or gradient overflows left out, so that it does no harm?"""
+        """Whether steps with an overflowed loss or gradient are skipped, so that they do no harm."""
         return any(scaler.is_enabled() for scaler in self.scalers.values())
 
     def _counter(self, player: str) -> Any:
         def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            # Left by the scaler on a fused optimiser, whose kernel then skips the step: nothing waits for the device.
+            # The scaler sets it on a fused optimiser, whose kernel then skips the step, so that nothing waits for the
+            # device.
             found = getattr(optimizer, "found_inf", None)
             if found is not None:
                 self._skipped[player] += (found > 0).to(self._skipped[player])
@@ -70,7 +71,7 @@ class Precision:
         return count
 
     def backward(self, loss: Tensor, player: str) -> None:
-        """Add the gradient of a player's loss, scaled, to the parameters of that player alone."""
+        """Add the scaled gradient of a player's loss only to the parameters of that player."""
         if self._apex is not None:
             number = list(self.optimizers).index(player)
             with self._apex.scale_loss(loss, self.optimizers[player], loss_id=number) as scaled:
@@ -79,13 +80,13 @@ class Precision:
         self.scalers[player].scale(loss).backward(inputs=self._inputs[player])
 
     def step(self) -> None:
-        """A step of every optimiser."""
+        """Make a step with every optimiser."""
         for player, optimizer in self.optimizers.items():
             self.scalers[player].step(optimizer)
             self.scalers[player].update()
 
     def skipped(self) -> dict[str, Tensor]:
-        """Steps left out since the last call, by player; empty where none can be."""
+        """Skipped steps since the last call, by player; empty if steps are never skipped."""
         counts = {name: count.clone() for name, count in self._skipped.items() if self.scalers[name].is_enabled()}
         for count in self._skipped.values():
             count.zero_()
@@ -98,7 +99,7 @@ class Precision:
         return state if self._apex is None else state | {"apex": self._apex.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Of a run without a scaler, or without apex, nothing is taken over."""
+        """Restore the scalers. A state of a run without a scaler, or without apex, changes nothing."""
         for player, scaler in self.scalers.items():
             if state.get(player):
                 scaler.load_state_dict(state[player])

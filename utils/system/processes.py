@@ -1,4 +1,4 @@
-"""Which of the processes of `torchrun` this one is, from the environment alone: torch is not imported."""
+"""Which of the processes of `torchrun` this one is, according to the environment; torch is not imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def launched() -> bool:
-    """Has torchrun started this process?"""
+    """Whether torchrun has started this process."""
     return os.environ.keys() >= _LAUNCHED
 
 
@@ -26,7 +26,7 @@ def size() -> int:
 
 
 def is_main() -> bool:
-    """Does this process print and write?"""
+    """Whether this process prints and writes."""
     return rank() == 0
 
 
@@ -36,5 +36,5 @@ def no_bar() -> bool | None:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part: all parts together are all items, each once."""
+    """The part of this process: all parts together contain each item once."""
     return items[rank() :: size()]

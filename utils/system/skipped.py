@@ -13,14 +13,14 @@ LIST = "skipped_images.txt"
 
 
 class Skipped:
-    """Why images were skipped, a line each, in the order in which they were met first."""
+    """Why images were skipped, one line per image, in the order in which they were first read."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
         self._path: Path | None = None
 
     def add(self, reasons: Iterable[str]) -> None:
-        """Log what is new of `reasons`, and put it on the list."""
+        """Log those of the `reasons` that are new, and add them to the list."""
         new = [reason for reason in dict.fromkeys(reasons) if reason not in self.reasons]
         if not new:
             return
@@ -30,9 +30,9 @@ class Skipped:
         self._write()
 
     def list_in(self, folder: Path, *, go_on: bool = False) -> None:
-        """Keep the list in `folder`/skipped_images.txt from now on; go_on: after what an earlier run put there.
+        """Keep the list in `folder`/skipped_images.txt from now on. go_on: keep the lines of an earlier run.
 
-        There is no such file as long as nothing is skipped.
+        There is no such file until an image is skipped.
         """
         self._path = folder / LIST
         if go_on and self._path.is_file():

@@ -1,7 +1,7 @@
-"""Copies from the device to the host.
+"""Copies from the device to the host (the CPU).
 
-A copy to the host waits until the device has caught up. A `PendingCopy` waits only for what the device was given before
-it, so that the device can go on with other work meanwhile.
+A copy to the host waits until the device has finished all its work. A `PendingCopy` waits only for work that the device
+got before it, so that the device can continue with other work meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def to_host(tensor: torch.Tensor) -> np.ndarray:
 class PendingCopy:
     """A copy of a tensor on its way to the host.
 
-    `wait()` waits for what the device was given before the copy, not for what it was given since.
+    `wait()` waits for work that the device got before the copy, not for later work.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:

@@ -1,1 +1,1 @@
-"""The training loop, which knows no method, and what it needs: optimisers, counters, a watch for bad numbers."""
+"""The training loop, which knows no method, and what it needs: optimisers, counters, checks for non-finite values."""

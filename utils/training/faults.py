@@ -1,4 +1,4 @@
-"""Finding the first step at which a number is no longer finite."""
+"""Finds the first step at which a value is no longer finite."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ NAME = "nonfinite.pth"
 
 
 def find(trainer: Trainer, good: checkpoint.State, folder: Path) -> UserError:
-    """The error for a run in which something is not finite: names the step that breaks, found from the last good state.
+    """The error for a run with values that are not finite. It names the first bad step, which is found by repeating
+    steps from the last good state.
 
-    The state before that step is saved in `folder`/nonfinite.pth, which repeats it.
+    The state before that step is saved in `folder`/nonfinite.pth, from which the step can be repeated.
     """
     found, path, last = trainer.steps, folder / NAME, folder / "last.pth"
     _write(path, good)
@@ -34,7 +35,7 @@ def find(trainer: Trainer, good: checkpoint.State, folder: Path) -> UserError:
         losses = trainer.step()
         if not trainer.finite():
             faults = distributed.objects(_fault(trainer, losses, images))
-            what = f"step {trainer.steps}: {max(faults)[1]}"  # of the process whose loss is not, if it is a loss
+            what = f"step {trainer.steps}: {max(faults)[1]}"  # of a process whose loss is not finite, if there is one
             break
         good = copied(good | trainer.state_dict(), good)
     _write(path, good)

@@ -1,4 +1,4 @@
-"""Numbers gone wrong: finding them, and keeping the training state from before."""
+"""Values that are not finite: finding them, and keeping the training state from before."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from utils.system.transfer import to_host
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Are all values of all tensors numbers? One copy to the host, however many there are."""
-    # The largest magnitude is read in one pass, and is not finite where any value is not.
+    """Whether all values of all tensors are finite; needs one copy to the host, however many tensors there are."""
+    # The largest magnitude takes one pass, and is not finite if any value is not.
     largest = [torch.linalg.vector_norm(tensor.detach(), torch.inf).float() for tensor in tensors if tensor.numel()]
     return not largest or bool(to_host(torch.stack(largest).isfinite().all()))
 
 
 def not_finite(named: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold a value that is no number."""
+    """Names of the tensors that hold a value that is not finite."""
     return [name for name, tensor in named.items() if not all_finite([tensor])]
 
 
 def copied(state: Any, into: Any = None) -> Any:
-    """A nested state with all tensors copied to host memory, into those of an earlier copy where they fit.
+    """A nested state with all tensors copied to host memory; tensors of an earlier copy are reused if they fit.
 
-    What comes from a GPU lies in pinned memory, to which copies are several times as fast.
+    Tensors from a GPU are copied to pinned memory, which is several times as fast.
     """
     if isinstance(state, Tensor):
         fits = isinstance(into, Tensor) and into.shape == state.shape and into.dtype == state.dtype

@@ -1,4 +1,4 @@
-"""What is logged of a stretch of training: means of the losses, rates, and where the time went."""
+"""What a log line says about the steps since the last one: means of the losses, rates, and where the time went."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from utils.system.transfer import to_host
 class Meter:
     """Sums of the losses since the last flush, kept on the device until then; and where the time went.
 
-    overflows: losses that are not finite are expected and left out of the means, since the gradient scaler leaves out
-    their steps (`--amp fp16`). Otherwise they stay in the sums, where a look finds them.
+    overflows: losses that are not finite are expected and left out of the means, because the gradient scaler skips
+    their steps (`--amp fp16`). Otherwise they stay in the sums, where a check finds them.
     """
 
     RATES = ("iterations_per_s", "data_wait")
@@ -30,12 +30,12 @@ class Meter:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Let the time begin that the rate is counted in."""
+        """Start the time from which the rate is computed."""
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around whatever waits for images."""
+        """Around code that waits for images."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
@@ -50,8 +50,8 @@ class Meter:
             self._counts[name] = self._counts.get(name, 0) + counted
 
     def flush(self, step: int) -> tuple[dict[str, float | None], dict[str, float]]:
-        """Mean of every term since the last call, None if it was never finite; and, since then or the start, iterations
-        per second and the share of the time, 0 to 1, that was spent waiting for images (`RATES`)."""
+        """The mean of every term since the last call, None if it was never finite; and, since then or the start,
+        iterations per second and the share of the time, 0 to 1, that was spent waiting for images (`RATES`)."""
         sums = torch.stack([value.float() for value in self.sums.values()])
         counts = [self._counts[name] for name in self.sums]
         counted = [c if isinstance(c, Tensor) else torch.tensor(float(c), device=sums.device) for c in counts]
@@ -66,7 +66,7 @@ class Meter:
         return means, dict(zip(self.RATES, rates, strict=True))
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Of several processes all must call it, and get the same: what they would log."""
+        """If there are several processes, all must call it, and all get the same: what they would log."""
         sums = {name: value.clone() for name, value in self.sums.items()}
         counts = {n: count.clone() if isinstance(count, Tensor) else count for n, count in self._counts.items()}
         averaged = [value for value in (*sums.values(), *counts.values()) if isinstance(value, Tensor)]

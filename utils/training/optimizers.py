@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Settings of an optimiser's group that come from the options, also when a run resumes.
+# Settings of an optimiser's group that always come from the options, even if a run resumes.
 _SETTINGS = ("name", "base_lr", "momentum", "weight_decay", "fused")
 
 
 def set_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
-    """Every group's base rate, times `factor`."""
+    """Set the rate of every group to its base rate times `factor`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
@@ -29,7 +29,7 @@ def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Keep the state in memory as its parameter is: a fused step reads both in the order of memory."""
+    """Give the state the memory format of its parameter, because a fused step reads both in the order of memory."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

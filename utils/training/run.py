@@ -1,4 +1,4 @@
-"""A training run: the loop over a trainer's steps, with its folder, log, checkpoints, scores, and ends of all kinds."""
+"""A training run: the loop over a trainer's steps, with folder, log, checkpoints, scores, and all ways to end."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from utils.training.trainer import Trainer
 
 LABEL_FREE = ("snd", "infomax", "agreement")
 _UNREADABLE = 2**10  # above all signals
-HOPELESS = 50  # steps left out in a row: the scale of the loss has then come down by 2**50
+HOPELESS = 50  # skipped steps in a row, after which the scale of the loss has decreased by 2**50
 
 
 def train(trainer: Trainer, script: str) -> None:
-    """Train from the current step to `--num-steps-stop`, or, with `--continue-train`, from where a run stopped.
+    """Train from the current step, or, with `--continue-train`, from where a run stopped, to `--num-steps-stop`.
 
-    script: the one whose options are shown and compared. Raises Interrupted after a signal, once the step is finished
+    script: the one whose options are shown and compared. Raises Interrupted after a signal, when the step is finished
     and saved.
     """
     run = Run(trainer, script)
@@ -53,7 +53,7 @@ def train(trainer: Trainer, script: str) -> None:
 
 
 class Run:
-    """What a trainer's loop keeps beside the trainer: the folder, the outputs, and what was logged and scored."""
+    """What the loop keeps in addition to the trainer: the folder, the outputs, and what was logged and scored."""
 
     def __init__(self, trainer: Trainer, script: str) -> None:
         self.trainer, self.options, self.script = trainer, trainer.options, script
@@ -61,11 +61,13 @@ class Run:
         self.folder = Path(self.options.snapshot_dir)
         self.best = -1.0
         self.selected = -math.inf  # the best score without labels
-        self.shares: list[float] = []  # of the target's pixels that each class was predicted on at the last score
+        self.shares: list[float] = []  # the share of target pixels for which each class was predicted at the last score
         self.warned: set[str] = set()
         self.score_due = False  # of a checkpoint that was written but not yet scored
         self.logged = 0  # step of the last line
-        self.only_skipped: dict[str, int] = {}  # steps of each player in a row that an overflow left out, by lines
+        self.only_skipped: dict[
+            str, int
+        ] = {}  # skipped steps of each player in a row, because of overflows, counted at log lines
         self.kept: checkpoint.State | None = None  # state of the last step that is known to be good
         self.log: JsonLines | None = None
         self.sinks: list[Sink] = []  # of one process
@@ -83,7 +85,7 @@ class Run:
             check_can_write("--log-dir", Path(options.log_dir), folder=True)
         here = self._resume()
         with stop.at_once():
-            # The first batch is read before anything is written: data that cannot be read at all leaves nothing behind.
+            # The first batch is read before anything is written: a run whose data cannot be read leaves no files.
             if trainer.steps < self._last_step:
                 trainer.read_ahead()
             distributed.check_equal(lambda: self._inputs() | trainer.digests())
@@ -101,11 +103,11 @@ class Run:
         for _ in bar:
             trainer.step()
             unreadable = self._read_ahead()
-            # The same for all processes, which would part otherwise.
+            # The same decision for all processes, so that they stay together.
             signal = distributed.largest(_UNREADABLE if unreadable else stop.number or 0)
             save = trainer.steps == self._last_step or trainer.steps % options.save_pred_every == 0
             log_due = save or trainer.steps % options.log_every == 0
-            # Not after each step, which would wait for a GPU: what is broken stays so until then.
+            # Not after each step, which would wait for a GPU; a bad value stays bad until then.
             look = log_due or signal
             if look and not trainer.finite():
                 assert self.kept is not None
@@ -130,17 +132,17 @@ class Run:
             logger.info("sha256 of its content: %s", checkpoint.digest(self.state_dict()))
 
     def _read_ahead(self) -> Exception | None:
-        """Read what the next step wants, if there is one; the error if that fails."""
+        """Read the data of the next step, if there is one; returns the error if that fails."""
         try:
             if self.trainer.steps < self._last_step:
                 self.trainer.read_ahead()
-        except Exception as error:  # whatever it is, the steps made so far are worth saving
+        except Exception as error:  # whatever the error is, the steps made so far are worth saving
             return error
         return None
 
     def _end_with(self, unreadable: Exception | None) -> NoReturn:
-        """End a saved run whose data cannot be read any more, in this process or in another."""
-        distributed.barrier()  # or the first process would be ended while it writes
+        """End a saved run whose data can no longer be read, in this process or in another one."""
+        distributed.barrier()  # otherwise, the first process would be ended while it writes
         if isinstance(unreadable, UserError):
             raise UserError(f"{one_line(unreadable)}; {self._resumable()}") from unreadable
         if unreadable is not None:
@@ -171,9 +173,9 @@ class Run:
     # The beginning.
 
     def _resume(self) -> bool:
-        """Load the run of `--continue-train`, if any: True if it goes on in its own folder.
+        """Load the run of `--continue-train`, if any. Returns True if it continues in its own folder.
 
-        Raises UserError if another run would be written over, or if nothing is left to do and to write.
+        Raises UserError if another run would be overwritten, or if there is nothing left to do or to write.
         """
         path, last = build.resumed_from(self.options), self.folder / "last.pth"
         here = path is not None and path.resolve().parent == self.folder.resolve()
@@ -195,7 +197,7 @@ class Run:
         return here
 
     def _inputs(self) -> dict[str, Any]:
-        """What every process must have been given alike."""
+        """What must be the same in every process."""
         data = self.trainer.data
         options = {flag(name): value for name, value in self.options.as_dict().items()}
         return options | {
@@ -205,7 +207,7 @@ class Run:
         }
 
     def _open_folder(self, keep: bool) -> None:
-        """Make the folder, without the checkpoints of another run, and note the configuration."""
+        """Create the folder, remove the checkpoints of another run, and save the configuration."""
         remove_leftovers(self.folder)
         if not keep:
             named = [self.folder / name for name in ("last.pth", "best.pth", "selected.pth", faults.NAME)]
@@ -232,7 +234,7 @@ class Run:
             )
 
     def _belongs(self, record: dict[str, Any]) -> bool:
-        """Does a line of the log belong to the state that was loaded?"""
+        """Whether a line of the log belongs to the loaded state."""
         scores = "miou" in record or "snd" in record
         again = self.score_due and record["step"] == self.trainer.steps and scores
         return record["step"] <= self.trainer.steps and not again
@@ -250,7 +252,7 @@ class Run:
             sink.record(record)
 
     def _record(self) -> dict[str, Any]:
-        """What is logged: means of every term since the last line, rates, and the method's counts."""
+        """The content of a log line: the mean of every term since the last line, rates, and the method's counts."""
         trainer = self.trainer
         for reasons in distributed.objects(trainer.data.skipped.reasons):
             trainer.data.skipped.add(reasons)
@@ -280,7 +282,7 @@ class Run:
     def _save(self, stop: interrupt.StopRequest, *, score: bool) -> None:
         """Write last.pth, score the network, and keep the best on request.
 
-        score: False leaves that to the run that goes on.
+        score: False leaves the score to the resumed run.
         """
         distributed.check_equal(self.trainer.digests)
         self.score_due = self._scorable
@@ -324,9 +326,9 @@ class Run:
             checkpoint.save(self.folder / name, state)
 
     def _score(self, stop: interrupt.StopRequest) -> None:
-        """Score the network of last.pth, which is written anew, so that resuming knows of it.
+        """Score the network of last.pth, which is then written again, so that a resumed run knows the score.
 
-        A signal does not wait for the end: the run that goes on scores.
+        A signal does not wait for the end of it; the resumed run scores instead.
         """
         trainer, options = self.trainer, self.options
         test, skipped = trainer.data.test, trainer.data.skipped
@@ -368,7 +370,7 @@ class Run:
             self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
 
     def _label_free(self) -> LabelFree | None:
-        """The scores without labels, on images that are spread evenly over the target's list."""
+        """The label-free scores, on images that are spread evenly over the target's list."""
         images, options = self.trainer.data.unlabelled, self.options
         if images is None:
             return None
@@ -382,7 +384,7 @@ class Run:
         return distributed.objects(found)[0]
 
     def _disappeared(self, scores: LabelFree) -> list[str]:
-        """A warning for each class that was predicted at the score before and is not any more."""
+        """A warning for each class that was predicted at the previous score and is no longer predicted."""
         before, self.shares = self.shares, scores.share.tolist()
         names = self.trainer.data.source.table.names
         return [
@@ -402,7 +404,7 @@ class Run:
         self.kept = copied(self.state_dict(), self.kept)
 
     def state_dict(self) -> checkpoint.State:
-        """The trainer's state and that of the loop. Of several processes all must call it."""
+        """The state of the trainer and of the loop. If there are several processes, all must call it."""
         own: dict[str, Any] = {"best": self.best, "selected": self.selected, "shares": self.shares}
         own |= {"score_due": self.score_due, "logged": self.logged}
         return self.trainer.state_dict() | own

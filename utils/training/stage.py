@@ -1,4 +1,4 @@
-"""What the training scripts share: from options to a trained network."""
+"""What the training scripts share: everything from the options to a trained network."""
 
 from __future__ import annotations
 

@@ -35,10 +35,9 @@ Pair = tuple[Batch, Batch | None]
 
 @dataclass
 class Data:
-    """source: labelled; target: unlabelled or with pseudo-labels, None for a method without; test: for scores, if any;
-    source_pixels: those of `class_pixels` if source images are to be drawn by class; unlabelled: the target without
-    random changes, for scores without labels; skipped: the bad images of all
-    three."""
+    """source: labelled; target: unlabelled or with pseudo-labels, None for a method without a target; test: for scores,
+    if any; source_pixels: the counts of `class_pixels` if source images are drawn by class; unlabelled: the target
+    without random changes, for label-free scores; skipped: the bad images of all three."""
 
     source: SegmentationDataset
     target: SegmentationDataset | None = None
@@ -52,8 +51,8 @@ class Trainer:
     """A method, its data, and everything that its training state consists of.
 
     Attributes:
-        steps: made so far.
-        meter: what is logged of the steps since the last log line.
+        steps: number of steps made so far.
+        meter: collects what is logged about the steps since the last log line.
     """
 
     def __init__(self, options: Options, method: Method, data: Data) -> None:
@@ -62,13 +61,15 @@ class Trainer:
         self.steps = 0
         self._began = (0, 0)  # step from which this process trains, and samples of each domain drawn before it
         self._loaded: Iterator[Pair] | None = None
-        self._ahead: list[Pair] | None = None  # what `read_ahead` has read
+        self._ahead: list[Pair] | None = None  # the batches that `read_ahead` has read
         self._pair: Pair | None = None  # of the last pass
         self.precision = Precision(options.amp, self.device, dict(method.networks.items()), method.optimizers)
         self.meter = Meter(overflows=self.precision.skips_overflows)
         if options.compile:
-            method.segmenter.compile(dynamic=False)  # a graph for each domain's size: one for all takes longer
-        if distributed.rank():  # the networks are built: from here on each process has its own random numbers
+            method.segmenter.compile(
+                dynamic=False
+            )  # one graph per image size of the domains, because a common graph is slower
+        if distributed.rank():  # the networks are built; from now on, each process has its own random numbers
             machine.seed_everything(options.random_seed + distributed.rank())
 
     def step(self, pairs: Iterable[Pair] | None = None) -> dict[str, Tensor]:
@@ -120,7 +121,7 @@ class Trainer:
     # The data.
 
     def read_ahead(self) -> None:
-        """Read all batches of the next step, which it will use. What cannot be read shows here, between two steps."""
+        """Read all batches of the next step in advance, so that a reading error occurs here, between two steps."""
         if self._ahead is None:
             with self.meter.waiting():
                 self._ahead = list(islice(self._batches(), self.options.iter_size))
@@ -141,7 +142,7 @@ class Trainer:
             batch_sampler=self._sampler(dataset, seed),
             num_workers=self.options.num_workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else a loader draws from the state that training goes on with
+            generator=torch.Generator(),  # otherwise, a loader would draw from the random state of training
         )
         for batch in interrupt.shielded(loader):
             self.data.skipped.add(line for reasons in batch.get("skipped", ()) for line in reasons.splitlines())
@@ -176,21 +177,21 @@ class Trainer:
         return {name: value for name, value in self.method.networks.state_dict().items() if value.is_floating_point()}
 
     def finite(self) -> bool:
-        """Is everything finite that a loss or gradient which is not leaves its mark on, in every process?"""
+        """Whether all values are finite that a bad loss or gradient would change, in every process."""
         own = all_finite([*self.meter.sums.values(), *self.values().values()])
         return not distributed.largest(int(not own))
 
     def digests(self) -> dict[str, str]:
-        """Hashes of what every process must hold alike at the end of any step."""
+        """Hashes of what must be the same in every process after any step."""
         state = {"weights": self.method.networks.state_dict(), "state of the method": self.method.state_dict()}
         return {name: checkpoint.digest(value) for name, value in state.items()}
 
     def state_dict(self) -> checkpoint.State:
-        """Everything that training goes on from. Of several processes all must call it."""
+        """Everything that is needed to resume training. If there are several processes, all must call it."""
         rng, *rng_of_others = distributed.objects(checkpoint.rng_state())
         networks = {name: network.state_dict() for name, network in self.method.networks.items()}
         segmenter = {}
-        if "segmenter" in networks:  # under a name of its own, where whoever only predicts looks for it
+        if "segmenter" in networks:  # under its own name, where code that only predicts looks for it
             segmenter = {"architecture": self.method.segmenter.architecture, "segmenter": networks.pop("segmenter")}
         return {
             "method": self.method.name,
@@ -210,7 +211,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
-        """Take over a whole training state; rates, momentum and weight decay stay those of the options.
+        """Restore a whole training state; rates, momentum and weight decay stay those of the options.
 
         Raises UserError if it was made with other terms or memory sizes.
         """
@@ -226,7 +227,9 @@ class Trainer:
             for name, network in self.method.networks.items():
                 network.load_state_dict(networks[name])
             self.steps = state["step"]
-            self._began = (self.steps, state["drawn"]) if "drawn" in state else (0, 0)  # there was no count at first
+            self._began = (
+                (self.steps, state["drawn"]) if "drawn" in state else (0, 0)
+            )  # early checkpoints have no count
             self._loaded = self._ahead = None
             self.meter.load_state_dict(state.get("meter", {}), self.device)
             states = [state["rng"], *state.get("rng_of_others", [])]
