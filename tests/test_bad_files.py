@@ -221,7 +221,7 @@ def test_labels_of_ignored_pixels_only(bad, capsys):
     assert says(said, "no scores ... 1 of 1 images of bad/Cityscapes") and "IoU" not in said
     assert not Path("scores.json").exists() and mask(MASKS / f"{FIRST_VAL}.png").max() < 19
     call("step1", *BAD_TARGET, "--num-steps", "1", "--snapshot-dir", "b", "--data-list-target-test", "one.txt")
-    assert says(capsys.readouterr().out, "no scores while training: ... bad/Cityscapes ... ignored pixels alone")
+    assert says(capsys.readouterr().out, "no scores while training: ... bad/Cityscapes ... only ignored pixels")
     for path in Path("bad/gta5_deeplab/labels").iterdir():
         Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
     error = refused(capsys, "step1", *BAD_SOURCE, *BAD_TARGET, "--snapshot-dir", "c")

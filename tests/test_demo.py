@@ -60,7 +60,7 @@ def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch
     monkeypatch.setattr(demo, "run_arms", write_scores)
     demo.main(["--out", str(tmp_path)])
     said = capsys.readouterr().out
-    assert says(said, "last.pth, ... no checkpoint ... target labels\n")
+    assert says(said, "last.pth, ... target labels ... no checkpoint\n")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["checkpoint"] == "last.pth"
     assert summary["miou"] == dict.fromkeys(demo.TITLES, 50.0)

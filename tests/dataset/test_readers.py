@@ -197,7 +197,7 @@ def test_ground_truth_refuses(cityscapes):
         Cityscapes.ground_truth(cityscapes / "leftImg8bit")
     save(cityscapes / "a" / "1.png", LABEL)
     save(cityscapes / "b" / "1.png", LABEL)
-    with pytest.raises(UserError, match=r"b/1\.png: .*a/1\.png is a label of 1"):
+    with pytest.raises(UserError, match=r"b/1\.png: .*a/1\.png is also a label of 1"):
         GTA5.ground_truth(cityscapes)
 
 

@@ -33,7 +33,7 @@ def test_a_folder_in_use_or_of_an_earlier_run_is_refused_first(run_folder, capsy
     Path("runs/b").mkdir(parents=True)
     Path("runs/b/last.pth").touch()
     assert exit_code("step1", *EMPTY, "--snapshot-dir", "runs/b") == 2
-    assert "--snapshot-dir: runs/b/last.pth is there" in capsys.readouterr().err
+    assert "--snapshot-dir: found runs/b/last.pth" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_resumed_or_replaced_is_fine(tmp_path):
