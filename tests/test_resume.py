@@ -165,7 +165,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
     call("step1", "--num-steps", "2", "--num-steps-stop", "1", "--snapshot-dir", "other")
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
     assert exit_code("step1", "--num-steps", "2", *extra) == 2
-    assert capsys.readouterr().err.startswith(f"error: --snapshot-dir: {STEP1}/last.pth is there")
+    assert capsys.readouterr().err.startswith(f"error: --snapshot-dir: found {STEP1}/last.pth")
     assert {path: path.read_bytes() for path in STEP1.iterdir()} == before
     call("step1", "--num-steps", "2", "--overwrite", *extra)
     assert state(STEP1)["step"] == 2
