@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_train", argv, description=__doc__)
-    from utils.setup import build, translation  # torch is imported once the command line is read
+    from utils.setup import build, early, translation  # torch is imported once the command line is read
     from utils.system import distributed
     from utils.training.run import train as run
     from utils.training.trainer import Data, Trainer
@@ -47,6 +47,7 @@ def train(argv: Sequence[str]) -> None:
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    early.refuse(options, "restyle_train")
     data = Data(*translation.both_domains(options))
     build.check_files(options, data.skipped, data.source, data.target)
     run(Trainer(options, translation.cyclegan(options), data), "restyle_train")
@@ -54,12 +55,13 @@ def train(argv: Sequence[str]) -> None:
 
 def apply(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_apply", argv, description=__doc__)
-    from utils.setup import translation  # torch is imported once the command line is read
+    from utils.setup import early, translation  # torch is imported once the command line is read
     from utils.system import distributed
 
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
+    early.refuse(options, "restyle_apply")
     images = translation.source_data(options, augmented=False)
     generator = translation.generator(options)
     translation.restyle_all(options, generator, images)

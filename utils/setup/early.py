@@ -5,9 +5,10 @@ The messages name the command that makes a missing file.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-from utils.options.config import RESTYLE, TRAIN, Options
+from utils.options.config import TRAINING, Options, resolve
 from utils.options.flags import flag
 from utils.setup import build
 from utils.system import distributed, lock
@@ -18,18 +19,23 @@ _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "res
 
 
 def refuse(options: Options, script: str) -> None:
-    """Raises UserError if a checkpoint that the script starts from is missing, or if its folder holds another run or is
-    in use."""
-    resumed = build.resumed_from(options) if script in TRAIN else None
+    """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, or if its folder holds
+    another run or is in use."""
+    resumed = build.resumed_from(options) if script in TRAINING else None
     path = str(resumed or options.restore_from)
-    if path != "none" and script not in RESTYLE:
+    if path != "none":
         _refuse_missing(path, options, resumed, script)
-    if script not in TRAIN:
-        return
-    folder = Path(options.snapshot_dir)
-    refuse_used(folder, resumed, overwrite=options.overwrite)
-    if distributed.is_main():
-        with lock.held(folder):
+    if script == "restyle_train" and options.semantic is not None and not Path(options.semantic).exists():
+        raise UserError(
+            f"--semantic: {options.semantic} does not exist; expected the checkpoint of a trained segmenter: give "
+            f"last.pth of a training script, or leave the flag out"
+        )
+    if script == "step2" and build.method_class(options, script).uses_target_labels(options):
+        _refuse_without_pseudo_labels(options)
+    if script in TRAINING:
+        refuse_used(Path(options.snapshot_dir), resumed, overwrite=options.overwrite)
+    if script in (*TRAINING, "restyle_apply") and distributed.is_main():
+        with lock.held(Path(options.out if script == "restyle_apply" else options.snapshot_dir)):
             pass
 
 
@@ -59,7 +65,34 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
     makers = [name for run, name in _MAKERS.items() if Path(path) == Path(f"snapshots/{options.preset}/{run}/last.pth")]
     made = f"; `python {makers[0]} {flag('preset')} {options.preset}` makes it" if makers else ""
     others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
+    expected = _MAKERS["restyle"] if script == "restyle_apply" else "the previous stage"
     raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of the previous stage"
+        f"--restore-from: {path} does not exist; expected the checkpoint of {expected}"
         f"{others if script == 'step1' else ''}{made}"
     )
+
+
+def _refuse_without_pseudo_labels(options: Options) -> None:
+    """The reader names single masks that are missing; here there is none at all."""
+    folder = Path(options.ssl_target_dir)
+    if next(folder.rglob("*.png"), None) is None:
+        found = "no mask in it" if folder.exists() else "does not exist"
+        raise UserError(
+            f"--ssl-target-dir: {folder}: {found}; expected a pseudo-label for each target image: "
+            f"`{pseudo_label_command(options)}` makes them"
+        )
+
+
+def pseudo_label_command(options: Options) -> str:
+    """`Generate_Pseudo_Label.py` with those options of stage 2 that are not its own defaults."""
+    words = ["python", "Generate_Pseudo_Label.py", flag("preset"), options.preset]
+    usual = resolve("pseudo", {"preset": options.preset})
+    given = {"target": options.target, "data_dir_target": options.data_dir_target}
+    if options.target != usual.target:  # one word names both
+        given = {"target": f"{options.target}:{options.data_dir_target}"}
+    for name in ("data_list_target", "classes", "restore_from", "ssl_target_dir"):
+        given[name] = getattr(options, name)
+    for name, value in given.items():
+        if value is not None and value != getattr(usual, name):
+            words += [flag(name), str(value)]
+    return shlex.join(words)

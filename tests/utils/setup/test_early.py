@@ -13,27 +13,83 @@ from utils.system import lock
 from utils.system.errors import UserError
 
 EMPTY = ("--data-dir-target", "nowhere")  # read later: it is not what is refused
+SOURCELESS = ("--data-dir", "nowhere")
 
 
 @pytest.mark.parametrize(
     ("script", "maker"),
-    [("pseudo", "train_step1.py"), ("step2", "train_step1.py"), ("evaluate", "train_step2.py")],
+    [
+        ("pseudo", "train_step1.py"),
+        ("step2", "train_step1.py"),
+        ("evaluate", "train_step2.py"),
+        ("restyle_apply", "restyle_source.py train"),
+    ],
 )
 def test_a_missing_checkpoint_is_refused_first_and_its_maker_named(run_folder, capsys, script, maker):
-    assert exit_code(script, *EMPTY) == 2
+    assert exit_code(script, *(SOURCELESS if script == "restyle_apply" else EMPTY)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --restore-from: ") and f"`python {maker} --preset builtin` makes it" in error
     assert sorted(path.name for path in Path().iterdir()) == ["data"]
 
 
-def test_a_folder_in_use_or_of_an_earlier_run_is_refused_first(run_folder, capsys):
+@pytest.mark.parametrize("script", ["step1", "restyle_train"])
+def test_a_folder_in_use_or_of_an_earlier_run_is_refused_first(run_folder, capsys, script):
     with lock.held(Path("runs/a")):
-        assert exit_code("step1", *EMPTY, "--snapshot-dir", "runs/a") == 2
+        assert exit_code(script, *EMPTY, "--snapshot-dir", "runs/a") == 2
     assert "runs/a: in use by another run" in capsys.readouterr().err
     Path("runs/b").mkdir(parents=True)
     Path("runs/b/last.pth").touch()
-    assert exit_code("step1", *EMPTY, "--snapshot-dir", "runs/b") == 2
+    assert exit_code(script, *EMPTY, "--snapshot-dir", "runs/b") == 2
     assert "--snapshot-dir: found runs/b/last.pth" in capsys.readouterr().err
+
+
+def test_the_folder_of_restyled_images_in_use_is_refused_first(run_folder, capsys):
+    Path("generator.pth").touch()
+    with lock.held(Path("out")):
+        given = ("--restore-from", "generator.pth", "--out", "out")
+        assert exit_code("restyle_apply", *SOURCELESS, *given) == 2
+    assert "out: in use by another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--continue-train", "no.pth"), ("--semantic", "no.pth")])
+def test_other_missing_checkpoints_of_restyling_are_refused_first(run_folder, capsys, option, value):
+    assert exit_code("restyle_train", *SOURCELESS, option, value) == 2
+    assert capsys.readouterr().err.startswith(f"error: {option}: {value} does not exist; expected ")
+
+
+def test_missing_pseudo_labels_are_refused_first_and_their_maker_named(run_folder, capsys):
+    Path("my weights.pth").touch()
+    given = ("--restore-from", "my weights.pth", "--ssl-target-dir", "masks")
+    assert exit_code("step2", *EMPTY, *given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --ssl-target-dir: masks: does not exist; expected ")
+    command = (
+        "python Generate_Pseudo_Label.py --preset builtin --data-dir-target nowhere --restore-from 'my weights.pth' "
+        "--ssl-target-dir masks"
+    )
+    assert f"`{command}`" in error
+    Path("masks").mkdir()
+    assert exit_code("step2", *EMPTY, *given) == 2
+    assert "masks: no mask in it; expected " in capsys.readouterr().err
+    assert exit_code("step2", *EMPTY, *given[:2], "--method", "plus") == 2
+    assert "--ssl-target-dir" not in capsys.readouterr().err  # that method needs no mask
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ""),
+        (("--target", "folder:mine", "--classes", "c.yaml"), " --target folder:mine --classes c.yaml"),
+        (("--data-list-target", "some.txt"), " --data-list-target some.txt"),
+    ],
+)
+def test_the_command_that_makes_pseudo_labels_has_the_same_data(arguments, words):
+    options = config.parse("step2", ["--preset", "builtin", *arguments])[0]
+    command = early.pseudo_label_command(options)
+    assert command == f"python Generate_Pseudo_Label.py --preset builtin{words}"
+    made = config.parse("pseudo", command.split()[2:])[0]
+    for name in ("target", "data_dir_target", "data_list_target", "classes", "restore_from", "ssl_target_dir"):
+        assert getattr(made, name) == getattr(options, name)
 
 
 def test_a_folder_that_is_resumed_or_replaced_is_fine(tmp_path):
