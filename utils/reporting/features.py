@@ -117,29 +117,29 @@ def layout(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return places.astype(np.float32)[number.reshape(-1)]
 
 
-def save(path: Path, found: Points) -> None:
-    """Write the points, with their layout if scikit-learn is installed."""
+def save(path: Path, found: Points, *, placed: bool = True) -> None:
+    """Write the points; placed: with their layout, which takes seconds, if scikit-learn is installed."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "vectors": found.vectors,
         "classes": found.classes,
         "target": found.target,
         "instance": found.instance,
     }
-    if has_layout():
+    if placed and has_layout():
         arrays["layout"] = layout(found.vectors)
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # the stubs take them for allow_pickle
     write_bytes(path, content.getvalue())
 
 
-def load(path: Path) -> Points | None:
-    """The points in a file of `save`, with their layout if the file has it or it can be computed; None if there is no
-    such file."""
+def load(path: Path, *, place: bool = True) -> Points | None:
+    """The points in a file of `save`, with their layout if the file has it, or if `place` is True and it can be
+    computed; None if there is no such file."""
     try:
         with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         vectors = found.pop("vectors")
-        if "layout" not in found and has_layout():
+        if place and "layout" not in found and has_layout():
             found["layout"] = layout(vectors)
         return Points(vectors, **found)
     except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError):

@@ -28,7 +28,7 @@ NAMES = {
     "imagenet": Name("terms", "distance to ImageNet features on things", "lower"),
     "sure": Name("other", "share of pixels of which the teacher is sure", "higher"),
     "teacher_classes": Name("other", "classes among the teacher's labels", "higher"),
-    "grad_seg": Name("other", "norm of the source cross-entropy's gradient on the backbone"),
+    "grad_seg": Name("gradients", "norm of the source cross-entropy's gradient on the backbone"),
     "D_output": Name("discriminators", "discriminator, output space"),
     "D_feature": Name("discriminators", "discriminator, feature space"),
     "iou": Name("target scores", "target IoU", "higher"),
@@ -45,7 +45,7 @@ NAMES = {
 }
 
 _PREFIXES = {
-    "grad_": ("gradients", "gradient on the backbone as a share of the source's: "),
+    "grad_": ("gradients", "share of the source cross-entropy's: "),
     "lr_": ("rates", "learning rate of the "),
     "skipped_": ("other", "steps skipped after an overflow: "),
     "miou_": ("target scores", "target mean IoU, classes: "),

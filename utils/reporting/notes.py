@@ -152,9 +152,16 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 def machine(device: torch.device) -> str:
     """Device, Python and torch, in one line."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     system = f"{platform.system()} {platform.machine()}"
-    return f"{name}; {system}, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{device_name(device)}; {system}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or how many threads torch uses on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def score_record(step: int, scores: ConfusionMatrix, table: ClassTable, main: str) -> Json:

@@ -81,9 +81,10 @@ def look(
     sinks: Iterable[Sink],
     *,
     memory: SourceMemory | None = None,
+    last: bool = True,
 ) -> None:
     """Give example images to the sinks, and save what the report shows of this step: features, how full the memory is,
-    time and peak memory."""
+    time and peak memory. last: at the end of a run, whose features get their places on the map."""
     seen = images.test or images.target or images.source
     held = notes.thresholds(folder, seen.table.names)
     truth = seen is not images.target
@@ -92,7 +93,7 @@ def look(
             for sink in sinks:
                 sink.panel(step, name, picture)
     with _harmless("features"):
-        _keep_features(folder / features.AFTER, options, images, segmenter)
+        _keep_features(folder / features.AFTER, options, images, segmenter, placed=last)
     if memory is not None:
         notes.write_memory(folder, step, memory, images.source.table)
     notes.progress(folder, step, segmenter.input_mean.device)
@@ -107,16 +108,20 @@ def _harmless(what: str) -> Iterator[None]:
         logger.info("attention: no %s: %s: %s", what, type(error).__name__, error)
 
 
-def _keep_features(path: Path, options: Options, images: Images, segmenter: DeepLab) -> None:
+def _keep_features(path: Path, options: Options, images: Images, segmenter: DeepLab, *, placed: bool = True) -> None:
     table, target = images.source.table, images.target or images.test
     if target is not None:
         split = ClassSplit(table.num_classes, table.stuff, table.things)
-        features.save(path, features.points(segmenter, images.source, target, split, amp=options.amp))
+        found = features.points(segmenter, images.source, target, split, amp=options.amp)
+        features.save(path, found, placed=placed)
 
 
 def write_report(folder: Path) -> Path:
-    """Write `folder`/report.html from the files of the run so far; returns its path."""
-    write_bytes(folder / REPORT, render(read_run(folder)).encode())
+    """Write `folder`/report.html from the files of the run so far; returns its path.
+
+    The map of the newest features is left out until they have places on it, which takes seconds: see `look`.
+    """
+    write_bytes(folder / REPORT, render(read_run(folder, place=False)).encode())
     return folder / REPORT
 
 

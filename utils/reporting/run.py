@@ -99,8 +99,9 @@ class RunData:
         return list(found)
 
 
-def read_run(folder: Path, *, beside: bool = True, pictures: bool = True) -> RunData:
+def read_run(folder: Path, *, beside: bool = True, pictures: bool = True, place: bool = True) -> RunData:
     """Read the files of a run in `folder`, by default with the runs beside it, and with pictures and features.
+    place: compute the places of features on their map that the run itself has not computed, which takes seconds.
 
     Raises UserError if the folder has no log.jsonl. Missing or broken notes are left out.
     """
@@ -115,8 +116,8 @@ def read_run(folder: Path, *, beside: bool = True, pictures: bool = True) -> Run
         pseudo_labels=notes.read(folder / notes.PSEUDO_LABELS),
         memory=notes.read(folder / notes.MEMORY),
         pictures=_pictures(folder / PICTURES) if pictures else (),
-        before=features.load(folder / features.BEFORE) if pictures else None,
-        after=features.load(folder / features.AFTER) if pictures else None,
+        before=features.load(folder / features.BEFORE, place=place) if pictures else None,
+        after=features.load(folder / features.AFTER, place=place) if pictures else None,
         beside=[read_run(other, beside=False, pictures=False) for other in _beside(folder)] if beside else (),
     )
 

@@ -130,7 +130,7 @@ def what(run: RunData) -> Section:
         ("Preset", f"<code>{escape(str(note.get('preset', '')))}</code>"),
         ("Differs from it", differs),
         ("Data", "<br>".join(data)),
-        ("Classes", f"{len(run.classes)} of {escape(str(note.get('classes', {}).get('table', '')))}"),
+        ("Classes", f"{len(run.classes)}, class table {escape(str(note.get('classes', {}).get('table', '')))}"),
         ("Batch", f"{note.get('batch', '–')} images per step{each}{many}"),
         ("Seed", escape(str(note.get("seed", "–")))),
         ("Revision", escape(", ".join(unique["revision"]))),
@@ -232,6 +232,7 @@ def _class_table(names: Sequence[str], runs: Sequence[tuple[int, RunData]], mean
 _CURVES = {
     "terms": "Terms, unweighted",
     "discriminators": "Discriminators",
+    "gradients": "Gradients of the weighted terms on the backbone",
     "rates": "Learning rates",
     "speed": "Speed and memory",
     "other": "Other counts",
@@ -323,7 +324,8 @@ def _slider(names: Sequence[str], size: tuple[int, int]) -> str:
 def _strip(held: Sequence[tuple[str, Picture]]) -> str:
     shown = (
         f'<figure><img src="{data_url(picture)}" width="{picture.size[0]}" height="{picture.size[1]}" '
-        f'style="height:auto" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
+        f'style="height:auto" alt="{escape(name)}">'
+        f"{f'<figcaption>{escape(name)}</figcaption>' if len(held) > 1 else ''}</figure>"
         for name, picture in held
     )
     return f'<div class="strip">{"".join(shown)}</div>'
@@ -432,6 +434,7 @@ def feature_map(run: RunData) -> Section:
     held = [(name, found) for name, found in (("before", run.before), ("after", run.after)) if found is not None]
     if not held:
         return Section("features", title, missing="feature space: the run saved no features")
+    later = any(found.layout is None for _, found in held)
     held = [(name, found) for name, found in held if found.layout is not None]
     if not held:
         return Section(
@@ -453,6 +456,11 @@ def feature_map(run: RunData) -> Section:
         'd="M2 2l8 8m0-8l-8 8"/>'
         "</svg>target</li></ul>"
     )
+    if later:
+        text += (
+            "<p>The map after training is drawn at the end of the run, or at once by "
+            "<code>python -m utils.report</code> with the folder of the run.</p>"
+        )
     drawn = [figure(scatter(found, classes), f"{name} training", gap_text(found)) for name, found in held]
     colours = key((names[i], rgb(classes[names[i]])) for i in seen if i < len(names))
     return Section("features", title, f'{text}{marks}{colours}<div class="charts two">{"".join(drawn)}</div>')

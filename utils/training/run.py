@@ -216,7 +216,7 @@ class Run:
             report.clear(self.folder)
         config.save(self.options, self.folder)
         self.trainer.data.skipped.list_in(self.folder, go_on=keep)
-        logger.info("revision %s, torch %s, %s", revision(), torch.__version__, _device_name(self.trainer.device))
+        logger.info("revision %s, torch %s, %s", revision(), torch.__version__, notes.device_name(self.trainer.device))
         shown = config.describe(self.options, self.script)
         logger.info("options (saved in %s)\n%s", self.folder / "config.json", shown)
         images = self.options.batch_size * self.options.iter_size * distributed.size()
@@ -298,7 +298,10 @@ class Run:
         trainer, segmenter = self.trainer, self._segmenter()
         if segmenter is not None:
             memory = getattr(trainer.method, "memory", None)
-            report.look(self.folder, self.options, self._images(), segmenter, trainer.steps, self.sinks, memory=memory)
+            step, last = trainer.steps, trainer.steps == self._last_step
+            report.look(
+                self.folder, self.options, self._images(), segmenter, step, self.sinks, memory=memory, last=last
+            )
         for name, panel in trainer.panels().items():
             picture = pictures.picture(panel.cpu(), trainer.data.source.table)
             for sink in self.sinks:
@@ -416,7 +419,3 @@ class Run:
         self.selected, self.shares = state.get("selected", -math.inf), state.get("shares", [])
         self.score_due = state.get("score_due", False) and self._scorable
         self.logged = state.get("logged", self.trainer.steps)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

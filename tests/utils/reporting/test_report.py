@@ -6,6 +6,7 @@ import json
 import logging
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -92,6 +93,37 @@ def test_a_run_keeps_what_its_report_shows_and_is_not_changed_by_it(tmp_path, be
     assert run.before is not None and run.after is not None and run.note["sessions"][0]["step"] == 20
     assert list(run.memory["classes"]) == list(CITYSCAPES.names)
     assert not sections.pictures([(p.name, p) for p in run.pictures], run.classes).missing
+
+
+def test_the_map_is_computed_at_the_start_and_the_end_only(tmp_path, benchmark_root, monkeypatch):
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin"])[0]
+    computed = []
+    monkeypatch.setattr(features, "has_layout", lambda: True)
+    monkeypatch.setattr(features, "layout", lambda vectors: computed.append(0) or np.zeros((len(vectors), 2), "f4"))
+    report.begin(tmp_path, options, "step1", images, segmenter, CPU)
+    (tmp_path / "log.jsonl").write_text('{"step": 20, "seg": 1.5}\n')
+    page = Report(tmp_path)
+    for step in (20, 40):
+        report.look(tmp_path, options, images, segmenter, step, [page], last=False)
+        page.flush()
+    assert len(computed) == 1
+    assert "before training</b>" in (tmp_path / "report.html").read_text()
+    report.look(tmp_path, options, images, segmenter, 60, [page], last=True)
+    page.close()
+    assert len(computed) == 2
+    assert "after training</b>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_stopped_runs_map_is_computed_by_the_command(tmp_path, benchmark_root, monkeypatch):
+    pytest.importorskip("sklearn")
+    images, segmenter = images_and_network(benchmark_root)
+    options = config.parse("step1", ["--preset", "builtin"])[0]
+    report.look(tmp_path, options, images, segmenter, 20, [], last=False)
+    (tmp_path / "log.jsonl").write_text('{"step": 20, "seg": 1.5}\n')
+    left, read = read_run(tmp_path, place=False).after, read_run(tmp_path).after
+    assert left is not None and left.layout is None
+    assert read is not None and read.layout is not None and len(read.layout) == len(left.vectors)
 
 
 def test_a_run_that_goes_on_keeps_its_first_features(tmp_path, benchmark_root):

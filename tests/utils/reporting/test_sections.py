@@ -26,7 +26,7 @@ def test_what_was_run():
         "<dd>1:02:05</dd>",
         "1.5 GiB, on the GPU 4.0 GiB",
         "abc1234",
-        "19 of cityscapes",
+        "19, class table cityscapes",
         "<dt>Seed</dt><dd>7</dd>",
     ):
         assert part in body
@@ -53,6 +53,18 @@ def test_curves_are_grouped():
     assert order == sorted(order)
     assert "stage 2: 0.5 at step 40" in body
     assert "thinned" not in body
+
+
+def test_the_share_of_each_terms_gradient_is_drawn():
+    run = RunData("step1", [{"step": step, "seg": 1.0, "grad_seg": 2.0, "grad_adv_cls": 0.25} for step in (10, 20)])
+    body = sections.curves([run], ["red"]).body
+    order = [body.index(part) for part in ("<h3>Gradients", "<b>grad_seg</b>", "<b>grad_adv_cls</b>")]
+    assert order == sorted(order) and "stage 1: 0.25 at step 20" in body
+
+
+def test_a_picture_alone_is_named_once():
+    body = sections.pictures([("style", picture("style", "style"))], {}).body
+    assert body.count("style</") == 0 and "<h3>style" in body and "<figcaption>" not in body
 
 
 def test_pictures_of_a_group_have_a_slider_that_starts_with_image_and_prediction():
@@ -97,6 +109,14 @@ def test_the_feature_map_shows_both_domains_before_and_after():
     assert (
         body.count("<title>road, centroid, source</title>") == body.count("<title>car, instance, target</title>") == 2
     )
+
+
+def test_a_map_that_is_still_to_come_is_announced():
+    run = full()
+    assert run.after is not None
+    body = sections.feature_map(replace(run, after=replace(run.after, layout=None))).body
+    assert "before training" in body and says(body, "at the end ... python -m utils.report")
+    assert "<b>after training</b>" not in body and "python -m utils.report" not in sections.feature_map(run).body
 
 
 def test_the_domain_gap_is_relative_to_the_distance_between_classes():
