@@ -24,7 +24,7 @@ from dataset.sampler import EndlessSampler
 from model.methods.bafft import Alignment
 from tests.messages import says
 from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
-from utils.states import checkpoint
+from utils.states.__main__ import main as check_files
 from utils.system import files, lock
 from utils.training import run as loop
 from utils.training import trainer as engine
@@ -364,7 +364,7 @@ def test_deterministic_runs_of_one_seed_have_one_hash(run_folder, capsys):
         finally:
             torch.use_deterministic_algorithms(False)
         found = re.findall(r"sha256 of its content: ([0-9a-f]{64})", capsys.readouterr().out)
-        checkpoint.main([f"{folder}/last.pth"])
+        check_files([f"{folder}/last.pth"])
         assert capsys.readouterr().out == f"{found[0]}  step1  step 2  {folder}/last.pth\n"
         return found[0]
 

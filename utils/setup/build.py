@@ -197,6 +197,7 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
     All faults are logged. Raises UserError if there is one; with `--skip-bad-images`, only if all images of a set have
     one.
     """
+    distorted: set[str] = set()  # options, each told once: target images to train on and to score on have the same size
     for images in (images for images in data if images is not None):
         faults = header_faults(images)
         if options.skip_bad_images and len(faults) < len(images):
@@ -208,9 +209,11 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, all files found, sizes match", images.root, len(images) - len(faults))
         odd = distortion(images)
-        if odd:
-            own = images.size == options.input_size and images.root == Path(options.data_dir)
-            logger.info("attention: %s: %s: %s", images.root, "--input-size" if own else "--input-size-target", odd)
+        own = images.size == options.input_size and images.root == Path(options.data_dir)
+        option = "--input-size" if own else "--input-size-target"
+        if odd and option not in distorted:
+            distorted.add(option)
+            logger.info("attention: %s: %s: %s", images.root, option, odd)
         for line in quick_check(images):
             logger.info("attention: %s: %s; python -m dataset.check tells more", images.root, line)
     if options.cache is not None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import utils.system.machine  # noqa: F401 - before all others
-
-import argparse
 import hashlib
 import importlib.util
 import os
 import random
 import re
 import shutil
-import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -291,26 +287,3 @@ def set_rng_state(state: State) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m utils.states.checkpoint FILE...`"""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.states.checkpoint",
-        description="Check each file, and print the SHA-256 of its content, the method that wrote it and the step.",
-    )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a checkpoint, or weights that torch.save has written")
-    for name in parser.parse_args(argv).files:
-        state = read(name)
-        if not isinstance(state, dict):
-            raise UserError(f"{name}: no state in it; expected a checkpoint")
-        kind = state.get("method", state.get("stage", "weights"))
-        print(f"{digest(state)}  {kind}  step {state.get('step', '-')}  {name}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -318,7 +318,7 @@ print(*sorted({"torch", "scipy", "matplotlib", "tensorboard"} & set(sys.modules)
         ("prepare_aerial.py", "--help"),
         ("demo.py", "--help"),
         ("restyle_source.py", "train", "--help-all"),
-        *((name, "--help") for name in ("dataset.check", "dataset.builtin", "utils.report")),
+        *((name, "--help") for name in ("dataset.check", "dataset.builtin", "utils.report", "utils.states")),
     ],
     ids=" ".join,
 )

@@ -99,8 +99,13 @@ def test_the_map_is_computed_at_the_start_and_the_end_only(tmp_path, benchmark_r
     images, segmenter = images_and_network(benchmark_root)
     options = config.parse("step1", ["--preset", "builtin"])[0]
     computed = []
+
+    def layout(vectors):
+        computed.append(len(vectors))
+        return np.zeros((len(vectors), 2), np.float32)
+
     monkeypatch.setattr(features, "has_layout", lambda: True)
-    monkeypatch.setattr(features, "layout", lambda vectors: computed.append(0) or np.zeros((len(vectors), 2), "f4"))
+    monkeypatch.setattr(features, "layout", layout)
     report.begin(tmp_path, options, "step1", images, segmenter, CPU)
     (tmp_path / "log.jsonl").write_text('{"step": 20, "seg": 1.5}\n')
     page = Report(tmp_path)

@@ -114,5 +114,16 @@ def test_swapped_width_and_height_are_told_at_the_start(run_folder, caplog, monk
     with caplog.at_level("INFO", logger="bafft"):
         data = build.source_data(options, table), build.target_data(options, table, augmented=False)
         build.check_files(options, build.Skipped(), *data)
-    told = {record.getMessage() for record in caplog.records if "distorts" in record.getMessage()}
-    assert len(told) == 1 and "--input-size: " in told.pop()
+    (told,) = (record.getMessage() for record in caplog.records if "distorts" in record.getMessage())
+    assert "--input-size: " in told
+
+
+def test_a_size_that_distorts_the_target_is_told_once(run_folder, caplog, monkeypatch):
+    options = config.parse("step1", ["--preset", "builtin", "--input-size", "96,64", "--input-size-target", "64,96"])[0]
+    monkeypatch.setattr(build.logger, "propagate", True)
+    table = build.classes(options)
+    with caplog.at_level("INFO", logger="bafft"):
+        data = build.target_data(options, table, augmented=False), build.test_data(options, table)
+        build.check_files(options, build.Skipped(), *data)
+    (told,) = (record.getMessage() for record in caplog.records if "distorts" in record.getMessage())
+    assert "--input-size-target: " in told

@@ -12,7 +12,7 @@ import pytest
 from tests.processes import ROOT
 from utils.system import ctrl_c
 
-MODULES = ("utils.report", "utils.states.checkpoint", "dataset.builtin", "dataset.check")
+MODULES = ("utils.report", "utils.states", "dataset.builtin", "dataset.check")
 DELAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 ENDING = (0, 2, -signal.SIGINT)  # through already: while Python clears up, the signal has its default action
 # What each would otherwise end with, of its own accord.

@@ -37,7 +37,7 @@ ENTRIES = sorted(
     for path in (*ROOT.glob("*.py"), *ROOT.glob("bench/*.py"))
     if "__main__" in path.read_text(encoding="utf-8")
 )
-MODULES = ("dataset.check.__main__", "dataset.builtin.__main__", "utils.report.__main__", "utils.states.checkpoint")
+MODULES = ("dataset.check.__main__", "dataset.builtin.__main__", "utils.report.__main__", "utils.states.__main__")
 
 
 @pytest.mark.parametrize("entry", [*ENTRIES, *MODULES])
