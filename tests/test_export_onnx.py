@@ -12,10 +12,12 @@ import torch
 
 import export_onnx
 from dataset.classes import CITYSCAPES
+from model.networks.deeplab import build_segmenter
 from tests.scripts import STEP1
 from utils.options import config
 from utils.prediction import onnx as exporting
 from utils.prediction.loading import load
+from utils.system.errors import UserError
 
 CHECKPOINT = str(STEP1 / "last.pth")
 
@@ -78,3 +80,11 @@ def test_frames_are_drawn_or_those_of_the_user(after_stage1):
     assert [one.shape for one in drawn] == [(64, 96, 3)] * 2 and not np.array_equal(drawn[0], drawn[1])
     given = exporting.frames("data/builtin/gta5_deeplab/images", 3, (48, 32))
     assert [one.shape for one in given] == [(32, 48, 3)] * 3
+
+
+def test_a_network_of_inplace_abn_is_refused_in_a_line(tmp_path):
+    segmenter = build_segmenter(num_classes=19, backbone="tiny")
+    segmenter.architecture["norm"] = "inplace-abn"  # without the optional package
+    with pytest.raises(UserError, match="inplace-abn, which cannot be exported"):
+        exporting.export(segmenter, CITYSCAPES, (96, 64), "logits", tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())

@@ -72,8 +72,14 @@ def check_packages() -> None:
 def export(segmenter: DeepLab, table: ClassTable, size: Size, kind: str, path: Path) -> None:
     """Write a segmenter on the CPU, in eval mode, as ONNX with dynamic batch and size; kind: one of `KINDS`.
 
-    size: width and height that it was trained at, for the metadata.
+    size: width and height that it was trained at, for the metadata. Raises UserError for a network of the package
+    inplace-abn, whose layer is code of its own that ONNX has no operation for.
     """
+    if segmenter.architecture.get("norm") == "inplace-abn":
+        raise UserError(
+            "export_onnx.py: found a network of --norm inplace-abn, which cannot be exported; expected one of --norm "
+            "batchnorm: train it with that"
+        )
     import onnx
 
     width, height = size
