@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("result/gains"))
     parser.add_argument("--part", choices=PARTS, default="main")
-    parser.add_argument("--table-only", action="store_true", help="write the table from scores that are there")
+    parser.add_argument("--table-only", action="store_true", help="only write the table, from existing scores")
     arguments = parser.parse_args()
     logs.setup()
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]

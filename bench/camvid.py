@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("pretrained/mobilenet_v2_features.pth"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, default=Path("result/camvid"))
-    parser.add_argument("--table-only", action="store_true", help="write table and picture from scores that are there")
+    parser.add_argument("--table-only", action="store_true", help="only write table and picture, from existing scores")
     arguments = parser.parse_args()
     logs.setup()
     folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]

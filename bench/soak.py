@@ -92,7 +92,7 @@ def last_step(log: Path) -> int:
 
 
 def table(samples: list[Sample], steps: int) -> list[str]:
-    """Medians over ten parts of the run, and how far those after the first lie apart."""
+    """Medians over ten parts of the run, and how much those after the first differ."""
     parts = [[s for s in samples if part * steps < 10 * s.step <= (part + 1) * steps] for part in range(10)]
     lines = [f"| steps | resident, MB | {' | '.join(NAMES)} |", "|---|---|---|---|---|"]
     medians = []

@@ -173,7 +173,9 @@ class Case:
         clock = "self_device_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         seconds = dict.fromkeys([*PARTS, "everything else"], 0.0)
         for event in recorded.key_averages():
-            if event.device_type != DeviceType.CPU:  # a kernel, whose time stands at the operation that launched it too
+            if (
+                event.device_type != DeviceType.CPU
+            ):  # a kernel, whose time also counts for the operation that launched it
                 continue
             part = next((part for part, starts in PARTS.items() if event.key.startswith(starts)), "everything else")
             seconds[part] += float(getattr(event, clock))
@@ -186,7 +188,7 @@ def check_finite(losses: dict[str, Tensor]) -> None:
         raise RuntimeError(f"{', '.join(bad)} not finite, so that the time says nothing")
 
 
-# ---------------------------------------------------------------- full cases, a process each
+# ---------------------------------------------------------------- full cases, one process each
 
 
 def full_case(arguments: argparse.Namespace, stage: int, amp: str, batch: int, images: Path) -> dict[str, Any]:

@@ -560,7 +560,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 refuse_name(path, line)
             if name is None and self._elsewhere(line.name):
                 raise UserError(
-                    f"{path}, line {line.number}: {line.name} is there, but not in {self.image_folder(self.split)}; "
+                    f"{path}, line {line.number}: {line.name} exists, but not in {self.image_folder(self.split)}; "
                     f"expected images of split {self.split!r}: give the list of that split"
                 )
             if name is None:
@@ -624,7 +624,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         folder = self.image_folder(self.split)
         for name in (*self._images_below(folder), *self._images_below(self.root)):
             where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
-            reason = self.refusal(name) or f"does not lie in {where}"
+            reason = self.refusal(name) or f"is not in {where}"
             return f"; {name} was passed over: {reason}"
         return ""
 
@@ -694,7 +694,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if missing and not (self.skip_bad and len(missing) < len(self.names)):
             count = f"{len(missing)} of {len(self.names)} missing"
             other = namesake(missing[0])
-            beside = f", but {other} is there" if other else ""
+            beside = f", but {other} exists" if other else ""
             raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}){beside}; {remedy}")
 
 

@@ -256,7 +256,7 @@ def test_a_folder_of_other_weights_is_refused_unless_it_is_to_be_overwritten(run
     checkpoint.save(Path("other.pth"), {name: other[name] for name in ("method", "step", "networks", "state")})
     assert exit_code("restyle_apply", "--restore-from", "other.pth", "--out", str(OUT)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: --out: {OUT}/images/00001.png is there") and error.count("\n") == 1
+    assert error.startswith(f"error: --out: {OUT}/images/00001.png was made with other") and error.count("\n") == 1
     assert files(OUT) == before
     apply(Path("other.pth"), "--out", str(OUT), "--overwrite")
     after = files(OUT)

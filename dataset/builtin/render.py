@@ -15,7 +15,7 @@ from .geometry import Array, Camera
 from .stage import Part, Raw, Scene
 
 OVERSAMPLING = 2  # the canvas is this many times as large as the picture
-MIDDLE = 0.45  # the level that contrast leaves alone
+MIDDLE = 0.45  # the level that a change of contrast does not move
 FRACTION_BITS = 4  # of the fixed-point positions that OpenCV draws at
 
 # How strongly the surface of each class shows (soft blotches, grain), relative to the domain's own strength.

@@ -169,7 +169,7 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
 def _with_namesakes(missing: Sequence[Path]) -> Sequence[object]:
     """The paths; those that will be shown name the file that exists instead, if any."""
     others = ((path, namesake(path)) for path in missing[:_SHOWN])
-    return [*(f"{path} ({other} is there)" if other else path for path, other in others), *missing[_SHOWN:]]
+    return [*(f"{path} ({other} exists)" if other else path for path, other in others), *missing[_SHOWN:]]
 
 
 def _check_partners(part: Part, count: _Count, report: Report) -> None:

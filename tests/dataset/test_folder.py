@@ -130,6 +130,6 @@ def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
 def test_a_label_with_another_ending_is_named(root, name):
     label = root / "labels/day/0001.png"
     label.rename(label.with_name(name))
-    said = rf"0001\.png: label not found .*1 of 3.* {name} is there"
+    said = rf"0001\.png: label not found .*1 of 3.* {name} exists"
     with pytest.raises(UserError, match=said):
         Folder(root, table=TABLE)

@@ -43,7 +43,7 @@ SCRATCH = ".unfinished"
 BYTES = 3  # of temporary disk space per pixel
 _VERSION = 1  # of the temporary files, and of how they are computed
 _SLACK = 2**20  # bytes of disk space in addition to the pixels
-_PER_MACHINE = ("root", "images")  # of an identity: data may lie elsewhere on each
+_PER_MACHINE = ("root", "images")  # parts of an identity that may differ between machines
 _NO_RECORD = (OSError, EOFError, BadZipFile, ValueError, KeyError)
 
 Prediction = tuple[int, Tensor, Tensor]

@@ -272,7 +272,9 @@ def evaluation_data(options: Options, table: ClassTable) -> SegmentationDataset:
     """Images to predict. Those with labels are scored; in a folder, these may be all, some or none."""
     images = test_data(options, table, labels=None)
     if void_alone(images):
-        logger.info("%s: the labels of split %s hold ignored pixels alone, as without labels", images.root, options.set)
+        logger.info(
+            "%s: the labels of split %s hold only ignored pixels, which counts as no labels", images.root, options.set
+        )
         return test_data(options, table, labels=False)
     return images if options.target == "folder" or not images.labelled_names() else test_data(options, table)
 

@@ -1,8 +1,9 @@
 """Ctrl-C while a script still imports what it needs: one line and exit code 130, no traceback.
 
-Every script imports this before all others, by way of `utils.system.machine`. The process ends at once, as an exception
-in the middle of an import may be swallowed, or become another one. `utils.options.config.run` then handles the signals
-of the script itself (`utils.system.interrupt`). A user's program that imports this project keeps Python's own handling.
+Every script imports this before all others, through `utils.system.machine`. The process ends at once, because an
+exception in the middle of an import may be swallowed, or become another one. `utils.options.config.run` then handles
+the signals of the script itself (`utils.system.interrupt`). A user's program that imports this project keeps Python's
+own handling.
 """
 
 from __future__ import annotations
