@@ -216,8 +216,8 @@ def test_labels_of_ignored_pixels_only(bad, capsys):
     capsys.readouterr()
     call("evaluate", *arguments, "--data-list-target-test", "one.txt")
     said = capsys.readouterr().out
-    assert [line.count("split val") for line in said.splitlines() if "ignored pixels alone" in line] == [1]
-    assert says(said, "bad/Cityscapes: ... split val ... ignored pixels alone")
+    assert [line.count("split val") for line in said.splitlines() if "only ignored pixels" in line] == [1]
+    assert says(said, "bad/Cityscapes: ... split val ... only ignored pixels")
     assert says(said, "no scores ... 1 of 1 images of bad/Cityscapes") and "IoU" not in said
     assert not Path("scores.json").exists() and mask(MASKS / f"{FIRST_VAL}.png").max() < 19
     call("step1", *BAD_TARGET, "--num-steps", "1", "--snapshot-dir", "b", "--data-list-target-test", "one.txt")
