@@ -1,13 +1,13 @@
-"""Real images, three pairs of domains, MobileNetV2 from ImageNet weights: what each method and each part of it gives.
+"""What each method, and each part of it, gives on real images: pairs of domains, MobileNetV2 from ImageNet weights.
 
     python bench/real.py carla_to_cityscapes source_only --seed 1 --data /where/realdata   # train and score one arm
     python bench/real.py --table                                                         # bench/RESULTS.md
 
-An arm is a chain of stages, each a call of one of the project's scripts, on one thread. All arms of a pair take the
-same number of source steps under one schedule of the learning rates, and are scored at the end (last.pth): only the
-method differs. Arms of a seed share the stages that they have in common. A stage that is finished is not run again, and
-one that was killed resumes; an arm whose score is there is left alone. Target labels report the score and do nothing
-else; the score on the source's own validation images, where there are any, may choose.
+An arm is a chain of stages; each is a call of one of the project's scripts, on one thread. All arms of a pair take the
+same number of source steps under the same schedule of learning rates, and are scored at the end (last.pth): only the
+method differs. Arms of one seed share the stages that they have in common. A finished stage is not run again, a killed
+one resumes, and an arm that has a score is not run. Target labels are used only to report the score. Settings may be
+chosen by the score on the source's own validation images, if there are any.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ NAMES = list(next(iter(ARMS.values())).titles)
 
 
 class Runner:
-    """Runs the stages of one pair and seed in the folder `out`, which holds a folder for each stage."""
+    """Runs the stages of one pair and seed in the folder `out`, with one folder per stage."""
 
     def __init__(self, pair: Pair, seed: int, data: Path, out: Path, cache: Path) -> None:
         self.pair, self.seed, self.data, self.out, self.cache = pair, seed, data, out, cache
@@ -395,7 +395,7 @@ def path_of(scores: Path, pair: str, arm: str, seed: int) -> Path:
 
 
 def read(scores: Path, pair: str) -> dict[str, dict[int, dict[str, Any]]]:
-    """The records of a pair by arm and seed; an arm without any is left out."""
+    """The records of a pair by arm and seed; arms without records are left out."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for arm in NAMES:
         paths = {seed: path_of(scores, pair, arm, seed) for seed in SEEDS}
