@@ -225,7 +225,7 @@ def test_labels_of_ignored_pixels_only(bad, capsys):
     for path in Path("bad/gta5_deeplab/labels").iterdir():
         Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
     error = refused(capsys, "step1", *BAD_SOURCE, *BAD_TARGET, "--snapshot-dir", "c")
-    assert says(error, "label ids 0 ... none ... cityscapes")
+    assert says(error, "none of the label ids 0 ... cityscapes")
     call("evaluate", *arguments)
     scores = json.loads(Path("scores.json").read_text())
     assert scores["images"] == 2 and 0 < np.sum(scores["confusion"]) <= WIDTH * HEIGHT
