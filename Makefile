@@ -1,12 +1,15 @@
 # `make demo` and `make test` set up everything that they need; `make` without a target lists the commands.
 #
 # An active environment (venv or conda, but not conda's base) is used as it is. Otherwise, or when PYTHON is given, .venv is
-# made with PYTHON (default: python3, or another of Python 3.11 to 3.13 that is found).
+# made with PYTHON (default: python3, or another of Python 3.11 to 3.14 that is found).
+# TORCH=cpu or TORCH=cuda chooses the build of torch. By default, a torch that is installed stays, and otherwise the machine
+# decides: with an NVIDIA GPU or without.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-optional clean
 
 PYTHON ?=
+TORCH ?=
 ifneq ($(CONDA_DEFAULT_ENV),base)
 CONDA := $(CONDA_PREFIX)
 endif
@@ -16,14 +19,14 @@ RUN := $(ENV)/bin/python
 
 # Set before torch starts: idle threads that spin make all other processes many times slower.
 export OMP_WAIT_POLICY ?= passive
-export ENV PYTHON
+export ENV PYTHON TORCH
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup:  ## make or update the environment (.venv, or the active one); PYTHON=python3.12 chooses the interpreter
+setup:  ## make or update the environment (.venv, or the active one); PYTHON=python3.14 and TORCH=cuda choose
 	@.ci/setup requirements.txt
-	@echo "Environment: $(ENV)"
+	@$(RUN) -m utils.system.installation
 
 setup-dev: setup
 	@.ci/setup requirements-dev.txt
