@@ -21,6 +21,7 @@ from dataset.classes import IGNORE, LabelMap
 from dataset.labels import LABEL_SUFFIXES, TRAIN_ID_END
 from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
 from utils.system.errors import UserError
+from utils.system.processes import starting
 
 _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
 
@@ -108,7 +109,7 @@ def mapper(workers: int) -> Iterator[Map]:
     if workers == 0:
         yield map
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, starting()) as pool:
         try:
             yield lambda function, items: pool.map(function, items, chunksize=8)
         except BaseException:

@@ -19,6 +19,7 @@ from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, label_colou
 from dataset.labels import LABEL_SUFFIXES, ColourIds, colour_ids
 from dataset.reading import image_names, read_ids
 from utils.system.errors import UserError
+from utils.system.processes import starting
 
 IDS = 256
 _UNKNOWN = -1
@@ -220,5 +221,5 @@ def count_pairs(count: Callable[[Pair], Found], pairs: Sequence[Pair], workers: 
     if workers <= 1 or len(pairs) <= 1:
         yield from map(count, pairs)
         return
-    with ProcessPoolExecutor(min(workers, len(pairs))) as pool:
+    with ProcessPoolExecutor(min(workers, len(pairs)), starting()) as pool:
         yield from pool.map(count, pairs, chunksize=max(1, min(16, len(pairs) // (4 * workers))))

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from utils.system.processes import starting
+
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
@@ -53,6 +55,8 @@ def shielded(loader: DataLoader[Any]) -> Iterator[Any]:
     """Iterate over a loader whose processes do not get the signals, which a terminal or job sends to all processes at
     once. Only this process decides; the others end when it tells them to, or when it has ended."""
     loader.worker_init_fn = _end_with_parent
+    if loader.num_workers > 0:
+        loader.multiprocessing_context = starting()
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         return iter(loader)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

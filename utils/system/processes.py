@@ -1,9 +1,15 @@
-"""Which of the processes of `torchrun` this one is, according to the environment; torch is not imported."""
+"""Which of the processes of `torchrun` this one is, according to the environment, and how this one starts others.
+
+Torch is not imported.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Sequence
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
@@ -38,3 +44,12 @@ def no_bar() -> bool | None:
 def share(items: Sequence[T]) -> Sequence[T]:
     """The part of this process: all parts together contain each item once."""
     return items[rank() :: size()]
+
+
+def starting() -> BaseContext:
+    """How processes that read files are started: by fork on Linux, and elsewhere as Python does by default.
+
+    Python's own choice on Linux is a fork server since 3.14. Its processes are not children of this one, do not inherit
+    which signals are blocked (`utils.system.interrupt.shielded`), and import everything anew.
+    """
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -75,7 +77,19 @@ class Killed(Dataset):
         return os.getpid()
 
 
-def test_reading_processes_outlive_the_signals_but_end_when_told_to():
+DEFAULTS = ["fork", "forkserver"] if sys.platform == "linux" else [multiprocessing.get_start_method()]
+"""How Python itself starts processes: on Linux by fork up to 3.13, then by a fork server."""
+
+
+@pytest.fixture(params=DEFAULTS)
+def default_start(request):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def test_reading_processes_outlive_the_signals_but_end_when_told_to(default_start):
     handled = []
     before = signal.signal(signal.SIGTERM, lambda *_: handled.append(1))
     try:
