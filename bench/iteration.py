@@ -3,17 +3,20 @@
     python bench/iteration.py --stage 1 --json result/iteration1.json     # ResNet-101, 320x180 and 256x128
     python bench/iteration.py --stage 2 --json result/iteration2.json
     python bench/iteration.py --stage 2 --compare plus full --json result/iteration_plus.json
+    python bench/iteration.py --stage 2 --compare crops plus --json result/iteration_crops.json
     python bench/iteration.py --table result/iteration*.json              # the section of bench/RESULTS.md
 
 The kinds of iteration are `full` (the paper's, with all terms), `plain` (without category and instance terms) and, in
-stage 2, `plus` (`--method plus` as the preset has it).
+stage 2, `plus` (`--method plus` as the preset has it) and `crops` (plus with `--high-resolution-crops`, on images of
+twice the size and with a segmenter of its own; its predictions are not forced, because no term of plus counts regions).
 
 The worst case is forced: the logits are shifted so that, in both domains, argmax gives a map with all stuff classes and
 `--components` components of every thing class; every source pixel is predicted correctly; the memory is full and ready.
 (How many means the classifier accepts does not change the amount of work, because acceptance is a mask.) An iteration
-is that of the Trainer, including the optimisers. The two kinds alternate in one process and share the segmenter; peak
-memory is measured in one process per kind. The last line is one JSON object. `ratio` compares the medians of wall-clock
-time, `cpu_ratio` those of the processor time of all threads, which other programs on the machine disturb less.
+is that of the Trainer, including the optimisers. The two kinds alternate in one process and share the segmenter if
+they can; peak memory is measured in one process per kind. The last line is one JSON object. `ratio` compares the
+medians of wall-clock time, `cpu_ratio` those of the processor time of all threads, which other programs on the machine
+disturb less.
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {},
     "plain": {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0},
     "plus": {"method": "plus"},
+    "crops": {"method": "plus", "high_resolution_crops": True},
 }
+OF_STAGE_2 = {"plus", "crops"}
 Size = tuple[int, int]
 
 
@@ -146,24 +151,24 @@ def forced_batch(segmenter: DeepLab, size: Size, components: int, number: int = 
 
 
 class Case:
-    """A segmenter with forced predictions, and the trainers of the kinds of iteration asked for."""
+    """A segmenter with forced predictions, and the trainers and batches of the kinds of iteration asked for."""
 
     def __init__(self, arguments: argparse.Namespace, kinds: Sequence[str]) -> None:
         stage = f"step{arguments.stage}"
         self.options = {kind: _options(arguments, stage, kind) for kind in kinds}
-        options = self.options[kinds[0]]
-        set_up(options)
-        segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
-        self.device = segmenter.input_mean.device
-        self.source, self.target = (
-            forced_batch(segmenter, size, arguments.components)
-            for size in (options.input_size, options.input_size_target)
-        )
-        segmenter.register_forward_hook(ForcedLogits(arguments.components))
+        set_up(self.options[kinds[0]])
+        shared: dict[bool, tuple[DeepLab, Batch, Batch]] = {}
+        self.batches: dict[str, tuple[Batch, Batch]] = {}
         # Of its data a trainer reads the class table, and whether there is a target at all.
         data = Data(*[cast(SegmentationDataset, SimpleNamespace(table=CITYSCAPES))] * 2)
         self.trainers: dict[str, Trainer] = {}
         for kind, own in self.options.items():
+            crops = own.high_resolution_crops
+            if crops not in shared:
+                shared[crops] = _segmenter_and_batches(own, arguments.components)
+            segmenter, *batches = shared[crops]
+            self.batches[kind] = (batches[0], batches[1])
+            self.device = segmenter.input_mean.device
             method = build.method(own, stage, segmenter, CITYSCAPES)
             method.set_training_mode()
             fill_memory(method)
@@ -172,7 +177,7 @@ class Case:
 
     def iterate(self, kind: str) -> tuple[float, float]:
         """One iteration: wall-clock and processor time in seconds."""
-        batches = repeat((self.source, self.target))
+        batches = repeat(self.batches[kind])
         self._synchronise()
         began = time.perf_counter(), time.process_time()
         losses = self.trainers[kind].step(batches)
@@ -186,6 +191,17 @@ class Case:
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _segmenter_and_batches(options: Options, components: int) -> tuple[DeepLab, Batch, Batch]:
+    """A segmenter whose predictions are forced from now on, and a batch of each domain."""
+    segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
+    source, target = (
+        forced_batch(segmenter, build.read_size(size, options), components)
+        for size in (options.input_size, options.input_size_target)
+    )
+    segmenter.register_forward_hook(ForcedLogits(components))
+    return segmenter, source, target
 
 
 def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
@@ -242,9 +258,10 @@ def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
 def table(results: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "One kind of iteration is compared with another. `full`: the paper's; `plain`: without the category and "
-        "instance terms; `plus`: `--method plus`. Predictions and memory are forced so that all terms do as much work "
-        "as possible. Medians of the wall-clock time and of the CPU time of all threads (which other programs disturb "
-        "less), and peak memory of the process, or of the GPU if there is one.",
+        "instance terms; `plus`: `--method plus`; `crops`: with `--high-resolution-crops` too. Predictions and memory "
+        "are forced so that all terms do as much work as possible. Medians of the wall-clock time and of the CPU time "
+        "of all threads (which other programs disturb less), and peak memory of the process, or of the GPU if there is "
+        "one.",
         "",
         "| stage, network, source / target | kinds | pairs | wall | ratio | CPU time | ratio "
         "| peak | ratio | machine |",
@@ -282,8 +299,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--peak-of", choices=KINDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if "plus" in arguments.compare and arguments.stage == 1:
-        parser.error("--compare: found plus in stage 1, expected it only in stage 2: give --stage 2")
+    found = OF_STAGE_2.intersection(arguments.compare)
+    if found and arguments.stage == 1:
+        parser.error(f"--compare: found {sorted(found)[0]} in stage 1, expected it only in stage 2: give --stage 2")
     return arguments
 
 

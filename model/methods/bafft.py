@@ -21,6 +21,8 @@ from model.methods.gradients import GradientShares
 from model.methods.optimizers import discriminator_optimizer
 from model.networks.batchnorm import statistics_kept
 from model.networks.discriminator import FeatureDiscriminator, OutputDiscriminator
+from model.networks.high_resolution import Detail
+from model.networks.upsampling import at_size
 from model.terms.adversarial import discriminator_loss, segmenter_loss, shared_scores
 from model.terms.aim import aim_weights
 from model.terms.contrast import pixel_contrast
@@ -53,7 +55,8 @@ class TargetPass:
     features [B, D, h, w] and logits [B, C, h, w] are the target's, source_logits [B, C, h', w'] the source's. fooled:
     the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
     instance terms do not apply (the first step of a run only fills the memory). sure: with `--isia contrast`, train ids
-    [B, h, w] of the pixels that are contrasted, and the ignore label for the others.
+    [B, h, w] of the pixels that are contrasted, and the ignore label for the others. detail: the prediction for a
+    high-resolution crop, if there is one; the logits then have about twice the features' size.
     """
 
     batch: Batch
@@ -67,6 +70,7 @@ class TargetPass:
     forms: Forms
     ignore_label: int
     sure: Tensor | None = None
+    detail: Detail | None = None
 
     @cached_property
     def category(self) -> dict[str, Tensor]:
@@ -109,7 +113,7 @@ class Term:
 
 
 def _pseudo(view: TargetPass) -> Tensor:
-    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label)
+    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label, view.detail)
 
 
 def _same(view: TargetPass) -> Tensor:
@@ -189,13 +193,19 @@ class Alignment(Method):
         """The terms of the target batch whose weight is not 0."""
         return [term for term in self.terms if self.weights[term.name]]
 
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Detail | None]:
+        """Features and logits of a batch, and the prediction for a high-resolution crop, if there is one."""
+        return (*self.segmenter(batch["image"]), None)
+
     def _source_pass(self, source: Batch, backward: Backward, losses: Losses) -> SourcePass:
         """The cross-entropy of the source batch, and the update of the source memory."""
         with statistics_kept(self.segmenter, self.options.bn == "target"):
-            features, logits = self.segmenter(source["image"])
+            features, logits, detail = self._predict(source)
         # The copy of the label maps to the CPU starts first, so that the device works on the rest meanwhile.
-        correct = None if self.memory is None else LabelMaps(correct_labels(logits.detach(), source["label"]))
-        loss = segmentation_loss(logits, source["label"], self.options.ignore_label)
+        correct = None
+        if self.memory is not None:
+            correct = LabelMaps(correct_labels(at_size(logits.detach(), features.shape[2:]), source["label"]))
+        loss = segmentation_loss(logits, source["label"], self.options.ignore_label, detail)
         losses["seg"] = loss.detach()
         loss = self.weights["seg"] * loss
         self.gradients.measure("seg", loss, losses)
@@ -220,12 +230,13 @@ class Alignment(Method):
                     self.segmenter(target["image"])
             return
         with statistics_kept(self.segmenter, self.options.bn == "source"):
-            features, logits = self.segmenter(target["image"])
+            features, logits, detail = self._predict(target)
         compared = self.memory is not None and step.number > 0
-        predicted = LabelMaps(logits.detach().argmax(1)) if compared else None
+        predicted = LabelMaps(at_size(logits.detach(), features.shape[2:]).argmax(1)) if compared else None
         maps_t = self._maps(features, logits, target["image"].shape[2:])
         scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
         view = self._view(target, features, logits, predicted, source.logits)
+        view.detail = detail
         view.fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
         total = self._total(self.active, view, losses)
         backward(total if source.loss is None else total + source.loss, "segmenter")

@@ -23,6 +23,7 @@ from model.methods.bafft import ALIGNMENT, CATEGORY, PSEUDO_LABELS, Alignment, S
 from model.methods.base import Backward, Batch, Context, Losses, Step
 from model.networks.batchnorm import set_training_mode, statistics_kept
 from model.networks.deeplab import DeepLab
+from model.networks.high_resolution import Detail, HighResolution
 from model.terms.feature_distance import feature_distance
 from model.terms.masking import hide_blocks
 from model.terms.memory import resized_labels
@@ -46,7 +47,8 @@ _SLOW = 0.9  # of itself that the record of the teacher's classes keeps per pass
 
 
 def _weighted(view: TargetPass) -> Tensor:
-    return weighted_segmentation_loss(view.logits, view.batch["label"], view.batch["weight"], view.ignore_label)
+    batch = view.batch
+    return weighted_segmentation_loss(view.logits, batch["label"], batch["weight"], view.ignore_label, view.detail)
 
 
 class Plus(Alignment):
@@ -97,13 +99,25 @@ class Plus(Alignment):
         mixed = self._mix(source, target, given, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
-        learnt = self._source_pass(source, backward, losses)
+        learnt = self._source_pass(self._placed(source, generator), backward, losses)
         if self.active:
-            self._target_pass(target, learnt, backward, step, losses)
-        self._mixed_pass(mixed, given, learnt, backward, step, losses)
+            self._target_pass(self._placed(target, generator), learnt, backward, step, losses)
+        self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
         self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
         losses["sure"] = guidance.quality.mean()
         return losses
+
+    def _placed(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """With high-resolution crops, the batch and a random "place" for its crop; else the batch."""
+        if not isinstance(self.segmenter, HighResolution):
+            return batch
+        return batch | {"place": torch.rand(2, generator=generator)}
+
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Detail | None]:
+        if not isinstance(self.segmenter, HighResolution):
+            return super()._predict(batch)
+        features, logits, detail = self.segmenter.with_detail(batch["image"], batch["place"])
+        return features, logits, detail._replace(weight=self.options.lambda_detail)
 
     def _given(self, target: Batch) -> PseudoLabels:
         """The masks of stage 1, of which every label counts fully."""
@@ -124,8 +138,11 @@ class Plus(Alignment):
         """ImageNet feature distance on things."""
         if self.imagenet is None:
             return 0.0
+        image = source["image"]
+        if isinstance(self.segmenter, HighResolution):
+            image = self.segmenter.context(image)  # which the features are of
         with torch.no_grad():
-            reference = self.imagenet(source["image"])[0]
+            reference = self.imagenet(image)[0]
         distance = feature_distance(features, reference, source["label"], self.things)
         losses["imagenet"] = distance.detach()
         weighted = self.options.lambda_imagenet * distance
@@ -157,17 +174,20 @@ class Plus(Alignment):
         backward: Backward,
         step: Step,
         losses: Losses,
+        generator: torch.Generator,
     ) -> None:
         active = [term for term in self.mixed_terms if self.weights[term.name]]
         if not active:
             return
+        batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(guidance.quality)}
+        batch = self._placed(batch, generator)
         with statistics_kept(self.segmenter, self.options.bn == "source"):
-            features, logits = self.segmenter(mixed.image)
-        size = logits.shape[2:]
+            features, logits, detail = self._predict(batch)
+        size = features.shape[2:]
         compared = self.memory is not None and step.number > 0
         labels = LabelMaps(resized_labels(mixed.label, size)) if compared else None
-        batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(guidance.quality)}
         view = self._view(batch, features, logits, labels, source.logits)
+        view.detail = detail
         if compared and self.forms.isia == "contrast":
             sure = mixed.pasted | (guidance.confidence > self.options.pseudo_threshold)
             view.sure = resized_labels(mixed.label.where(sure, self.options.ignore_label), size)
@@ -187,10 +207,13 @@ class Plus(Alignment):
             return
         options = self.options
         hidden = hide_blocks(self._augmented(images, generator), options.mask_block, options.mask_ratio, generator)
-        with statistics_kept(self.segmenter, True):  # no running statistics of images that are mostly hidden
-            features, logits = self.segmenter(hidden)
         batch = {"image": hidden, "label": guidance.labels, "weight": guidance.quality[:, None, None]}
-        backward(self._total(active, self._view(batch, features, logits, None, source.logits), losses), "segmenter")
+        batch = self._placed(batch, generator)
+        with statistics_kept(self.segmenter, True):  # no running statistics of images that are mostly hidden
+            features, logits, detail = self._predict(batch)
+        view = self._view(batch, features, logits, None, source.logits)
+        view.detail = detail
+        backward(self._total(active, view, losses), "segmenter")
 
     def after_step(self, step: int) -> None:
         update_teacher(self.teacher, self.segmenter, averaging(step, self.options.ema))

@@ -123,6 +123,16 @@ class DeepLab(nn.Module):
             pixels = pixels.flip(1)
         return (pixels - self.input_mean) / self.input_std
 
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images as `forward` takes them, normalised. Raises ValueError for another shape or type."""
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected [B, 3, H, W]")
+        if images.dtype == torch.uint8:
+            return self.normalise(images)
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}; expected uint8 RGB, or floating and normalised")
+        return images
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features and logits of a batch.
 
@@ -136,13 +146,7 @@ class DeepLab(nn.Module):
         Raises:
             ValueError: images of another shape or type.
         """
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images have shape {tuple(images.shape)}; expected [B, 3, H, W]")
-        if images.dtype == torch.uint8:
-            images = self.normalise(images)
-        elif not images.is_floating_point():
-            raise ValueError(f"images are {images.dtype}; expected uint8 RGB, or floating and normalised")
-        features = images
+        features = self.prepared(images)
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             for part in self._parts():
                 features = recomputed(part, features)
@@ -172,15 +176,20 @@ class DeepLab(nn.Module):
         with torch.autocast(vectors.device.type, enabled=False):
             return self.layer6.linear(vectors)
 
+    @property
+    def heads(self) -> list[nn.Module]:
+        """What is learnt anew on the backbone's features, at the classifier's rate."""
+        return [self.layer6]
+
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trainable parameters of the backbone and of the classifier, each exactly once.
+        """Trainable parameters of the backbone and of the heads, each exactly once.
 
         (Released: the generator yields most backbone weights two to four times; see `--backbone-lr-mult`.)
         """
-        classifier = [p for p in self.layer6.parameters() if p.requires_grad]
-        in_classifier = {id(p) for p in self.layer6.parameters()}
-        backbone = [p for p in self.parameters() if p.requires_grad and id(p) not in in_classifier]
-        return backbone, classifier
+        heads = [p for head in self.heads for p in head.parameters()]
+        in_heads = {id(p) for p in heads}
+        backbone = [p for p in self.parameters() if p.requires_grad and id(p) not in in_heads]
+        return backbone, [p for p in heads if p.requires_grad]
 
 
 def build_segmenter(
@@ -193,6 +202,7 @@ def build_segmenter(
     normalization: str = "caffe",
     width: float = 1.0,
     norm: str = "batchnorm",
+    kind: type[DeepLab] = DeepLab,
 ) -> DeepLab:
     """A new segmenter with random weights.
 
@@ -206,6 +216,7 @@ def build_segmenter(
             std).
         width: factor on the number of channels; only tests use others than 1.
         norm: `batchnorm`, or `inplace-abn` for BatchNorm and leaky ReLU in one layer, which needs the package.
+        kind: the class to build: `DeepLab`, or `HighResolution` for high-resolution crops.
 
     Raises:
         ValueError: a value outside of these.
@@ -229,4 +240,4 @@ def build_segmenter(
     if norm != "batchnorm":
         architecture["norm"] = norm
     stages = build_backbone(backbone, stride_style=stride_style, output_stride=output_stride, width=width, norm=norm)
-    return DeepLab(stages, architecture)
+    return kind(stages, architecture)

@@ -14,6 +14,12 @@ def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
+def at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Logits [B, C, h, w] at a size; from that of the features, all but those of high-resolution crops have it already,
+    and of theirs every second point is taken."""
+    return logits if logits.shape[2:] == size else upsample(logits, size)
+
+
 def best_class(maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The largest value and its class at `size` (H, W), as the argmax over the up-sampled mean of `maps` gives them.
 

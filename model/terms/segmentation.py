@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.networks.high_resolution import Detail
 from model.networks.upsampling import upsample
 
 
@@ -18,23 +19,34 @@ def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return _at_size(logits, size).softmax(3).permute(0, 3, 1, 2)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255, detail: Detail | None = None) -> Tensor:
     """Cross-entropy per image, over its valid pixels, then the mean over images; an image without valid pixels gives 0.
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Computed in
-    float32 even if the logits have half precision.
+    float32 even if the logits have half precision. detail: adds its weight times the same loss of its logits on the
+    labels of its window.
     """
     valid = (labels != ignore_label).sum((1, 2), keepdim=True)
-    return _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label)
+    loss = _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label)
+    if detail is None or not detail.weight:
+        return loss
+    return loss + detail.weight * segmentation_loss(detail.logits, detail.window.of(labels), ignore_label)
 
 
-def weighted_segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255) -> Tensor:
+def weighted_segmentation_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255, detail: Detail | None = None
+) -> Tensor:
     """Sum of weight times cross-entropy over valid pixels, divided by the number of **all** pixels (DACS, DAFormer).
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: at
     least 0, of a shape that broadcasts to [B, H, W], without gradient. Ignored pixels count only in the denominator.
+    detail: as in `segmentation_loss`.
     """
-    return _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
+    loss = _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
+    if detail is None or not detail.weight:
+        return loss
+    label, weight = detail.window.of(labels), detail.window.of(weights.expand(labels.shape))
+    return loss + detail.weight * weighted_segmentation_loss(detail.logits, label, weight, ignore_label)
 
 
 def _weighted_sum(logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int) -> Tensor:

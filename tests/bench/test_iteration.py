@@ -68,20 +68,20 @@ def test_the_case_is_the_worst_one(stage: str) -> None:
     assert isinstance(full.method, Alignment) and isinstance(plain.method, Alignment) and plain.method.memory is None
     memory = full.method.memory
     assert memory is not None and bool(memory.stuff.ready.all()) and bool(memory.things.ready.all())
-    for batch in (case.source, case.target):
+    for batch in case.batches["full"]:
         with torch.no_grad():
             _, logits = full.method.segmenter(batch["image"])
         right = correct_labels(logits, batch["label"])
         height, width = logits.shape[2:]
         assert torch.equal(right[0], fitting_map(height, width, 2))  # all predictions forced, all labels agree
     before = {name: p.detach().clone() for name, p in full.method.segmenter.named_parameters() if p.requires_grad}
-    losses = full.step([(case.source, case.target)])
+    losses = full.step([case.batches["full"]])
     assert losses.keys() >= set(CATEGORY) and losses["adv_ins"] > 0 and losses["adv_cate"] > 0
     assert ("pseudo" in losses) == (stage == "2")
     assert any(
         not torch.equal(p, before[name]) for name, p in full.method.segmenter.named_parameters() if name in before
     )
-    losses = plain.step([(case.source, case.target)])
+    losses = plain.step([case.batches["plain"]])
     assert not set(CATEGORY) & losses.keys() and "adv_target" in losses and "adv_feat" in losses
 
 
@@ -110,8 +110,17 @@ def test_peaks_are_those_of_one_process_each() -> None:
 
 def test_plus_is_compared_with_the_papers_second_stage() -> None:
     case = Case(parse([*TINY_COMPONENTS, "--stage", "2", "--compare", "plus", "full"]), ("plus", "full"))
-    losses = {kind: trainer.step([(case.source, case.target)]) for kind, trainer in case.trainers.items()}
+    assert case.batches["plus"][0] is case.batches["full"][0]
+    losses = {kind: trainer.step([case.batches[kind]]) for kind, trainer in case.trainers.items()}
     assert {"mix", "masked", "sure"} <= losses["plus"].keys() and {"pseudo", *CATEGORY} <= losses["full"].keys()
+
+
+def test_high_resolution_crops_read_larger_images_with_a_segmenter_of_their_own() -> None:
+    case = Case(parse([*TINY_COMPONENTS, "--stage", "2", "--compare", "crops", "plus"]), ("crops", "plus"))
+    sizes = {kind: [tuple(batch["image"].shape[2:]) for batch in pair] for kind, pair in case.batches.items()}
+    assert sizes == {"crops": [(192, 256), (192, 320)], "plus": [(96, 128), (96, 160)]}
+    losses = {kind: trainer.step([case.batches[kind]]) for kind, trainer in case.trainers.items()}
+    assert losses["crops"].keys() == losses["plus"].keys() >= {"mix", "masked", "sure"}
 
 
 def test_plus_is_refused_in_stage_1(capsys: pytest.CaptureFixture[str]) -> None:

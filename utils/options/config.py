@@ -357,6 +357,18 @@ class Options:
     )
     mask_block: int = option(64, "side of a hidden block, in pixels", ("step2",), check=_at_least(1))
     mask_ratio: float = option(0.7, "share of the blocks that are hidden", ("step2",), check=_fraction)
+    high_resolution_crops: bool = option(
+        False,
+        "read images at twice the input sizes; predict each one as a whole, reduced to the input size, and in a window "
+        "of the input size (HRDA)",
+        ("step2",),
+    )
+    lambda_detail: float = option(
+        0.1,
+        "weight of the cross-entropy of the window's own prediction, beside that of the fused one",
+        ("step2",),
+        check=_at_least(0),
+    )
     lambda_imagenet: float = option(
         0.0,
         "weight of the distance between the features of source things and those of a frozen ImageNet backbone",

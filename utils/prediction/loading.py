@@ -10,6 +10,7 @@ import torch
 
 from dataset.classes import ClassTable
 from model.networks.deeplab import DeepLab, build_segmenter
+from model.networks.high_resolution import HighResolution
 from utils.options.flags import flag
 from utils.states.weights import FileInfo, describe_file, load_weights
 from utils.system.errors import UserError
@@ -28,7 +29,7 @@ def pick_device(cpu: bool, amp: str = "off") -> torch.device:
 
 
 class Loaded(NamedTuple):
-    """A segmenter in eval mode, its classes, and the width and height of the target images that it was trained on."""
+    """A segmenter in eval mode, its classes, and the width and height at which it expects target images."""
 
     segmenter: DeepLab
     classes: ClassTable
@@ -59,7 +60,7 @@ def build(
 
     wanted: the values of `ARCHITECTURE`; "auto" leaves one to the file. An explicit value overrides what the file
     suggests. A checkpoint of this project determines the whole architecture, which is logged if it differs from the
-    preset's; raises UserError if an option in `given` contradicts it.
+    preset's; raises UserError if an option in `given` contradicts it. "high_resolution_crops" in `wanted` adds them.
     """
     info = FileInfo("none", "caffe", "caffe", None) if path is None else describe_file(path)
     built = dict(wanted)
@@ -76,11 +77,14 @@ def build(
         built[name] = value
     if taken_over:
         logger.info("taken from the checkpoint %s: %s", path, ", ".join(taken_over))
+    crops = built.pop("high_resolution_crops", False) or info.high_resolution_crops
     for name, value in (("stride_style", info.stride_style), ("normalization", info.normalization)):
         built[name] = value if built[name] == "auto" else built[name]
     try:
         return build_segmenter(
-            num_classes=classes.num_classes, **{name: value for name, value in built.items() if value != "auto"}
+            num_classes=classes.num_classes,
+            kind=HighResolution if crops else DeepLab,
+            **{name: value for name, value in built.items() if value != "auto"},
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -14,6 +14,7 @@ import torch
 
 from dataset.base import SegmentationDataset
 from model.networks.deeplab import DeepLab
+from model.networks.upsampling import at_size
 from model.terms.memory import correct_labels
 from model.terms.regions import ClassSplit, LabelMaps, Regions, pool_regions
 from utils.reporting.passes import passes
@@ -68,7 +69,8 @@ def _of_domain(
     segmenter: DeepLab, dataset: SegmentationDataset, split: ClassSplit, amp: str, images: int, predicted: bool
 ) -> _Found:
     parts = []
-    for sample, maps, logits in passes(segmenter, dataset, images, amp):
+    for sample, maps, found in passes(segmenter, dataset, images, amp):
+        logits = at_size(found, maps.shape[2:])
         if predicted:
             labels = logits.argmax(1)
         else:

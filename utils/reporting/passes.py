@@ -20,7 +20,7 @@ from utils.system.precision import AMP_DTYPES
 def passes(
     segmenter: DeepLab, dataset: SegmentationDataset, number: int, amp: str = "off"
 ) -> Iterator[tuple[dict[str, Any], Tensor, Tensor]]:
-    """`number` samples, spread evenly over a data set, each with its features [1, D, h, w] and logits [1, C, h, w].
+    """`number` samples, spread evenly over a data set, each with its features [1, D, h, w] and logits [1, C, h', w'].
 
     The network predicts in eval mode; afterwards, each layer returns to its own mode. No random state changes, and the
     function does not wait for other processes. With `skip_bad`, bad images are left out.

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataset import READERS
-from dataset.augment import Augment
+from dataset.augment import Augment, Size
 from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
@@ -115,7 +115,7 @@ def source_data(
         options.data_dir,
         "data_list",
         label_root=options.data_dir_labels,
-        size=options.input_size,
+        size=read_size(options.input_size, options),
         labels=labels,
         augment=_augment(options) if augmented else None,
         seed=options.random_seed,
@@ -163,7 +163,7 @@ def target_data(
         options.target,
         options.data_dir_target,
         "data_list_target",
-        size=options.input_size_target,
+        size=read_size(options.input_size_target, options),
         labels=pseudo_labels,
         augment=_augment(options) if augmented else None,
         seed=options.random_seed + 1,
@@ -183,11 +183,17 @@ def test_data(
         options.data_dir_target,
         "data_list_target_test",
         split=options.set,
-        size=options.input_size_target,
+        size=read_size(options.input_size_target, options),
         labels=labels,
         label_size="native",
         check=check,
     )
+
+
+def read_size(size: Size, options: Options) -> Size:
+    """The width and height at which images are read: of high-resolution crops, twice the input size."""
+    factor = 2 if options.high_resolution_crops else 1
+    return factor * size[0], factor * size[1]
 
 
 def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
@@ -209,8 +215,8 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, all files found, sizes match", images.root, len(images) - len(faults))
         odd = distortion(images)
-        own = images.size == options.input_size and images.root == Path(options.data_dir)
-        option = "--input-size" if own else "--input-size-target"
+        own = images.size == read_size(options.input_size, options) and images.root == Path(options.data_dir)
+        option = f"{'twice ' * options.high_resolution_crops}{'--input-size' if own else '--input-size-target'}"
         if odd and option not in distorted:
             distorted.add(option)
             logger.info("attention: %s: %s: %s", images.root, option, odd)
@@ -330,7 +336,7 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
             "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
             "checkpoint of the previous stage"
         )
-    wanted = {name: getattr(options, name) for name in loading.ARCHITECTURE}
+    wanted = {name: getattr(options, name) for name in (*loading.ARCHITECTURE, "high_resolution_crops")}
     network = loading.build(None if path == "none" else path, table, wanted, given)
     if path == "none":
         logger.info("weights: random (--restore-from none)")
@@ -403,7 +409,8 @@ def _imagenet(options: Options, network: DeepLab) -> DeepLab:
         )
     info = describe_file(path)
     fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
-    frozen = build_segmenter(**(network.architecture | fitting))
+    plain = {name: value for name, value in network.architecture.items() if name != "high_resolution_crops"}
+    frozen = build_segmenter(**(plain | fitting))
     load_weights(frozen, path, not_restore_last=True)
     return to_device(frozen.requires_grad_(False).eval(), options)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from utils.options.config import TRAINING, Options, resolve
+from utils.options.config import TRAIN, TRAINING, Options, resolve
 from utils.options.flags import flag
 from utils.setup import build
+from utils.states.weights import describe_file
 from utils.system import distributed, lock
 from utils.system.errors import UserError
 
@@ -19,8 +20,8 @@ _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "res
 
 
 def refuse(options: Options, script: str) -> None:
-    """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, or if its folder holds
-    another run or is in use."""
+    """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, if its folder holds
+    another run or is in use, or if the checkpoint is of high-resolution crops and the training is without."""
     resumed = build.resumed_from(options) if script in TRAINING else None
     path = str(resumed or options.restore_from)
     if path != "none":
@@ -37,6 +38,17 @@ def refuse(options: Options, script: str) -> None:
     if script in (*TRAINING, "restyle_apply") and distributed.is_main():
         with lock.held(Path(options.out if script == "restyle_apply" else options.snapshot_dir)):
             pass
+    if path != "none" and script in TRAIN:
+        _refuse_crops(path, options)
+
+
+def _refuse_crops(path: str, options: Options) -> None:
+    """Raises UserError if a checkpoint of high-resolution crops is to be trained without them."""
+    if not options.high_resolution_crops and describe_file(path).high_resolution_crops:
+        raise UserError(
+            f"{path}: trained with --high-resolution-crops, expected a checkpoint without; give another one, or "
+            f"train_step2.py --method plus --high-resolution-crops"
+        )
 
 
 def refuse_used(folder: Path, resumed: Path | None, *, overwrite: bool) -> None:

@@ -35,6 +35,7 @@ _BOTTLENECKS = ("resnet50", "resnet101")  # only for these does the stride style
 _FILTERS = 16  # smallest number for a meaningful median
 _SMALL_VALUES = 60.0  # between 1.7 and 1.7 * 60^2, see `_saw_small_values`
 _SHOWN = 4  # names listed of each group
+_ATTENTION = "attention."  # the head of `HighResolution`; only checkpoints of such a network have it
 
 
 class FileInfo(NamedTuple):
@@ -42,7 +43,8 @@ class FileInfo(NamedTuple):
 
     kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that suit the
     weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table, if it holds
-    one; input_size: width and height of the target images that it was trained on, if it holds them.
+    one; input_size: width and height of the target images that it was trained on, if it holds them (with
+    high-resolution crops, twice `--input-size-target`).
     """
 
     kind: str
@@ -51,6 +53,10 @@ class FileInfo(NamedTuple):
     architecture: dict[str, Any] | None
     classes: ClassTable | None = None
     input_size: tuple[int, int] | None = None
+
+    @property
+    def high_resolution_crops(self) -> bool:
+        return bool((self.architecture or {}).get("high_resolution_crops"))
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,10 @@ def _read(
         raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and counts(name)}
     classes = None if table is None else parse_classes(table, f"{path}, class table")
-    return _Own(architecture, classes, _input_size(content)), Network(tensors)
+    size = _input_size(content)
+    if size is not None and architecture.get("high_resolution_crops"):
+        size = (2 * size[0], 2 * size[1])
+    return _Own(architecture, classes, size), Network(tensors)
 
 
 def _input_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -346,7 +355,7 @@ def _class_counts(found: Mapping[str, Tensor]) -> str:
 
 
 def _backbone(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.startswith(CLASSIFIER)]
+    return [name for name in names if not name.startswith((CLASSIFIER, _ATTENTION))]
 
 
 # ---------------------------------------------------------------- words

@@ -13,6 +13,7 @@ from torch import Tensor
 from model.methods.base import Batch, Step
 from model.methods.plus import Plus
 from model.networks.deeplab import DeepLab, build_segmenter
+from model.networks.high_resolution import HighResolution
 from model.networks.upsampling import upsample
 from model.terms.contrast import pixel_contrast
 from model.terms.feature_distance import feature_distance
@@ -21,6 +22,7 @@ from model.terms.mixing import class_mix
 from model.terms.strong_augmentation import strong_augmentation
 from tests.methods import method_of
 from tests.twins.cases import assert_value, blobs, split_of
+from utils.options import config
 
 CLASSES = 5
 STEP = Step(5, 11)
@@ -273,3 +275,108 @@ def test_the_feature_distance_pulls_things_of_the_source_to_the_frozen_network()
     for ours, other, wanted in zip(found, without, backbone):
         assert float((ours - other - wanted).abs().max()) < 2e-3 * max(scale, float(ours.abs().max()))
     assert "imagenet" not in method.networks
+
+
+# ---------------------------------------------------------------- high-resolution crops
+
+
+def with_crops(**options: Any) -> Plus:
+    torch.manual_seed(0)
+    segmenter = build_segmenter("tiny", CLASSES, kind=HighResolution)
+    for conv in segmenter.layer6.convs():
+        conv.weight.data *= 20
+    method = method_of(segmenter, split_of(CLASSES), Plus, **{**OPTIONS, "high_resolution_crops": True, **options})
+    assert isinstance(method, Plus)
+    method.set_training_mode()
+    return method
+
+
+def test_an_iteration_with_high_resolution_crops_is_the_sum_that_the_specification_says() -> None:
+    method = with_crops(lambda_mix=0.7, lambda_masked=0.4, lambda_detail=0.3)
+    losses, found = gradients(method)
+    source, target = batches()
+
+    student, teacher = copy.deepcopy(method.segmenter), copy.deepcopy(method.teacher)
+    assert isinstance(student, HighResolution) and isinstance(teacher, HighResolution)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        confidence, labels = upsample(teacher(target["image"])[1], (33, 48)).softmax(1).max(1)
+    quality = (confidence > 0.3).float().mean((1, 2))
+    mixed = class_mix(source["image"], source["label"], target["image"], labels.byte(), CLASSES, generator)
+    changed = strong_augmentation(mixed.image, 0.2, 0.6, generator)
+    student.zero_grad()
+
+    def each(images: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
+        _, logits, detail = student.with_detail(images, torch.rand(2, generator=generator))
+        total = logits.new_zeros(())
+        top, left, height, width = detail.window
+        for share, maps, rows, columns in (
+            (1.0, logits, slice(None), slice(None)),
+            (0.3, detail.logits, slice(top, top + height), slice(left, left + width)),
+        ):
+            own = label[:, rows, columns]
+            up = upsample(maps, own.shape[1:])
+            pixels = F.cross_entropy(up, own.long(), ignore_index=255, reduction="none")
+            if weight is None:  # of the source: the mean over an image's labelled pixels
+                means = [one.sum() / (valid != 255).sum() for one, valid in zip(pixels, own, strict=True)]
+                total = total + share * torch.stack(means).mean()
+            else:
+                total = total + share * (pixels * weight[:, rows, columns]).mean()
+        return total
+
+    seg = each(source["image"], source["label"], None)
+    mix = each(changed, mixed.label, torch.where(mixed.pasted, 1.0, quality[:, None, None]))
+    hidden = hide_blocks(strong_augmentation(target["image"], 0.2, 0.6, generator), 8, 0.7, generator)
+    masked = each(hidden, labels, quality[:, None, None].expand(labels.shape))
+    (seg + 0.7 * mix + 0.4 * masked).backward()
+
+    assert losses.keys() == {"seg", "mix", "masked", "sure"}
+    for name, value in {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}.items():
+        assert_value(losses[name], value)
+    expected = [p.grad for p in student.parameters() if p.grad is not None]
+    scale = max(float(g.abs().max()) for g in expected)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert float((ours - wanted).abs().max()) <= 1e-4 * scale
+
+
+def test_the_place_of_the_crop_is_drawn_from_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Tensor] = []
+    look = HighResolution.with_detail
+
+    def noted(self: HighResolution, images: Tensor, place: Tensor) -> Any:
+        places.append(place)
+        return look(self, images, place)
+
+    monkeypatch.setattr(HighResolution, "with_detail", noted)
+    method = with_crops(lambda_adv_target=0.1)
+    gradients(method)
+    assert len(places) == 4 and len({tuple(place.tolist()) for place in places}) == 4  # source, target, mixed, masked
+    gradients(with_crops(lambda_adv_target=0.1))
+    assert all(torch.equal(*pair) for pair in zip(places[:4], places[4:], strict=True))
+    gradients(method, Step(6, 12))
+    assert not any(torch.equal(*pair) for pair in zip(places[:4], places[8:], strict=True))
+
+
+def test_with_crops_memory_and_category_terms_use_the_features_of_the_context() -> None:
+    method = with_crops(lambda_adv_cls=1.0, lambda_adv_ins=1.0, lambda_adv_cate=1.0, isia="contrast", num_prototype=1)
+    gradients(method, Step(0, 1))
+    losses, _ = gradients(method)
+    assert {"adv_cls", "adv_ins", "adv_cate"} < losses.keys()
+    assert all(bool(loss.isfinite()) for loss in losses.values())
+    assert method.memory is not None and int(method.memory.stuff.count.sum()) > 0
+
+
+def test_with_crops_the_feature_distance_is_one_of_contexts() -> None:
+    torch.manual_seed(3)
+    frozen = build_segmenter("tiny", CLASSES).requires_grad_(False).eval()
+    method = with_crops(**ALONE)
+    plain = copy.deepcopy(method.segmenter)
+    method.options = config.resolve("step2", {**OPTIONS, "lambda_imagenet": 0.2, "imagenet_weights": "some.pth"})
+    method.imagenet = frozen
+    losses, _ = gradients(method)
+    source, _ = batches()
+    assert isinstance(plain, HighResolution)
+    context = plain.context(source["image"])
+    expected = feature_distance(DeepLab.forward(plain, context)[0], frozen(context)[0], source["label"], (1, 3))
+    assert float(expected.detach()) > 0
+    assert_value(losses["imagenet"], expected, 1e-4)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.networks.high_resolution import Detail, Window
 from model.networks.upsampling import upsample
 from model.terms.segmentation import probabilities, segmentation_loss, weighted_segmentation_loss
 from tests.twins import plus, segmentation
@@ -152,3 +153,21 @@ def test_weighted_loss_of_a_larger_map_has_the_weight_of_every_pixel() -> None:
     weights = torch.rand(2, 33, 64, generator=g)
     expected = (F.cross_entropy(upsample(logits.double(), (33, 64)), labels, reduction="none") * weights).mean()
     assert_value(weighted_segmentation_loss(logits, labels, weights), expected)
+
+
+def test_a_detail_adds_its_weighted_loss_on_its_window() -> None:
+    case = random_case(3, 2, 3, 6, 8)
+    labels = case.labels.clone()
+    labels[0, 0] = 255
+    detail = Detail(case.logits[:, :, :4, :5].flip(0), Window(1, 2, 4, 5), 0.3)
+    cut = labels[:, 1:5, 2:7]
+    assert torch.equal(detail.window.of(labels), cut)
+    expected = segmentation_loss(case.logits, labels) + 0.3 * segmentation_loss(detail.logits, cut)
+    assert_value(segmentation_loss(case.logits, labels, detail=detail), expected)
+    weights = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0))
+    for given, inside in ((weights, weights[:, 1:5, 2:7]), (weights[:, :1, :1], weights[:, :1, :1])):
+        expected = weighted_segmentation_loss(case.logits, labels, given)
+        expected = expected + 0.3 * weighted_segmentation_loss(detail.logits, cut, inside)
+        assert_value(weighted_segmentation_loss(case.logits, labels, given, detail=detail), expected)
+    off = detail._replace(weight=0.0)
+    assert torch.equal(segmentation_loss(case.logits, labels, detail=off), segmentation_loss(case.logits, labels))

@@ -8,7 +8,8 @@ import torch
 
 from dataset import READERS
 from dataset.classes import CITYSCAPES
-from model.networks.deeplab import build_segmenter
+from model.networks.deeplab import DeepLab, build_segmenter
+from model.networks.high_resolution import HighResolution
 from model.terms.memory import correct_labels
 from model.terms.regions import ClassSplit
 from utils.reporting import features
@@ -17,15 +18,21 @@ from utils.reporting.features import Points
 SPLIT = ClassSplit(19, CITYSCAPES.stuff, CITYSCAPES.things)
 
 
-@pytest.fixture(scope="module")
-def found(benchmark_root):
+@pytest.fixture(scope="module", params=[DeepLab, HighResolution], ids=["plain", "crops"])
+def found(benchmark_root, request):
     torch.manual_seed(0)
-    segmenter = build_segmenter(num_classes=19, backbone="tiny").train()
+    segmenter = build_segmenter(num_classes=19, backbone="tiny", kind=request.param).train()
     source = READERS["gta5"](benchmark_root / "gta5_deeplab", size=(96, 64))
     target = READERS["cityscapes"](benchmark_root / "Cityscapes", split="train", size=(96, 64), labels=False)
     points = features.points(segmenter, source, target, SPLIT, images=3)
     assert segmenter.training
     return segmenter.eval(), source, target, points
+
+
+def at_features(segmenter, image):
+    """Features, and logits at their size: of high-resolution crops every second point, up to rounding."""
+    maps, logits = segmenter(image)
+    return maps, logits if logits.shape[2:] == maps.shape[2:] else logits[:, :, ::2, ::2]
 
 
 def test_target_points_are_of_predictions_and_source_points_of_what_is_right(found):
@@ -34,8 +41,8 @@ def test_target_points_are_of_predictions_and_source_points_of_what_is_right(fou
         predicted, right = set(), set()
         for index in (0, 1, 2):
             image = target[index]["image"][None]
-            predicted |= set(segmenter(image)[1].argmax(1).unique().tolist())
-            logits = segmenter(source[2 * index]["image"][None])[1]
+            predicted |= set(at_features(segmenter, image)[1].argmax(1).unique().tolist())
+            logits = at_features(segmenter, source[2 * index]["image"][None])[1]
             right |= set(correct_labels(logits, source[2 * index]["label"][None]).unique().tolist()) - {255}
     centroid = ~points.instance
     assert set(points.classes[centroid & points.target].tolist()) == predicted
@@ -47,7 +54,7 @@ def test_target_points_are_of_predictions_and_source_points_of_what_is_right(fou
 def test_a_centroid_is_the_mean_feature_of_its_pixels(found):
     segmenter, _, target, points = found
     with torch.inference_mode():
-        maps, logits = segmenter(target[0]["image"][None])
+        maps, logits = at_features(segmenter, target[0]["image"][None])
     first = np.flatnonzero(points.target & ~points.instance)[0]
     mask = (logits.argmax(1)[0] == int(points.classes[first])).flatten()
     expected = maps[0].flatten(1)[:, mask].mean(1)
