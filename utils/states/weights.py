@@ -282,6 +282,8 @@ def _notes(model: DeepLab, info: FileInfo, found: Mapping[str, Tensor], not_rest
     elif not_restore_last:
         classes = _class_counts(found)
         yield f"the classifier (layer6, {classes} classes) is not loaded, as requested; it stays as initialised"
+    if not info.high_resolution_crops and any(name.startswith(_ATTENTION) for name, _ in model.named_parameters()):
+        yield "no attention for high-resolution crops in the file; that of the network stays as initialised"
     if info.kind == "torchvision":
         yield "torchvision's weights expect stride_style torchvision and normalization imagenet"
     if (info.architecture or {}).get("norm") != "inplace-abn":
