@@ -156,7 +156,7 @@ def test_two_predictions_of_an_image_are_refused(capsys):
 def test_labels_below_the_folder_of_predictions_are_no_predictions(capsys):
     street("{}.png", "{}.png")
     said = refused(capsys, "gtFine/bochum", "gtFine", "--pred-ids", "label")
-    assert says(said, f"gtFine/bochum/{FRAMES[0]}_gtFine_labelIds.png: a label ... gtFine, a prediction")
+    assert says(said, f"gtFine/bochum/{FRAMES[0]}_gtFine_labelIds.png: a label ... gtFine, also a prediction")
 
 
 def test_predictions_of_own_images_may_lie_in_subfolders():
@@ -190,7 +190,7 @@ def test_coloured_predictions_are_scored_by_the_colours_of_the_classes(capsys, i
 def test_train_ids_and_label_ids_are_not_taken_for_each_other(capsys):
     street("{}.png", "{}.png")
     said = refused(capsys, "gtFine", "masks", "--pred-ids", "label")
-    assert says(said, "masks: ... ids 0, 13, ... as label ids, 0.00 % ... right")
+    assert says(said, "masks: ... ids 0, 13; ... as label ids, 0.00 % ... right")
     assert "but 75.00 % as train ids" in said and said.endswith("give --pred-ids train\n")
     for frame in FRAMES:  # ids that could be either
         save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", [7, 11])
@@ -211,7 +211,7 @@ def test_masks_of_0_and_255_are_refused_as_predictions_and_announced_as_labels(c
     for name in "ab":
         save(f"binary/{name}.png", [0, 255, 255])
     said = refused(capsys, "far/tiles", "binary", *AERIAL)
-    assert "binary: predictions of 0 and 255" in said
+    assert "binary: found predictions of 0 and 255" in said
     scores("binary", "masks", *AERIAL)
     assert "attention: binary: masks of 0 and 255" in capsys.readouterr().out
     Path("classes.yaml").write_text(
