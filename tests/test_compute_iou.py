@@ -191,7 +191,7 @@ def test_train_ids_and_label_ids_are_not_taken_for_each_other(capsys):
     street("{}.png", "{}.png")
     said = refused(capsys, "gtFine", "masks", "--pred-ids", "label")
     assert says(said, "masks: ... ids 0, 13; ... as label ids, 0.00 % ... right")
-    assert "but 75.00 % as train ids" in said and said.endswith("give --pred-ids train\n")
+    assert "but read as train ids, 75.00 %" in said and said.endswith("give --pred-ids train\n")
     for frame in FRAMES:  # ids that could be either
         save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", [7, 11])
         save(f"masks/{frame}.png", [7, 11])
