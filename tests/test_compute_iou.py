@@ -156,7 +156,7 @@ def test_two_predictions_of_an_image_are_refused(capsys):
 def test_labels_below_the_folder_of_predictions_are_no_predictions(capsys):
     street("{}.png", "{}.png")
     said = refused(capsys, "gtFine/bochum", "gtFine", "--pred-ids", "label")
-    assert says(said, f"gtFine/bochum/{FRAMES[0]}_gtFine_labelIds.png: a label ... gtFine, also a prediction")
+    assert says(said, f"gtFine/bochum/{FRAMES[0]}_gtFine_labelIds.png: is a label ... gtFine, also a prediction")
 
 
 def test_predictions_of_own_images_may_lie_in_subfolders():
