@@ -12,6 +12,7 @@ from PIL import Image
 import export_onnx
 import predict
 from model.networks.high_resolution import HighResolution
+from tests.conftest import logger_as_before
 from tests.messages import says
 from tests.processes import run_in_two
 from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, TARGET, call, differences, exit_code, mask, state, steps
@@ -30,7 +31,7 @@ ALL_TERMS = ("--lambda-adv-target", "0.01", "--lambda-adv-cate", "0.1", "--isia"
 def trained(tmp_path_factory, stage1) -> Path:
     """A checkpoint of a short run; not to be written to."""
     folder = tmp_path_factory.mktemp("crops")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logger_as_before():
         patch.chdir(stage1)
         call("step2", *SETTINGS, "--snapshot-dir", str(folder))
     return folder / "last.pth"
@@ -140,8 +141,8 @@ def test_pseudo_labels_of_stage_1_and_imagenet_features_are_used_too(after_stage
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--high-resolution-crops"], "--high-resolution-crops acts ... --method plus only, found --method paper"),
-        (["--method", "plus", "--lambda-detail", "0.2"], "--lambda-detail acts with --high-resolution-crops only"),
+        (["--high-resolution-crops"], "--high-resolution-crops ... only with --method plus, found --method paper"),
+        (["--method", "plus", "--lambda-detail", "0.2"], "--lambda-detail ... only with --high-resolution-crops"),
         ([*CROPS, "--compile"], "--high-resolution-crops: found --compile"),
         ([*CROPS, "--lambda-detail", "-1"], "--lambda-detail: found -1.0"),
     ],

@@ -170,7 +170,7 @@ def test_classes_without_a_pseudo_label_are_named(after_stage1, capsys):
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "no pixel of these pseudo-labels" in line)
     assert "road or sidewalk" in line and "--method plus" in line
     kept = {int(c) for path in Path("masks").glob("*.png") for c in np.unique(mask(path))} - {255}
-    named = {CITYSCAPES.names.index(name) for name in line.split(" is ")[1].split(":")[0].split(" or ")}
+    named = {CITYSCAPES.names.index(name) for name in line.split(" is ")[1].split(",")[0].split(" or ")}
     assert kept | named == set(range(19)) and not kept & named
 
 

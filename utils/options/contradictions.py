@@ -118,9 +118,9 @@ def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str
         if name in given and weight and not options[weight]:
             yield f"{flag(name)} has no effect with {flag(weight)} 0; leave one of them out"
     if "lambda_detail" in given and not options["high_resolution_crops"]:
-        yield "--lambda-detail acts with --high-resolution-crops only; leave it out"
+        yield "--lambda-detail has an effect only with --high-resolution-crops; leave it out"
     if options["high_resolution_crops"] and options["compile"]:
-        yield "--high-resolution-crops: found --compile, which would compile every place of the crop anew; leave it out"
+        yield "--high-resolution-crops: found --compile, which would compile every position of the crop; leave it out"
     if "isia" in given and not options["lambda_adv_cate"]:
         yield "--isia: ISIA is off by default with --method plus; also give --lambda-adv-cate"
     if options["lambda_imagenet"] and options["imagenet_weights"] is None:
