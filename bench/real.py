@@ -24,10 +24,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -76,53 +79,114 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Width and height of source and target images, and of the random crops that are trained on, if any."""
+
+    source: str
+    target: str
+    crop: str | None = None
+
+    @property
+    def training(self) -> Arguments:
+        crop = () if self.crop is None else ("--crop", self.crop)
+        return ("--input-size", self.source, "--input-size-target", self.target, *crop)
+
+
+@dataclass(frozen=True)
 class Pair:
-    """common: arguments of every script; source: of those that train; source_test: of the evaluation script where it
-    scores the source's validation images, empty where there are none."""
+    """Arguments of the scripts.
+
+    large: sizes of the arms that learn from crops of larger images, at about the same cost per step.
+    source_test: in place of `target` to score the source's validation images, empty where there are none.
+    restyled: in place of `source` for source images of CycleGAN in the folder {restyled}.
+    prepare: makes what the data lack, given their folder and one to write into, which {made} stands for.
+    """
 
     title: str
     schedule: Schedule
-    common: Arguments
+    preset: str
+    target: Arguments
     source: Arguments
+    sizes: Sizes
+    large: Sizes
+    classes: Arguments = ()
     source_test: Arguments = ()
+    restyled: Arguments = ()
+    prepare: Callable[[Path, Path], None] | None = None
+
+
+def camvid_in_classes_of_carla(data: Path, made: Path) -> None:
+    """CamVid by day as a target for CARLA: its training images, and its validation images with labels.
+
+    Terrain and wall do not occur; signs and cyclists, which CARLA has no class for, are ignored.
+    """
+    table = np.full(256, 255, np.uint8)
+    table[[0, 1, 2, 3, 4, 5, 7, 8, 9]] = [8, 2, 5, 0, 1, 6, 4, 10, 9]
+    folder = made / "camvid_as_carla"
+    for part, names in (("train", "train_day.txt"), ("val", "val_day.txt")):
+        lines = (data / "CamVid" / names).read_text().split()
+        for name in lines:
+            image, label = folder / "images" / f"{name}.jpg", folder / "labels" / f"{name}.png"
+            for path in (image, label):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if label.exists():
+                continue
+            image.symlink_to(data / "CamVid" / f"{name}.jpg")
+            ids = np.asarray(Image.open(data / "CamVid" / f"{name.replace('/', 'annot/')}.png"))
+            Image.fromarray(table[ids]).save(label)
+        (folder / f"{part}.txt").write_text("".join(f"{name}.jpg\n" for name in lines))
 
 
 PAIRS = {
+    "carla_to_camvid": Pair(
+        "CARLA -> CamVid by day, on whose labels the parts of `--method plus` were chosen",
+        Schedule(total=2000, start=1200, align=300),
+        preset="own_images",
+        classes=("--classes", "{data}/carla/classes.yaml"),
+        target=("--target", "folder:{made}/camvid_as_carla"),
+        source=("--source", "folder:{data}/carla"),
+        sizes=Sizes("320,240", "320,240"),
+        large=Sizes("480,360", "480,360", crop="320,240"),
+        source_test=("--target", "folder:{data}/carla"),
+        prepare=camvid_in_classes_of_carla,
+    ),
     "carla_to_cityscapes": Pair(
         "CARLA -> Cityscapes (256)",
         Schedule(total=3000, start=1500, align=500),
-        common=(
-            *("--preset", "own_images", "--target", "folder:{data}/cityscapes256"),
-            *("--classes", "{data}/carla/classes.yaml", "--input-size-target", "320,160"),
-        ),
-        source=("--source", "folder:{data}/carla", "--input-size", "320,240"),
-        source_test=(
-            *("--preset", "own_images", "--target", "folder:{data}/carla"),
-            *("--classes", "{data}/carla/classes.yaml", "--input-size-target", "320,240"),
+        preset="own_images",
+        classes=("--classes", "{data}/carla/classes.yaml"),
+        target=("--target", "folder:{data}/cityscapes256"),
+        source=("--source", "folder:{data}/carla"),
+        sizes=Sizes("320,240", "320,160"),
+        large=Sizes("512,384", "512,256", crop="320,192"),
+        source_test=("--target", "folder:{data}/carla"),
+        restyled=(
+            *("--source", "folder", "--data-dir", "{restyled}", "--data-dir-labels", "{data}/carla"),
+            *("--data-list", "{data}/carla/train.txt"),
         ),
     ),
     "camvid_to_idd": Pair(
         "CamVid -> India Driving Dataset",
         Schedule(total=2000, start=1000, align=400),
-        common=(
-            *("--preset", "own_images", "--target", "folder:{data}/idd"),
-            *("--classes", "{data}/idd/classes.yaml", "--input-size-target", "320,224"),
-        ),
+        preset="own_images",
+        classes=("--classes", "{data}/idd/classes.yaml"),
+        target=("--target", "folder:{data}/idd"),
         source=(
             *("--source", "folder", "--data-dir", "{data}/CamVid/train"),
             *("--data-dir-labels", "{data}/camvid_as_idd/labels", "--data-list", "{data}/camvid_as_idd/train.txt"),
-            *("--input-size", "320,240"),
         ),
+        sizes=Sizes("320,240", "320,224"),
+        large=Sizes("480,360", "480,336", crop="320,224"),
     ),
     "camvid_day_to_dusk": Pair(
         "CamVid day -> dusk",
         Schedule(total=2000, start=1000, align=400),
-        common=("--preset", "camvid_day_to_dusk", "--data-dir-target", "{data}/CamVid"),
+        preset="camvid_day_to_dusk",
+        target=("--data-dir-target", "{data}/CamVid"),
         source=("--data-dir", "{data}/CamVid"),
-        source_test=(
-            *("--preset", "camvid_day_to_dusk", "--data-dir-target", "{data}/CamVid"),
-            *("--data-list-target-test", "val_day.txt"),
-        ),
+        sizes=Sizes("320,240", "320,240"),
+        large=Sizes("480,360", "480,360", crop="320,240"),
+        source_test=("--data-dir-target", "{data}/CamVid", "--data-list-target-test", "val_day.txt"),
     ),
 }
 
@@ -132,31 +196,32 @@ class Stage:
     """One call of a script, from source step `first` to `last`.
 
     after: the stage before; its run goes on where `resumes`, else its weights are where this one starts.
-    masks: the stage that makes the pseudo-labels, if it uses any.
+    masks, images: the stages that make the pseudo-labels and the restyled source images, if it uses any.
+    large: it reads the pair's large images.
     """
 
     name: str
-    script: str
+    script: Arguments
     first: int
     last: int
     options: Arguments = ()
     after: Stage | None = None
     resumes: bool = False
     masks: Stage | None = None
-
-    @property
-    def trains(self) -> bool:
-        return self.script != PSEUDO
+    images: Stage | None = None
+    large: bool = False
 
     def chain(self) -> Iterator[Stage]:
         """All stages up to this one, in order."""
-        for stage in (self.after, self.masks):
+        for stage in (self.images, self.after, self.masks):
             if stage is not None:
                 yield from stage.chain()
         yield self
 
 
-STEP1, STEP2, PSEUDO = "train_step1.py", "train_step2.py", "Generate_Pseudo_Label.py"
+STEP1, STEP2, PSEUDO = ("train_step1.py",), ("train_step2.py",), ("Generate_Pseudo_Label.py",)
+TRAIN_CYCLEGAN, APPLY_CYCLEGAN = ("restyle_source.py", "train"), ("restyle_source.py", "apply")
+CYCLEGAN_STEPS: Arguments = ("--num-steps", "3000", "--crop", "128,128")
 
 NO_TERMS: Arguments = (
     *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
@@ -191,6 +256,9 @@ def image_level(level: str) -> Arguments:
     return () if level == "none" else ("--image-level", level)
 
 
+LARGE = "crops of larger images"
+
+
 class Arms:
     """The arms of a schedule: title and last stage by name."""
 
@@ -201,6 +269,9 @@ class Arms:
         self._add("source_only", "source only", self._unadapted("source_only", "none"))
         for level in ("lab", "fda"):
             self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
+        self._add("source_only_large", f"source only, {LARGE}", self._unadapted("source_only_large", "none", True))
+        self._add("lab_large", f"source only, on `lab` images, {LARGE}", self._unadapted("lab_large", "lab", True))
+        self._cyclegan()
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
             self._paper(level, tail, words)
             self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
@@ -215,13 +286,21 @@ class Arms:
     def _add(self, name: str, title: str, last: Stage) -> None:
         self.titles[name], self.stages[name] = title, last
 
-    def _start(self, level: str) -> Stage:
+    def _cyclegan(self) -> None:
+        """Training on source images that CycleGAN restyled before."""
+        trained = Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)
+        images = Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=trained)
+        whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
+        self._add("cyclegan", "source only, on images of CycleGAN", whole)
+
+    def _start(self, level: str, large: bool = False) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
         options = ("--source-only",) if level == "none" else (*NO_TERMS, "--bn", "source", *image_level(level))
-        return Stage(f"start_{level}", STEP1, 0, self.schedule.start, options)
+        name = f"start_{level}{'_large' if large else ''}"
+        return Stage(name, STEP1, 0, self.schedule.start, options, large=large)
 
-    def _unadapted(self, name: str, level: str) -> Stage:
-        return self._whole(name, self._start(level))
+    def _unadapted(self, name: str, level: str, large: bool = False) -> Stage:
+        return self._whole(name, self._start(level, large))
 
     def _paper(self, level: str, tail: str, words: str) -> None:
         """Both stages with the paper's weights and without any term."""
@@ -235,9 +314,9 @@ class Arms:
         title = f"the paper's stage 1 and 2{words}"
         self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
 
-    def _plus(self, name: str, level: str, options: Arguments = ()) -> Stage:
-        options = ("--method", "plus", *options, *image_level(level))
-        return Stage(name, STEP2, self.schedule.start, self.schedule.total, options, self._start(level))
+    def _plus(self, name: str, level: str, options: Arguments = (), large: bool = False) -> Stage:
+        options, start = ("--method", "plus", *options, *image_level(level)), self._start(level, large)
+        return Stage(name, STEP2, self.schedule.start, self.schedule.total, options, start, large=large)
 
     def _on_masks(self, name: str, title: str, options: Arguments) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, which all such arms share."""
@@ -253,7 +332,8 @@ class Arms:
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
-        return Stage(name, stopped.script, stopped.last, self.schedule.total, stopped.options, stopped, resumes=True)
+        last, large = self.schedule.total, stopped.large
+        return Stage(name, stopped.script, stopped.last, last, stopped.options, stopped, resumes=True, large=large)
 
     def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
         masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
@@ -268,16 +348,24 @@ NAMES = list(next(iter(ARMS.values())).titles)
 class Runner:
     """Runs the stages of one pair and seed in the folder `out`, with one folder per stage."""
 
-    def __init__(self, pair: Pair, seed: int, data: Path, out: Path, cache: Path) -> None:
-        self.pair, self.seed, self.data, self.out, self.cache = pair, seed, data, out, cache
+    def __init__(self, pair: Pair, seed: int, data: Path, out: Path, common: Path) -> None:
+        """common: the folder of what pairs and seeds share: decoded images, and files that the data lack."""
+        self.pair, self.seed, self.data, self.out = pair, seed, data, out
+        self.cache, self.made = common / "cache", common / "made"
+        if pair.prepare is not None:
+            self.made.mkdir(parents=True, exist_ok=True)
+            with open(self.made / ".lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                pair.prepare(data, self.made)
 
     def finish(self, last: Stage) -> dict[str, Any]:
         """Run what is missing of an arm up to its last stage, and score it."""
         stages = list(dict.fromkeys(last.chain()))
         records = [self.stage(stage) for stage in stages]
-        scores = {"target": self.evaluate(last, self.pair.common)}
-        if self.pair.source_test:
-            scores["source"] = self.evaluate(last, self.pair.source_test)
+        pair, scores = self.pair, {"target": self.evaluate(last, self.pair.target)}
+        if pair.source_test:
+            size = (pair.large if last.large else pair.sizes).source
+            scores["source"] = self.evaluate(last, (*pair.source_test, "--input-size-target", size))
         target = scores["target"]
         return {
             "miou": mean(target),
@@ -317,7 +405,9 @@ class Runner:
 
     def options(self, stage: Stage) -> Arguments:
         """What makes the stage what it is, without folders."""
-        if not stage.trains:
+        if stage.script == TRAIN_CYCLEGAN:
+            return (*("--random-seed", str(self.seed)), *CYCLEGAN_STEPS)
+        if stage.script in (PSEUDO, APPLY_CYCLEGAN):
             return ()
         schedule = self.pair.schedule
         first = stage.after.first if stage.resumes and stage.after else stage.first  # of the run that goes on
@@ -329,27 +419,42 @@ class Runner:
         )
 
     def command(self, stage: Stage) -> list[str]:
-        folder = self.out / stage.name
-        command = [stage.script, *self.pair.common, "--cache", str(self.cache), "--num-workers", "0", "--cpu"]
-        before = None if stage.after is None else str(self.out / stage.after.name / "last.pth")
-        if not stage.trains:
-            command += ["--restore-from", before or "none", "--ssl-target-dir", str(folder / "masks")]
-            return self.filled(command)
-        command += [*self.pair.source, *self.options(stage), "--save-pred-every", str(SAVE), "--keep-last", "0"]
-        command += ["--snapshot-dir", str(folder)]
+        pair, folder = self.pair, self.out / stage.name
+        before = [] if stage.after is None else ["--restore-from", str(self.out / stage.after.name / "last.pth")]
+        command = [*stage.script, "--preset", pair.preset, "--num-workers", "0", "--cpu"]
+        if stage.script == PSEUDO:
+            command += [*pair.classes, *pair.target, *before, "--cache", str(self.cache)]
+            return self.filled([*command, "--ssl-target-dir", str(folder / "masks")])
+        if stage.script == APPLY_CYCLEGAN:
+            command += [*pair.source, "--input-size", pair.sizes.source]
+            return self.filled([*command, *before, "--out", str(folder / "restyled")])
+        command += pair.target
+        command += pair.source if stage.images is None else self.restyled(stage.images)
+        if stage.script == TRAIN_CYCLEGAN:
+            command += pair.sizes.training
+        else:
+            command += [*pair.classes, *(pair.large if stage.large else pair.sizes).training]
+        command += [*self.options(stage), "--cache", str(self.cache), "--snapshot-dir", str(folder)]
+        command += ["--save-pred-every", str(SAVE), "--keep-last", "0"]
         if stage.masks is not None:
             command += ["--ssl-target-dir", str(self.out / stage.masks.name / "masks")]
         if (folder / "last.pth").exists():
             command.append("--continue-train")
         elif stage.resumes:
-            command += ["--continue-train", before or ""]
-        else:
-            command += ["--restore-from", before or WEIGHTS]
+            command += ["--continue-train", before[1]]
+        elif stage.script != TRAIN_CYCLEGAN:
+            command += before or ["--restore-from", WEIGHTS]
         return self.filled(command)
+
+    def restyled(self, images: Stage) -> list[str]:
+        """The arguments of a source whose images a stage has restyled."""
+        return [part.replace("{restyled}", str(self.out / images.name / "restyled")) for part in self.pair.restyled]
 
     def evaluate(self, stage: Stage, images: Arguments) -> dict[str, Any]:
         path = self.out / stage.name / "scores.json"
-        command = ["evaluate_cityscapes.py", *images, "--restore-from", str(self.out / stage.name / "last.pth")]
+        # Images are read at the size that the checkpoint knows, unless `images` says otherwise.
+        command = ["evaluate_cityscapes.py", "--preset", self.pair.preset, *self.pair.classes, *images]
+        command += ["--restore-from", str(self.out / stage.name / "last.pth")]
         command += ["--save", "none", "--json", str(path), "--num-workers", "0", "--cpu"]
         code = self.call(self.filled(command), self.out / f"{stage.name}.log")
         if code:
@@ -357,7 +462,7 @@ class Runner:
         return json.loads(path.read_text())
 
     def filled(self, command: Sequence[str]) -> list[str]:
-        return [part.replace("{data}", str(self.data)) for part in command]
+        return [part.replace("{data}", str(self.data)).replace("{made}", str(self.made)) for part in command]
 
     def call(self, command: list[str], log: Path) -> int:
         """Run a script of the project on one thread; its output is appended to `log`."""
@@ -475,7 +580,7 @@ def main() -> None:
         return
     out = arguments.out.absolute()
     folder = out / arguments.pair / f"seed{arguments.seed}"
-    runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out / "cache")
+    runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out)
     record = runner.finish(ARMS[arguments.pair].stages[arguments.arm])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
