@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build.with_input_size(options, given)
     classes = build.classes(options)
     images = build.target_data(options, classes, augmented=False)
+    assert options.ssl_target_dir is not None  # only `--method plus` goes without
     folder = Path(options.ssl_target_dir)
     build.check_output("ssl_target_dir", folder, images)
     skipped = Skipped()

@@ -21,7 +21,7 @@ from utils.prediction import onnx as exporting
 from utils.prediction.loading import load
 from utils.states import checkpoint
 
-CROPS = ("--method", "plus", "--mask-block", "16", "--pseudo-threshold", "0.2", "--high-resolution-crops")
+CROPS = ("--method", "plus", "--lambda-masked", "1", "--mask-block", "16", "--high-resolution-crops")
 SIZE = ("--input-size", "48,32", "--input-size-target", "48,32")  # images are then read at 96x64
 SETTINGS = (*CROPS, *SIZE, "--num-steps", "2", "--learning-rate", "0.02", "--label-free-images", "1")
 ALL_TERMS = ("--lambda-adv-target", "0.01", "--lambda-adv-cate", "0.1", "--isia", "contrast")

@@ -35,7 +35,8 @@ from utils.options import config
 from utils.options.presets import PRESETS
 from utils.states import checkpoint
 
-PLUS = ("--method", "plus", "--mask-block", "16", "--pseudo-threshold", "0.2", "--rare-class-temperature", "0.5")
+PLUS = ("--method", "plus", "--lambda-masked", "1", "--mask-block", "16", "--rare-class-temperature", "0.5")
+DACS = ("--pseudo-selection", "image", "--pseudo-threshold", "0.2")
 PAPER = (
     "--lambda-adv-target",
     "0.01",
@@ -62,12 +63,22 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1, workers):
     call("step2", *settings, "--continue-train")
     whole, resumed = training_state(Path("whole")), training_state(STEP2)
     assert whole["method"] == "plus" and {"teacher", "output"} == set(whole["networks"])
-    assert whole["state"]["seen"].sum() > 0 and whole["state"]["memory"]["stuff"]["count"].sum() > 0
+    assert whole["state"]["seen"].sum() > 0 and whole["state"]["thresholds"].sum() > 0
+    assert whole["state"]["memory"]["stuff"]["count"].sum() > 0
     assert differences(whole, resumed) == []
     assert losses(Path("whole")) == losses(STEP2)
-    assert {"seg", "mix", "masked", "adv_target", "adv_cls", "adv_ins", "adv_cate", "sure", "teacher_classes"} < steps(
-        STEP2
-    )[-1].keys()
+    assert {
+        "seg",
+        "pseudo",
+        "mix",
+        "masked",
+        "adv_target",
+        "adv_cls",
+        "adv_ins",
+        "adv_cate",
+        "sure",
+        "teacher_classes",
+    } < steps(STEP2)[-1].keys()
     teacher, student = whole["networks"]["teacher"], whole["segmenter"]
     assert not torch.equal(teacher["conv1.weight"], student["conv1.weight"])
     assert torch.equal(teacher["bn1.running_mean"], student["bn1.running_mean"])
@@ -77,10 +88,10 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1, workers):
 def test_no_pseudo_labels_are_needed_but_given_ones_are_used(run_folder, monkeypatch):
     call("step1", "--num-steps", "1")
     call("step2", *PLUS, "--num-steps", "2", "--pseudo-borders", "0.1,0.2", "--no-class-mixing")
-    assert "pseudo" not in steps(STEP2)[-1]
+    of_teacher = steps(STEP2)[-1]["pseudo"]
     call("pseudo")
     call("step2", *PLUS, "--num-steps", "2", "--ssl-target-dir", str(PSEUDO), "--overwrite")
-    assert steps(STEP2)[-1]["pseudo"] > 0
+    assert 0 < steps(STEP2)[-1]["pseudo"] != of_teacher > 0
 
 
 def test_two_processes_stay_equal_and_resume_exactly(after_stage1):
@@ -97,14 +108,15 @@ def test_two_processes_stay_equal_and_resume_exactly(after_stage1):
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_resolves_with_a_teacher_and_without_the_terms_of_the_paper(preset):
     options = config.resolve("step2", {"preset": preset, "method": "plus"})
-    assert options.lambda_mix and options.class_mixing and 0.9 < options.ema < 1 and options.rare_class_temperature
-    assert not any(getattr(options, f"lambda_{name}") for name in ("adv_target", "adv_feat", "adv_cls", "pseudo"))
+    assert options.lambda_pseudo and options.lambda_mix and options.class_mixing and 0.9 < options.ema < 1
+    assert bool(options.rare_class_temperature) == (preset in ("gta5_to_cityscapes", "synthia_to_cityscapes"))
+    assert not any(getattr(options, f"lambda_{name}") for name in ("adv_target", "adv_feat", "adv_cls", "masked"))
     width, height = options.input_size_target
     assert options.mask_block * 4 <= min(width, height)
 
 
 def test_reduced_precision_and_summed_passes(after_stage1):
-    call("step2", *PLUS, "--num-steps", "2", "--amp", "bf16", "--iter-size", "2", "--batch-size", "1")
+    call("step2", *PLUS, *DACS, "--num-steps", "2", "--amp", "bf16", "--iter-size", "2", "--batch-size", "1")
     assert all(torch.isfinite(value).all() for value in state(STEP2)["networks"]["teacher"].values())
     assert steps(STEP2)[-1]["mix"] > 0
 
@@ -119,8 +131,11 @@ def test_reduced_precision_and_summed_passes(after_stage1):
         (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
         (["--method", "plus", "--isia", "contrast"], "also give --lambda-adv-cate"),
         (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
-        (["--method", "plus", "--lambda-mix", "0", "--lambda-masked", "0"], "nothing learns from the teacher"),
+        (["--method", "plus", "--lambda-mix", "0", "--lambda-pseudo", "0"], "nothing is learnt from the teacher"),
+        (["--method", "plus", "--pseudo-threshold", "0.9"], "--pseudo-threshold ... --pseudo-selection image"),
         (["--method", "plus", "--pseudo-borders", "0.5,0.5"], "--pseudo-borders: found (0.5, 0.5), expected TOP"),
+        (["--method", "plus", "--crop", "64,32", "--high-resolution-crops"], "--crop cuts the images"),
+        (["--method", "plus", "--crop", "64,32", "--pseudo-borders", "0,0.1"], "--pseudo-borders 0,0"),
         (["--method", "plus", "--lambda-imagenet", "1"], "--lambda-imagenet: found no --imagenet-weights"),
         (["--method", "plus", "--imagenet-weights", "x"], "--imagenet-weights has no effect ... --lambda-imagenet 0"),
         (["--method", "plus", "--ema", "1"], "--ema: found 1.0"),

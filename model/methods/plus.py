@@ -4,7 +4,7 @@ One iteration:
     source batch restyled by the image level, if there is one
     teacher: pseudo-labels of the target batch, without a gradient
     source:  cross-entropy (and the ImageNet feature distance) -> backward; update of the source memory
-    target:  the adversarial terms and given pseudo-labels, if their weights are not 0 -> backward
+    target:  cross-entropy with the teacher's labels, or with masks made before; adversarial terms -> backward
     mixed:   classes of the source pasted onto the target, colours jittered and blurred; cross-entropy with the labels
              pasted alike, category and instance terms in the light of these labels -> backward
     masked:  blocks of the target hidden; cross-entropy with the teacher's labels -> backward
@@ -34,11 +34,13 @@ from model.terms.strong_augmentation import strong_augmentation
 from model.terms.teacher import (
     PseudoLabels,
     averaging,
-    pseudo_labels,
+    labels_by_class,
+    labels_by_image,
     teacher_of,
     update_teacher,
     without_borders,
 )
+from model.terms.thresholds import ClassThresholds
 from utils.system.transfer import to_host
 
 COLLAPSED = 0.995
@@ -58,6 +60,7 @@ class Plus(Alignment):
 
     Attributes:
         mixed_terms, masked_terms: those of the further passes, in order; `terms` are those of the plain target batch.
+        thresholds: of the teacher's labels, under `--pseudo-selection class`.
         seen: [C] the share of the teacher's labels that each class has, a moving average.
     """
 
@@ -73,11 +76,13 @@ class Plus(Alignment):
         # Not among the networks that are saved: it never changes, and is read from its file again.
         self.imagenet, self.things = context.imagenet, context.split.things
         self.num_classes = context.split.num_classes
-        self.seen = torch.zeros(self.num_classes, device=self.segmenter.input_mean.device)
+        device = self.segmenter.input_mean.device
+        self.thresholds = ClassThresholds(self.num_classes, device)
+        self.seen = torch.zeros(self.num_classes, device=device)
 
     @classmethod
     def uses_target_labels(cls, options: Any) -> bool:
-        return options.lambda_pseudo > 0
+        return options.lambda_pseudo > 0 and options.ssl_target_dir is not None
 
     @property
     def teacher(self) -> DeepLab:
@@ -90,21 +95,21 @@ class Plus(Alignment):
         set_training_mode(self.teacher, self.options.bn)
 
     def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
-        """See `Method.iteration`. The target's "label" holds pseudo-labels of stage 1 if there are any."""
+        """See `Method.iteration`. The target's "label" holds masks that were made before, if there are any."""
         assert target is not None
         generator = step.generator()
         source = self._restyled(source, target, generator)
         guidance = self._ask_teacher(target["image"])
-        given = self._given(target) if self.weights["pseudo"] else guidance
+        given = self._made_before(target["label"]) if "label" in target else guidance
         mixed = self._mix(source, target, given, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
         learnt = self._source_pass(self._placed(source, generator), backward, losses)
-        if self.active:
-            self._target_pass(self._placed(target, generator), learnt, backward, step, losses)
+        labelled = target | {"label": given.labels}
+        self._target_pass(self._placed(labelled, generator), learnt, backward, step, losses)
         self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
         self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
-        losses["sure"] = guidance.quality.mean()
+        losses["sure"] = guidance.sure.float().mean()
         return losses
 
     def _placed(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -119,20 +124,26 @@ class Plus(Alignment):
         features, logits, detail = self.segmenter.with_detail(batch["image"], batch["place"])
         return features, logits, detail._replace(weight=self.options.lambda_detail)
 
-    def _given(self, target: Batch) -> PseudoLabels:
-        """The masks of stage 1, of which every label counts fully."""
-        labels = target["label"]
-        return PseudoLabels(labels, torch.ones_like(labels, dtype=torch.float32), labels.new_ones(len(labels)).float())
+    def _made_before(self, labels: Tensor) -> PseudoLabels:
+        """The masks of `Generate_Pseudo_Label.py`, of which every label counts fully."""
+        return PseudoLabels(labels, labels != self.options.ignore_label, labels.new_ones(len(labels)).float())
 
     @torch.no_grad()
-    def _ask_teacher(self, images: Tensor) -> PseudoLabels:
+    def _ask_teacher(self, images: Tensor, *, learn: bool = True) -> PseudoLabels:
+        """The teacher's labels. learn: they count for the thresholds and for the record of the classes."""
+        options = self.options
         with statistics_kept(self.teacher, True):
             logits = self.teacher(images)[1]
-        found = pseudo_labels(logits, images.shape[2:], self.options.pseudo_threshold)
-        shares = (found.labels[:, ::4, ::4, None] == torch.arange(self.num_classes, device=images.device)).float()
-        self.seen.lerp_(shares.mean((0, 1, 2)), 1 - _SLOW)
-        top, bottom = self.options.pseudo_borders
-        return found._replace(labels=without_borders(found.labels, top, bottom, self.options.ignore_label))
+        size = images.shape[2:]
+        if options.pseudo_selection == "class":
+            found = labels_by_class(logits, size, self.thresholds, options.ignore_label, learn=learn)
+        else:
+            found = labels_by_image(logits, size, options.pseudo_threshold)
+        if learn:
+            shares = (found.labels[:, ::4, ::4, None] == torch.arange(self.num_classes, device=images.device)).float()
+            self.seen.lerp_(shares.mean((0, 1, 2)), 1 - _SLOW)
+        top, bottom = options.pseudo_borders
+        return found._replace(labels=without_borders(found.labels, top, bottom, options.ignore_label))
 
     def _further_source_terms(self, source: Batch, features: Tensor, losses: Losses) -> Tensor | float:
         """ImageNet feature distance on things."""
@@ -181,7 +192,8 @@ class Plus(Alignment):
             return
         batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(guidance.quality)}
         batch = self._placed(batch, generator)
-        with statistics_kept(self.segmenter, self.options.bn == "source"):
+        # The target's running statistics are those of its plain images: mixed ones cost 1.4 mIoU on the built-in data.
+        with statistics_kept(self.segmenter, True):
             features, logits, detail = self._predict(batch)
         size = features.shape[2:]
         compared = self.memory is not None and step.number > 0
@@ -189,7 +201,7 @@ class Plus(Alignment):
         view = self._view(batch, features, logits, labels, source.logits)
         view.detail = detail
         if compared and self.forms.isia == "contrast":
-            sure = mixed.pasted | (guidance.confidence > self.options.pseudo_threshold)
+            sure = mixed.pasted | guidance.sure
             view.sure = resized_labels(mixed.label.where(sure, self.options.ignore_label), size)
         backward(self._total(active, view, losses), "segmenter")
 
@@ -219,14 +231,15 @@ class Plus(Alignment):
         update_teacher(self.teacher, self.segmenter, averaging(step, self.options.ema))
 
     def averaged(self) -> list[Tensor]:
-        return [*super().averaged(), self.seen]
+        return [*super().averaged(), self.seen, self.thresholds.counts]
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"seen": self.seen}
+        return super().state_dict() | {"seen": self.seen, "thresholds": self.thresholds.counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.seen.copy_(state.pop("seen"))
+        self.thresholds.counts.copy_(state.pop("thresholds"))
         super().load_state_dict(state)
 
     def counts(self) -> dict[str, Tensor]:
@@ -248,7 +261,7 @@ class Plus(Alignment):
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         assert target is not None
-        guidance = self._ask_teacher(target["image"])
+        guidance = self._ask_teacher(target["image"], learn=False)
         generator = step.generator()
         mixed = self._mix(self._restyled(source, target, generator), target, guidance, generator)
         return super().panels(source, target, step) | {

@@ -5,3 +5,4 @@ from __future__ import annotations
 AIM_FORMS = ("none", "paper", "released")
 ISIA_FORMS = ("paper", "released", "contrast")
 IMAGE_LEVELS = ("none", "lab", "fda")
+PSEUDO_SELECTIONS = ("class", "image")

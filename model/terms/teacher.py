@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.terms.segmentation import probabilities
+from model.terms.thresholds import ClassThresholds
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,25 +37,46 @@ def update_teacher(teacher: nn.Module, student: nn.Module, keep: float) -> None:
 
 
 class PseudoLabels(NamedTuple):
-    """The teacher's predictions for a target batch.
+    """What the teacher says of target images.
 
-    labels: uint8 [B, H, W]; confidence: float32 [B, H, W], the largest soft-max value; quality: float32 [B], the share
-    of an image's pixels whose confidence exceeds the threshold.
+    labels: uint8 [B, H, W]; sure: bool [B, H, W], the labels that can be trusted; quality: float32 [B], the weight of
+    each image.
     """
 
     labels: Tensor
-    confidence: Tensor
+    sure: Tensor
     quality: Tensor
 
 
 @torch.no_grad()
-def pseudo_labels(logits: Tensor, size: torch.Size | tuple[int, ...], threshold: float) -> PseudoLabels:
-    """Labels of all pixels, and how much they can be trusted (DACS).
+def labels_by_image(logits: Tensor, size: torch.Size | tuple[int, ...], threshold: float) -> PseudoLabels:
+    """Labels of all pixels; an image weighs as much as its share of sure pixels, above the threshold (DACS).
 
-    logits: [B, C, h, w] of the teacher, up-sampled here to `size`; threshold: confidence above which a pixel is sure.
+    logits: [B, C, h, w] of the teacher, up-sampled here to `size`; threshold: of the largest soft-max value.
     """
     confidence, labels = probabilities(logits, size).max(1)
-    return PseudoLabels(labels.to(torch.uint8), confidence, (confidence > threshold).float().mean((1, 2)))
+    sure = confidence > threshold
+    return PseudoLabels(labels.to(torch.uint8), sure, sure.float().mean((1, 2)))
+
+
+@torch.no_grad()
+def labels_by_class(
+    logits: Tensor,
+    size: torch.Size | tuple[int, ...],
+    thresholds: ClassThresholds,
+    ignore_label: int = 255,
+    *,
+    learn: bool = True,
+) -> PseudoLabels:
+    """Labels of the pixels that are sure for their class, all others ignored; every image weighs 1 (our choice).
+
+    Arguments as of `labels_by_image`. learn: the thresholds take in these predictions first.
+    """
+    confidence, labels = probabilities(logits, size).max(1)
+    if learn:
+        thresholds.update(labels, confidence)
+    sure = thresholds.sure(labels, confidence)
+    return PseudoLabels(labels.where(sure, ignore_label).to(torch.uint8), sure, confidence.new_ones(len(labels)))
 
 
 def without_borders(labels: Tensor, top: float, bottom: float, ignore_label: int = 255) -> Tensor:

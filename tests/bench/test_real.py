@@ -115,18 +115,18 @@ def test_large_arms_read_larger_images_and_train_on_crops(tmp_path: Path) -> Non
 
 
 def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
-    ids = np.arange(12, dtype=np.uint8)[None]
-    for part, names in (("train", "train_day.txt"), ("val", "val_day.txt")):
-        for folder in (part, f"{part}annot"):
-            (tmp_path / "CamVid" / folder).mkdir(parents=True)
-        (tmp_path / "CamVid" / names).write_text(f"{part}/a\n")
-        Image.fromarray(ids).save(tmp_path / "CamVid" / f"{part}annot" / "a.png")
-        Image.fromarray(ids).save(tmp_path / "CamVid" / part / "a.jpg")
+    camvid, ids = tmp_path / "CamVid", np.arange(12, dtype=np.uint8)[None]
+    for part in ("train", "val"):
+        (camvid / part).mkdir(parents=True)
+        (camvid / f"{part}annot").mkdir()
+        (camvid / f"{part}_day.txt").write_text(f"{part}/a\n")
+        Image.fromarray(ids).save(camvid / f"{part}annot" / "a.png")
+        Image.fromarray(ids).save(camvid / part / "a.jpg")
     for _ in range(2):  # what is there stays
         real.camvid_in_classes_of_carla(tmp_path, tmp_path / "made")
-    folder = tmp_path / "made" / "camvid_as_carla"
-    assert np.asarray(Image.open(folder / "labels/val/a.png")).tolist() == [[8, 2, 5, 0, 1, 6, 255, 4, 10, 9, 255, 255]]
-    assert (folder / "train.txt").read_text() == "train/a.jpg\n" and (folder / "images/train/a.jpg").exists()
+    made = tmp_path / "made" / "camvid_as_carla"
+    assert np.asarray(Image.open(made / "labels/val/a.png")).tolist() == [[8, 2, 5, 0, 1, 6, 255, 4, 10, 9, 255, 255]]
+    assert (made / "train.txt").read_text() == "train/a.jpg\n" and (made / "images/train/a.jpg").exists()
 
 
 def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:

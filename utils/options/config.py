@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from dataset import READERS
 from model.methods import METHODS
 from model.networks.choices import BACKBONES, BN_MODES, NORMALIZATIONS, NORMS, STRIDE_STYLES
-from model.terms.choices import AIM_FORMS, IMAGE_LEVELS, ISIA_FORMS
+from model.terms.choices import AIM_FORMS, IMAGE_LEVELS, ISIA_FORMS, PSEUDO_SELECTIONS
 from utils.options import contradictions, groups, parsing
 from utils.options.flags import flag
 from utils.options.presets import METHOD_OPTIONS, PRESETS, STAGES
@@ -325,6 +325,13 @@ class Options:
         ("step2",),
         check=_fraction,
     )
+    pseudo_selection: str = option(
+        "class",
+        "which of the teacher's labels are learnt: class (those above the median confidence of their class), or image "
+        "(all, weighed by the image's share of confidences above --pseudo-threshold)",
+        ("step2",),
+        choices=PSEUDO_SELECTIONS,
+    )
     pseudo_threshold: float = option(
         0.968,
         "confidence above which the teacher is sure of a pixel; each image is weighted by its share of such pixels",
@@ -353,7 +360,7 @@ class Options:
         check=_at_least(0),
     )
     lambda_masked: float = option(
-        1.0, "weight of the cross-entropy on target images with hidden blocks", ("step2",), check=_at_least(0)
+        0.0, "weight of the cross-entropy on target images with hidden blocks", ("step2",), check=_at_least(0)
     )
     mask_block: int = option(64, "side of a hidden block, in pixels", ("step2",), check=_at_least(1))
     mask_ratio: float = option(0.7, "share of the blocks that are hidden", ("step2",), check=_fraction)
@@ -477,7 +484,7 @@ class Options:
     log_dir: str = option("{snapshot_dir}/tensorboard", "folder of TensorBoard files", TRAINING)
     tensorboard: bool = option(False, "write TensorBoard files", TRAINING)
     report: bool = option(True, "write report.html, with pictures, at every checkpoint", TRAIN)
-    ssl_target_dir: str = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
+    ssl_target_dir: str | None = option("target_ssl_gt/{preset}", "folder of pseudo-labels", ("pseudo", "step2"))
     save: str | None = option("result/{preset}", "folder for the predicted masks; 'none' writes none", ("evaluate",))
     save_ids: str = option(
         "train",
@@ -640,8 +647,6 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     if "method" in given:
         layers.append(METHOD_OPTIONS.get(given["method"], {}).get(script, {}))
         layers.append(preset.get(given["method"], {}) if script == "step2" else {})
-    if given.get("method") == "plus" and "ssl_target_dir" in given:
-        layers.append({"lambda_pseudo": 1.0})
     values: dict[str, Any] = {item.name: item.default for item in fields(Options)}
     for layer in [*layers, given]:
         values |= layer

@@ -19,6 +19,7 @@ _ADAPTATION = (
 # Options that only `--method plus` uses, each with the weight without which it has no effect.
 PLUS = {
     "ema": None,
+    "pseudo_selection": None,
     "pseudo_threshold": None,
     "pseudo_borders": None,
     "lambda_mix": None,
@@ -99,6 +100,8 @@ def _of_crop(options: Mapping[str, Any]) -> Iterator[str]:
         if any(crop > side for crop, side in zip(options["crop"], options[name], strict=True)):
             crop, size = (",".join(map(str, options[key])) for key in ("crop", name))
             yield f"--crop: found {crop}, expected at most {flag(name)} {size}: give a smaller crop or larger images"
+    if options["high_resolution_crops"]:
+        yield "--crop cuts the images that --high-resolution-crops needs whole; leave one of them out"
     if any(options["pseudo_borders"]) and options["method"] == "plus":
         yield "--pseudo-borders counts rows of whole images, and --crop cuts them; give --pseudo-borders 0,0"
 
@@ -127,5 +130,7 @@ def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str
         yield "--lambda-imagenet: found no --imagenet-weights, expected the file that training started from"
     if "ssl_target_dir" in given and not options["lambda_pseudo"]:
         yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
-    if {"lambda_mix", "lambda_masked"} & set(given) and not (options["lambda_mix"] or options["lambda_masked"]):
-        yield "--lambda-mix: found 0, and --lambda-masked 0 too: nothing learns from the teacher; use --method paper"
+    if "pseudo_threshold" in given and options["pseudo_selection"] != "image":
+        yield "--pseudo-threshold has an effect only with --pseudo-selection image, found class; leave it out"
+    if not any(options[f"lambda_{name}"] for name in ("pseudo", "mix", "masked")):
+        yield "--lambda-pseudo, --lambda-mix and --lambda-masked are 0: nothing is learnt from the teacher; give one"

@@ -109,7 +109,8 @@ def begin(
             "sessions": [*before, session],
         },
     )
-    labels = read(Path(options.ssl_target_dir) / PSEUDO_LABELS) if stage == "step2" else {}
+    masks = options.ssl_target_dir if stage == "step2" else None
+    labels = read(Path(masks) / PSEUDO_LABELS) if masks else {}
     if labels:
         write_json(folder / PSEUDO_LABELS, labels)
     elif not step:

@@ -86,6 +86,7 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
 
 def _refuse_without_pseudo_labels(options: Options) -> None:
     """The reader names single masks that are missing; here there is none at all."""
+    assert options.ssl_target_dir is not None  # else no method uses any
     folder = Path(options.ssl_target_dir)
     if next(folder.rglob("*.png"), None) is None:
         found = "no mask in it" if folder.exists() else "does not exist"

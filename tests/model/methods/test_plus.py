@@ -26,7 +26,10 @@ from utils.options import config
 
 CLASSES = 5
 STEP = Step(5, 11)
-OPTIONS: dict[str, Any] = {"method": "plus", "pseudo_threshold": 0.3, "strong_blur": 0.6, "mask_block": 8}
+OPTIONS: dict[str, Any] = {
+    **{"method": "plus", "pseudo_selection": "image", "pseudo_threshold": 0.3, "strong_blur": 0.6, "mask_block": 8},
+    **{"lambda_pseudo": 0.0, "lambda_masked": 1.0},
+}
 ALONE: dict[str, Any] = {"lambda_mix": 0.0, "lambda_masked": 0.0}
 
 
@@ -124,21 +127,22 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bn", "fed_by"), [("shared", ["source", "mixed"]), ("source", ["source"]), ("target", ["mixed"]), ("frozen", [])]
+    ("bn", "fed_by"), [("shared", ["source", "target"]), ("source", ["source"]), ("target", ["target"]), ("frozen", [])]
 )
-def test_whose_batches_feed_the_running_statistics(bn: str, fed_by: list[str]) -> None:
-    method = plus(bn=bn)
+@pytest.mark.parametrize("pseudo", [0.0, 1.0])
+def test_plain_images_feed_the_running_statistics(bn: str, fed_by: list[str], pseudo: float) -> None:
+    method = plus(bn=bn, lambda_pseudo=pseudo)
     method.segmenter.train(bn != "frozen")
     before = {name: value.clone() for name, value in method.teacher.named_buffers()}
-    mean = dict(method.segmenter.named_buffers())["bn1.running_mean"]
-    rounds = []
-    for terms in ({"lambda_masked": 0.0, "lambda_mix": 1.0}, {"lambda_masked": 1.0, "lambda_mix": 0.0}):
-        method.weights |= {name.removeprefix("lambda_"): value for name, value in terms.items()}
-        start = mean.clone()
-        gradients(method)
-        rounds.append(not torch.equal(start, mean))
-    assert rounds[0] == bool(fed_by)
-    assert rounds[1] == ("source" in fed_by)  # hidden blocks never do
+    running = dict(method.segmenter.named_buffers())["bn1.running_mean"]
+    source, target = batches()
+    expected = running.clone()
+    for domain, batch in (("source", source), ("target", target)):
+        if domain in fed_by:
+            own = method.segmenter.get_submodule("conv1")(method.segmenter.normalise(batch["image"]))
+            expected = expected.lerp(own.mean((0, 2, 3)).detach(), 0.1)
+    gradients(method)
+    torch.testing.assert_close(running, expected)
     assert all(torch.equal(value, before[name]) for name, value in method.teacher.named_buffers())
 
 
@@ -152,6 +156,32 @@ def test_without_class_mixing_the_target_is_only_augmented() -> None:
     assert_value(losses["mix"], (each * guidance.quality[:, None, None]).mean())
 
 
+def test_the_surer_half_of_each_class_is_learnt_from_plain_and_mixed_images() -> None:
+    method = plus(
+        pseudo_selection="class",
+        lambda_pseudo=0.5,
+        lambda_masked=0.0,
+        class_mixing=False,
+        strong_jitter=0.0,
+        strong_blur=0.0,
+    )
+    losses, _ = gradients(method)
+    _, target = batches()
+    confidence, labels = upsample(method.teacher(target["image"])[1], (33, 48)).softmax(1).max(1)
+    sure = confidence >= method.thresholds.limits()[labels]
+    assert 0.4 < sure.float().mean() < 0.7 and method.thresholds.counts.sum() == labels.numel()
+    logits = method.segmenter(target["image"])[1]
+    each = F.cross_entropy(upsample(logits, (33, 48)), labels.where(sure, 255), reduction="none", ignore_index=255)
+    assert_value(losses["mix"], each.mean(), 1e-4)
+    per_image = [own.sum() / known.sum() for own, known in zip(each, sure)]
+    assert_value(losses["pseudo"], torch.stack(per_image).mean(), 1e-4)
+    assert_value(losses["sure"], sure.float().mean())
+    other = plus(pseudo_selection="class")
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.thresholds.counts, method.thresholds.counts)
+    assert any(value is method.thresholds.counts for value in method.averaged())
+
+
 def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -> None:
     method = plus(lambda_pseudo=0.5, **ALONE)
     _, target = batches()
@@ -160,7 +190,8 @@ def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -
     logits = method.segmenter(target["image"])[1]
     assert losses.keys() == {"seg", "pseudo", "sure"}
     assert_value(losses["pseudo"], F.cross_entropy(upsample(logits, (33, 48)), target["label"].long()), 1e-4)
-    assert method.uses_target_labels(method.options) and not Plus.uses_target_labels(plus().options)
+    given = plus(lambda_pseudo=0.5, ssl_target_dir="masks")
+    assert given.uses_target_labels(given.options) and not method.uses_target_labels(method.options)
 
 
 def test_masks_of_stage_1_are_the_labels_of_the_mixed_target_and_count_fully() -> None:
@@ -198,7 +229,7 @@ def test_category_terms_see_the_labels_of_the_mixed_images(monkeypatch: pytest.M
     assert "adv_cate" not in first and not seen  # the first step only fills the memory
     losses, _ = gradients(method)
     assert {"adv_cls", "adv_ins", "adv_cate"} < losses.keys() and len(seen) == 1
-    assert not method.active  # no plain pass of the target
+    assert not method.active  # no gradient of the plain target
 
 
 def test_contrast_takes_the_pasted_and_the_sure_pixels() -> None:
@@ -216,7 +247,7 @@ def test_contrast_takes_the_pasted_and_the_sure_pixels() -> None:
     step = Step(5, 11)
     mixed = method._mix(source, target, guidance, step.generator())
     losses, _ = gradients(method, step)
-    sure = mixed.pasted | (guidance.confidence > 0.3)
+    sure = mixed.pasted | guidance.sure
     assert 0 < (~sure).float().mean() < 1
     features = method.segmenter(mixed.image)[0]
     labels = mixed.label.where(sure, 255)[:, None].float()
@@ -325,6 +356,7 @@ def test_an_iteration_with_high_resolution_crops_is_the_sum_that_the_specificati
         return total
 
     seg = each(source["image"], source["label"], None)
+    torch.rand(2, generator=generator)  # the place of the plain target's crop, which no term needs here
     mix = each(changed, mixed.label, torch.where(mixed.pasted, 1.0, quality[:, None, None]))
     hidden = hide_blocks(strong_augmentation(target["image"], 0.2, 0.6, generator), 8, 0.7, generator)
     masked = each(hidden, labels, quality[:, None, None].expand(labels.shape))
