@@ -66,10 +66,10 @@ IMAGE_LEVELS = {
 }
 PLUS = {
     "plus": (),
-    "plus without class mixing": ("--no-class-mixing",),
-    "plus without masked consistency": ("--lambda-masked", "0"),
-    "plus without rare-class sampling": ("--rare-class-temperature", "0"),
-    "plus on `lab` images": ("--image-level", "lab"),
+    "plus without plain images": ("--lambda-pseudo", "0"),
+    "plus without mixed images": ("--lambda-mix", "0"),
+    "plus with labels weighed by image": ("--pseudo-selection", "image"),
+    "plus with masked consistency": ("--lambda-masked", "1"),
 }
 ARMS = ("source_only", "step1", "step2")
 
@@ -108,7 +108,9 @@ def run_image_level(runner: demo.Runner) -> None:
 
 
 def run_plus(runner: demo.Runner) -> None:
-    run_stages(runner)
+    start = pretrained(runner)
+    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
+    once(runner, "step2", lambda: runner.step2(runner.out / "step1_stopped" / "last.pth"))
     for title, options in PLUS.items():
         name = arm_name(title)
         once(runner, name, partial(runner.plus, runner.out / "step1_stopped" / "last.pth", *options, name=name))

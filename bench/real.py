@@ -237,10 +237,13 @@ def weights(category: str) -> Arguments:
 
 # What is taken from `--method plus`, or given to it, in the arms that try its parts.
 PLUS_VARIANTS: dict[str, Arguments] = {
-    "without masked consistency": ("--lambda-masked", "0"),
+    "without plain images": ("--lambda-pseudo", "0"),
+    "without mixed images": ("--lambda-mix", "0"),
     "without class mixing": ("--no-class-mixing",),
-    "without rare-class sampling": ("--rare-class-temperature", "0"),
     "without jitter and blur": ("--strong-jitter", "0", "--strong-blur", "0"),
+    "with labels weighed by image": ("--pseudo-selection", "image"),
+    "with masked consistency": ("--lambda-masked", "1"),
+    "with rare-class sampling": ("--rare-class-temperature", "0.01"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": weights("0.01"),
 }
@@ -248,8 +251,6 @@ PLUS_VARIANTS: dict[str, Arguments] = {
 # Label-free agreement of an image and its mirror image, and of nothing else, chose whose statistics: on `lab` images
 # those of both domains (0.89 to 0.91), then the source's, then the target's (0.85 to 0.89); seed 1, three checkpoints.
 SHARED: Arguments = ("--bn", "shared")
-# plus on masks that the start made, with the paper's thresholds: nothing that lets the teacher's labels in.
-ON_MASKS: Arguments = ("--lambda-masked", "0", "--rare-class-temperature", "0", *SHARED)
 
 
 def image_level(level: str) -> Arguments:
@@ -275,10 +276,8 @@ class Arms:
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
             self._paper(level, tail, words)
             self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
-        self._on_masks(
-            "self_training_lab", "pseudo-labels of the start alone, `lab`, shared statistics", (*NO_TERMS, *SHARED)
-        )
-        self._on_masks("plus_masks_lab", "plus on pseudo-labels of the start, `lab`", ("--method", "plus", *ON_MASKS))
+        self._self_training("self_training_lab", "pseudo-labels of the start alone, `lab`, shared statistics")
+        self._add("plus_lab_large", f"plus, `lab`, {LARGE}", self._plus("plus_lab_large", "lab", large=True))
         for title, options in PLUS_VARIANTS.items():
             name = f"plus_lab_{re.sub(r'[^a-z]+', '_', title)}"
             self._add(name, f"plus, `lab`, {title}", self._plus(name, "lab", options))
@@ -318,11 +317,11 @@ class Arms:
         options, start = ("--method", "plus", *options, *image_level(level)), self._start(level, large)
         return Stage(name, STEP2, self.schedule.start, self.schedule.total, options, start, large=large)
 
-    def _on_masks(self, name: str, title: str, options: Arguments) -> None:
-        """Stage 2 from the start, on pseudo-labels that it made, which all such arms share."""
+    def _self_training(self, name: str, title: str) -> None:
+        """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
         start = self._start("lab")
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
-        options = (*options, *image_level("lab"))
+        options = (*NO_TERMS, *SHARED, *image_level("lab"))
         self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(self, name: str, level: str, options: Arguments) -> Stage:
@@ -516,9 +515,11 @@ def table(scores: Path) -> list[str]:
     for name, pair in PAIRS.items():
         records, titles = read(scores, name), ARMS[name].titles
         base = {seed: 100 * record["miou"] for seed, record in records.get("source_only", {}).items()}
+        lines += [f"### {pair.title}: {pair.schedule.total} source steps", ""]
+        if not records:
+            lines += ["No arm has been run.", ""]
+            continue
         lines += [
-            f"### {pair.title}: {pair.schedule.total} source steps",
-            "",
             f"| target mIoU, % | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean ± std | over source only | "
             "source val | minutes | processor minutes |",
             "|---" * (len(SEEDS) + 6) + "|",
@@ -537,9 +538,7 @@ def table(scores: Path) -> list[str]:
         missing = [title for arm, title in titles.items() if arm not in records]
         if missing:
             lines += ["", f"Not run: {'; '.join(missing)}."]
-        if records:
-            lines += ["", *class_table(records, titles)]
-        lines.append("")
+        lines += ["", *class_table(records, titles), ""]
     return lines[:-1]
 
 
