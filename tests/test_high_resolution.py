@@ -125,7 +125,7 @@ def test_a_plain_run_refuses_the_checkpoint_and_its_own_stage_takes_it(after_sta
 def test_a_plain_checkpoint_is_announced_and_cannot_be_resumed_with_crops(after_stage1, capsys):
     call("step2", *CROPS, *SIZE, "--num-steps", "1")
     assert "no attention for high-resolution crops in the file" in capsys.readouterr().out
-    call("step2", "--method", "plus", "--mask-block", "16", *SIZE, "--num-steps", "1", "--snapshot-dir", "plain")
+    call("step2", "--method", "plus", *SIZE, "--num-steps", "1", "--snapshot-dir", "plain")
     assert (
         exit_code("step2", *CROPS, *SIZE, "--continue-train", "plain/last.pth", "--num-steps", "2", "--overwrite") == 2
     )

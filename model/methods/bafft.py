@@ -227,7 +227,7 @@ class Alignment(Method):
         if not self.active:
             if self.options.bn in ("target", "shared"):
                 with torch.no_grad():
-                    self.segmenter(target["image"])
+                    self._predict(target)
             return
         with statistics_kept(self.segmenter, self.options.bn == "source"):
             features, logits, detail = self._predict(target)
