@@ -520,7 +520,7 @@ def test_the_counter_sees_what_it_should() -> None:
         bool(x[0] > 2)
         x[x > 0.5]
         x.nonzero()
-        x[x > 0.5] = 0  # with a number PyTorch turns this into a fill without waiting
+        x[x >= 0] = x + 1  # as many values as places; a single number would be a fill, which does not wait
         torch.where(x > 0, x, 0)
     assert traffic.waits == ["_local_scalar_dense", "_local_scalar_dense", "index", "nonzero", "index_put_"]
 
