@@ -19,6 +19,7 @@ from dataset.base import SegmentationDataset
 from model.networks.batchnorm import evaluating
 from model.networks.deeplab import DeepLab
 from utils.prediction.evaluation import in_order
+from utils.system.interrupt import shielded
 from utils.system.precision import AMP_DTYPES
 from utils.system.transfer import to_host
 
@@ -64,7 +65,7 @@ def label_free(
     means: list[Tensor] = []
     shares: list[Tensor] = []
     with evaluating(segmenter):
-        for _, images in in_order(dataset, num_workers, device.type == "cuda", 1, indices):
+        for _, images in shielded(in_order(dataset, num_workers, device.type == "cuda", 1, indices)):
             if images is not None:
                 image = images.to(device, non_blocking=True)
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

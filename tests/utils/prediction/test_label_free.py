@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from model.networks.batchnorm import set_training_mode
 from tests.utils.prediction.test_evaluation import images, segmenter  # noqa: F401
+from utils.prediction import label_free as module
 from utils.prediction.label_free import label_free, soft_neighbourhood_density
+from utils.system import interrupt
 
 
 def test_density_by_hand() -> None:
@@ -68,3 +73,17 @@ def test_the_network_stays_as_it_is(images, segmenter) -> None:  # noqa: F811
     assert modes == [module.training for module in segmenter.modules()]
     assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_reading_processes_change_nothing_and_do_not_see_signals(images, segmenter, monkeypatch) -> None:  # noqa: F811
+    loaders: list[DataLoader] = []
+
+    def noted(loader: DataLoader) -> Iterator[Any]:
+        loaders.append(loader)
+        return interrupt.shielded(loader)
+
+    monkeypatch.setattr(module, "shielded", noted)
+    expected = label_free(segmenter, images, [1, 0])
+    found = label_free(segmenter, images, [1, 0], num_workers=1)
+    assert (found.snd, found.infomax, found.agreement) == (expected.snd, expected.infomax, expected.agreement)
+    assert [loader.num_workers for loader in loaders] == [0, 1]
