@@ -25,6 +25,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,9 @@ def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
 
 
 def train_arm(runner: Runner, arm: str, start: Path) -> str:
-    """Train and score one arm of the demo; its output goes to `out`/ARM.log."""
+    """Train and score one arm of the demo, unless the demo has been stopped; its output goes to `out`/ARM.log."""
+    if _stopped is not None and _stopped.is_set():
+        return arm
     logs.setup()
     with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
         if arm == "step2":
@@ -171,9 +174,16 @@ def train_arm(runner: Runner, arm: str, start: Path) -> str:
     return arm
 
 
-def use_one_thread() -> None:
+_stopped: Event | None = None
+"""Set when the demo ends early: an arm that a process has already been given must not start any more."""
+
+
+def start_process(stopped: Event) -> None:
+    """What a process of the pool does first."""
     import torch  # after `utils`, which sets up the environment that torch reads at its start
 
+    global _stopped
+    _stopped = stopped
     torch.set_num_threads(1)
 
 
@@ -181,14 +191,21 @@ def run_arms(runner: Runner) -> None:
     """Train all arms from one source-trained network, one per processor at a time: a small network uses only one."""
     start = runner.pretrain()
     began = time.time()
-    with ProcessPoolExecutor(WORKERS, get_context("spawn"), initializer=use_one_thread) as pool:
+    context = get_context("spawn")
+    stopped = context.Event()
+    with ProcessPoolExecutor(WORKERS, context, initializer=start_process, initargs=(stopped,)) as pool:
         arms = {pool.submit(train_arm, runner, arm, start): arm for arm in ("step2", "step1", "source_only", "oracle")}
-        while arms:
-            for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:
-                future.result()
-                print(f"\n{arm_table(runner.out, arms.pop(future))}\n", flush=True)
-            if arms:
-                logger.info("%s", "; ".join(progress(runner.out, arm, began) for arm in arms.values()))
+        try:
+            while arms:
+                for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    print(f"\n{arm_table(runner.out, arms.pop(future))}\n", flush=True)
+                if arms:
+                    logger.info("%s", "; ".join(progress(runner.out, arm, began) for arm in arms.values()))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def progress(out: Path, arm: str, began: float) -> str:

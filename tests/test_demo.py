@@ -13,6 +13,7 @@ import demo
 from dataset.classes import CITYSCAPES
 from tests.messages import says
 from utils.options import config
+from utils.system.errors import UserError
 from utils.system.files import write_json
 
 
@@ -46,6 +47,17 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
     demo.draw_comparison(benchmark_root, tmp_path / "masks", tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 1000
     assert demo.peak_rss_mb() > 100
+
+
+def test_no_further_arm_starts_once_one_has_failed(tmp_path, benchmark_root, monkeypatch) -> None:
+    """Without source images every arm ends at once; of the four, those that wait must not begin."""
+    runner = demo.builtin_runner(benchmark_root, tmp_path, seed=3)
+    runner = replace(runner, source=("--data-dir", str(tmp_path / "nowhere")))
+    monkeypatch.setattr(demo, "WORKERS", 1)
+    monkeypatch.setattr(demo.Runner, "pretrain", lambda self: tmp_path / "last.pth")
+    with pytest.raises(UserError):
+        demo.run_arms(runner)
+    assert [path.name for path in tmp_path.glob("*.log")] == ["step2.log"]
 
 
 def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch, capsys) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import label_free
 from bench.label_free import checkpoints, main, rank_correlations
 from utils.system.errors import UserError
 
@@ -34,10 +35,15 @@ def test_correlations_by_hand() -> None:
     assert math.isnan(found["agreement"]) and math.isnan(rank_correlations(scored[:2])["snd"])
 
 
-def test_reads_the_logs_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reads_the_logs_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     main([str(tmp_path)])
     said = "3 checkpoints of 1 runs: Spearman with mIoU: snd +1.00, infomax +0.50, agreement -"
     assert capsys.readouterr().out.strip() == said
+    monkeypatch.setattr(label_free, "KEPT", tmp_path / "kept")
+    main([str(tmp_path), "--keep", "A pair: plus"])
+    assert label_free.table(tmp_path / "kept")[-1] == "| A pair: plus | 3 | 1 | +1.00 | +0.50 | - |"
     with pytest.raises(UserError, match=r"no log\.jsonl"):
         main([str(tmp_path / "none")])
