@@ -302,7 +302,7 @@ class Arms:
         return self._whole(name, self._start(level, large))
 
     def _paper(self, level: str, tail: str, words: str) -> None:
-        """Both stages with the paper's weights and without any term. Stage 1 is the same in both methods."""
+        """Both stages with the paper's weights and without any term."""
         paper = self._stopped(f"align{tail}", level, weights("0.01"))
         plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
         title = f"stage 1 without any term{words} (BatchNorm statistics alone)"
@@ -321,7 +321,7 @@ class Arms:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
         start = self._start("lab")
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
-        options = ("--method", "paper", *NO_TERMS, *SHARED, *image_level("lab"))
+        options = (*NO_TERMS, *SHARED, *image_level("lab"))
         self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(self, name: str, level: str, options: Arguments) -> Stage:
@@ -336,7 +336,7 @@ class Arms:
 
     def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
         masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
-        options = ("--method", "paper", *options, *image_level(level))
+        options = (*options, *image_level(level))
         return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
 
 

@@ -111,7 +111,6 @@ PRESETS: dict[str, Values] = {
         "data_dir_target": "data/own/target",
         "input_size": (640, 360),
         "input_size_target": (640, 360),
-        "method": "plus",  # better than the paper's on each pair of photographs (bench/RESULTS.md)
         **_SMALL_NETWORK,
     },
     "builtin": {
