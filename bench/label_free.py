@@ -23,6 +23,8 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import utils.system.machine  # noqa: F401 - before torch
+
 from bench.results import write_section
 from utils.reporting.sinks import read_records
 from utils.system.errors import UserError

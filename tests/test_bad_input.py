@@ -393,7 +393,7 @@ def break_pseudo_label(_: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (lambda _: None, ["--ssl-target-dir", "nowhere"], "nowhere: no such folder"),
+        (lambda _: None, ["--ssl-target-dir", "nowhere"], "--ssl-target-dir: nowhere: does not exist"),
         (lambda _: next(PSEUDO.glob("*.png")).unlink(), [], "leftImg8bit.png: pseudo-label not found ... 1 of 4"),
         (break_pseudo_label, [], "leftImg8bit.png: pseudo-label with id 77"),
         (lambda _: shutil.rmtree(STEP1), [], "--restore-from: snapshots/builtin/step1/last.pth does not exist"),

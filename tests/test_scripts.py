@@ -165,7 +165,7 @@ def test_batches_scales_and_flips_of_the_evaluation(after_stage1, capsys):
     call("evaluate", *start, "--batch-size", "2", "--json", "batch.json")
     capsys.readouterr()
     call("evaluate", *start, "--flip", "--scales", "0.75,1.0,1.25", "--json", "mean.json")
-    assert says(capsys.readouterr().out, "scales 0.75, 1.0, 1.25 ... mirrored")
+    assert says(capsys.readouterr().out, "scales 0.75, 1.0, 1.25 ... mirror images")
     plain, batch, mean = (json.loads(Path(f"{name}.json").read_text()) for name in ("plain", "batch", "mean"))
     assert np.abs(np.subtract(plain["confusion"], batch["confusion"])).sum() <= 4
     assert (mean["scales"], mean["flip"]) == ([0.75, 1.0, 1.25], True)

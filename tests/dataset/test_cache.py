@@ -421,7 +421,7 @@ def test_a_full_cache_of_moved_data_is_there(root, folder, monkeypatch, caplog, 
         monkeypatch.setattr(cache, "write_atomically", None)
     said = announced(caplog, moved)
     if disk == "large" and not cheap:
-        assert says(said, "0 of 6 images and labels ... (of 6 more")
+        assert says(said, "0 of 6 images and labels ... (for 6 more files")
     else:
         assert says(said, "6 of 6 images and labels ... 0 MiB") and len(hashed) == 6
     assert_same(samples(moved), expected)
