@@ -51,7 +51,7 @@ from dataset.reading import (
     read_lines,
     refuse_name,
 )
-from utils.system.errors import UserError, fault, one_line
+from utils.system.errors import UserError, fault, one_line, require_folder
 
 log = logging.getLogger("bafft")
 
@@ -376,8 +376,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         Raises UserError if the folder is missing, holds no label, or holds two labels with the same key.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise UserError(f"{folder}: folder of labels not found; expected {cls.layout}")
+        require_folder(folder, "folder of labels", cls.layout)
         key_of = cls.train_id_key if train_ids else cls.label_key
         found: dict[str, Path] = {}
         for path in (folder / name for name in image_names(folder, LABEL_SUFFIXES)):
@@ -519,10 +518,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self.label_path(name)
 
     def _find_all(self, list_file: str | Path | None) -> list[str]:
-        if not self.root.is_dir():
-            raise UserError(f"{self.root}: data folder not found; expected {self.layout} in it")
-        if not self.label_root.is_dir():
-            raise UserError(f"{self.label_root}: folder of labels not found; expected {self.layout} in it")
+        require_folder(self.root, "data folder", f"{self.layout} in it")
+        require_folder(self.label_root, "folder of labels", f"{self.layout} in it")
         if self.pseudo_label_dir is not None and not self.pseudo_label_dir.is_dir():
             raise UserError(f"{self.pseudo_label_dir}: no such folder of pseudo-labels; generate them first")
         names = self.resolved(Path(list_file)) if list_file is not None else self._names_that_fit()

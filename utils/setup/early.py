@@ -13,7 +13,7 @@ from utils.options.flags import flag
 from utils.setup import build
 from utils.states.weights import describe_file
 from utils.system import distributed, lock
-from utils.system.errors import UserError
+from utils.system.errors import UserError, fault
 
 _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "restyle_source.py train"}
 """The script that writes a folder below `snapshots/PRESET`."""
@@ -67,7 +67,7 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
         raise UserError(
             f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
         )
-    if Path(path).exists():
+    if fault(path) != "not found":  # anything else is reported when it is read
         return
     if resumed:
         raise UserError(

@@ -17,7 +17,7 @@ from dataset.reading import contents
 from utils.options.config import Options
 from utils.prediction import saved_masks
 from utils.prediction.saved_masks import Seen
-from utils.system.errors import UserError
+from utils.system.errors import UserError, require_folder
 from utils.system.logs import logger
 
 
@@ -76,10 +76,7 @@ def predictions(
 
     Raises UserError if one is missing, or is the label itself.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: folder of predictions not found; expected masks KEY.png, see evaluate_cityscapes.py"
-        )
+    require_folder(folder, "folder of predictions", "masks KEY.png, see evaluate_cityscapes.py")
     if os.path.samefile(folder, labels):
         raise UserError(f"{folder}: given as labels and as predictions; expected two folders")
     masks = saved_masks.find_predictions(reader, folder, truth)

@@ -32,6 +32,17 @@ def fault(path: str | Path) -> str | None:
     return "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device, not a regular file"
 
 
+def require_folder(path: str | Path, what: str, expected: str) -> None:
+    """Raises UserError unless there is a folder at `path`, also behind links.
+
+    `Path.is_dir` cannot be used for this: from Python 3.14 on, it treats a folder that may not be opened, or whose name
+    is too long, as missing.
+    """
+    found = fault(path)
+    if found != "is a folder":
+        raise UserError(f"{path}: {what} {found or 'not found'}; expected {expected}")
+
+
 def one_line(error: UserError) -> str:
     """The message as it can be shown: without the traceback that a loader process adds, and with escapes for
     characters that may occur in a file name but not in a line."""
