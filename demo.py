@@ -162,20 +162,25 @@ def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
 
 def train_arm(runner: Runner, arm: str, start: Path) -> str:
     """Train and score one arm of the demo, unless the demo has been stopped; its output goes to `out`/ARM.log."""
-    if _stopped is not None and _stopped.is_set():
+    assert _stopped is not None
+    if _stopped.is_set():
         return arm
     logs.setup()
-    with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
-        if arm == "step2":
-            runner.step2(runner.step1_stopped(start))
-        else:
-            getattr(runner, arm)(start)
-        runner.evaluate(arm)
+    try:
+        with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
+            if arm == "step2":
+                runner.step2(runner.step1_stopped(start))
+            else:
+                getattr(runner, arm)(start)
+            runner.evaluate(arm)
+    except BaseException:
+        _stopped.set()
+        raise
     return arm
 
 
 _stopped: Event | None = None
-"""Set when the demo ends early: an arm that a process has already been given must not start any more."""
+"""Set when an arm fails or the demo is stopped: an arm that a process has already been given must then not start."""
 
 
 def start_process(stopped: Event) -> None:
