@@ -81,11 +81,17 @@ def arm_name(title: str) -> str:
 def run_stages(runner: demo.Runner) -> Path:
     """Source only, stage 1 as stopped for stage 2, and stage 2; returns the start that they share."""
     start = pretrained(runner)
-    stopped = runner.out / "step1_stopped" / "last.pth"
     once(runner, "source_only", lambda: runner.source_only(start))
+    run_step2(runner, start)
+    return start
+
+
+def run_step2(runner: demo.Runner, start: Path) -> Path:
+    """Stage 1 as stopped for stage 2, and stage 2; returns the checkpoint of the stopped stage 1."""
+    stopped = runner.out / "step1_stopped" / "last.pth"
     once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
     once(runner, "step2", lambda: runner.step2(stopped))
-    return start
+    return stopped
 
 
 def run_main(runner: demo.Runner) -> None:
@@ -108,12 +114,10 @@ def run_image_level(runner: demo.Runner) -> None:
 
 
 def run_plus(runner: demo.Runner) -> None:
-    start = pretrained(runner)
-    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
-    once(runner, "step2", lambda: runner.step2(runner.out / "step1_stopped" / "last.pth"))
+    stopped = run_step2(runner, pretrained(runner))
     for title, options in PLUS.items():
         name = arm_name(title)
-        once(runner, name, partial(runner.plus, runner.out / "step1_stopped" / "last.pth", *options, name=name))
+        once(runner, name, partial(runner.plus, stopped, *options, name=name))
 
 
 def pretrained(runner: demo.Runner) -> Path:

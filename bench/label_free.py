@@ -1,6 +1,8 @@
 """How well the label-free scores rank checkpoints, compared with the mIoU on target labels (Spearman).
 
     python bench/label_free.py snapshots/own_images/step1 snapshots/own_images/step2
+    python bench/label_free.py snapshots/own_images/step1 --keep "own images, stage 1"   # in bench/scores/label_free
+    python bench/label_free.py --table                                                   # bench/RESULTS.md
 
 The script reads the log.jsonl of every given run. All checkpoints that were scored both ways are ranked together; the
 labels serve only this comparison. A correlation of 1 means the same order, 0 no relation, -1 the reverse order; "-"

@@ -276,7 +276,7 @@ class Arms:
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
             self._paper(level, tail, words)
             self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
-        self._self_training("self_training_lab", "pseudo-labels of the start alone, `lab`, shared statistics")
+        self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         self._add("plus_lab_large", f"plus, `lab`, {LARGE}", self._plus("plus_lab_large", "lab", large=True))
         for title, options in PLUS_VARIANTS.items():
             name = f"plus_lab_{re.sub(r'[^a-z]+', '_', title)}"
@@ -305,9 +305,9 @@ class Arms:
         """Both stages with the paper's weights and without any term."""
         paper = self._stopped(f"align{tail}", level, weights("0.01"))
         plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
-        title = f"stage 1 without any term{words} (BatchNorm statistics alone)"
+        title = f"stage 1 without any term{words} (only BatchNorm statistics)"
         self._add(f"no_terms{tail}", title, self._whole(f"no_terms{tail}", plain))
-        title = f"pseudo-labels alone{words} (stage 2 without any term of either stage)"
+        title = f"only pseudo-labels{words} (stage 2 without any term of either stage)"
         self._add(f"pseudo_labels{tail}", title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
         self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
         title = f"the paper's stage 1 and 2{words}"

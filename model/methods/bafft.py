@@ -235,8 +235,7 @@ class Alignment(Method):
         predicted = LabelMaps(at_size(logits.detach(), features.shape[2:]).argmax(1)) if compared else None
         maps_t = self._maps(features, logits, target["image"].shape[2:])
         scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
-        view = self._view(target, features, logits, predicted, source.logits)
-        view.detail = detail
+        view = self._view(target, features, logits, predicted, source.logits, detail)
         view.fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
         total = self._total(self.active, view, losses)
         backward(total if source.loss is None else total + source.loss, "segmenter")
@@ -249,7 +248,13 @@ class Alignment(Method):
             losses[f"D_{name}"] = loss.detach()
 
     def _view(
-        self, batch: Batch, features: Tensor, logits: Tensor, predicted: LabelMaps | None, source_logits: Tensor
+        self,
+        batch: Batch,
+        features: Tensor,
+        logits: Tensor,
+        predicted: LabelMaps | None,
+        source_logits: Tensor,
+        detail: Detail | None,
     ) -> TargetPass:
         return TargetPass(
             batch=batch,
@@ -262,6 +267,7 @@ class Alignment(Method):
             classify=self.segmenter.classify,
             forms=self.forms,
             ignore_label=self.options.ignore_label,
+            detail=detail,
         )
 
     def _total(self, terms: Sequence[Term], view: TargetPass, losses: Losses) -> Tensor:

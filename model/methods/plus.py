@@ -198,8 +198,7 @@ class Plus(Alignment):
         size = features.shape[2:]
         compared = self.memory is not None and step.number > 0
         labels = LabelMaps(resized_labels(mixed.label, size)) if compared else None
-        view = self._view(batch, features, logits, labels, source.logits)
-        view.detail = detail
+        view = self._view(batch, features, logits, labels, source.logits, detail)
         if compared and self.forms.isia == "contrast":
             sure = mixed.pasted | guidance.sure
             view.sure = resized_labels(mixed.label.where(sure, self.options.ignore_label), size)
@@ -223,8 +222,7 @@ class Plus(Alignment):
         batch = self._placed(batch, generator)
         with statistics_kept(self.segmenter, True):  # no running statistics of images that are mostly hidden
             features, logits, detail = self._predict(batch)
-        view = self._view(batch, features, logits, None, source.logits)
-        view.detail = detail
+        view = self._view(batch, features, logits, None, source.logits, detail)
         backward(self._total(active, view, losses), "segmenter")
 
     def after_step(self, step: int) -> None:

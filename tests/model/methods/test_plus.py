@@ -63,6 +63,19 @@ def gradients(method: Plus, step: Step = STEP, target: Batch | None = None) -> t
     return losses, [p.grad.clone() for p in method.segmenter.parameters() if p.grad is not None]
 
 
+def assert_equal_iteration(
+    losses: dict[str, Tensor], found: list[Tensor], values: dict[str, Tensor], student: DeepLab
+) -> None:
+    """These losses and no others, and the gradients that the student has."""
+    assert losses.keys() == values.keys()
+    for name, value in values.items():
+        assert_value(losses[name], value)
+    expected = [p.grad for p in student.parameters() if p.grad is not None]
+    scale = max(float(g.abs().max()) for g in expected)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert float((ours - wanted).abs().max()) <= 1e-4 * scale
+
+
 def test_an_iteration_is_the_sum_that_the_specification_says() -> None:
     method = plus(lambda_mix=0.7, lambda_masked=0.4, pseudo_borders=(0.1, 0.2))
     losses, found = gradients(method)
@@ -91,13 +104,7 @@ def test_an_iteration_is_the_sum_that_the_specification_says() -> None:
     masked = (each(hidden, labels) * quality[:, None, None]).sum() / labels.numel()
     (seg + 0.7 * mix + 0.4 * masked).backward()
 
-    assert losses.keys() == {"seg", "mix", "masked", "sure"}
-    for name, value in {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}.items():
-        assert_value(losses[name], value)
-    expected = [p.grad for p in student.parameters() if p.grad is not None]
-    scale = max(float(g.abs().max()) for g in expected)
-    for ours, wanted in zip(found, expected, strict=True):
-        assert float((ours - wanted).abs().max()) <= 1e-4 * scale
+    assert_equal_iteration(losses, found, {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}, student)
 
 
 def test_the_same_seed_gives_the_same_iteration_whatever_else_is_random() -> None:
@@ -362,13 +369,7 @@ def test_an_iteration_with_high_resolution_crops_is_the_sum_that_the_specificati
     masked = each(hidden, labels, quality[:, None, None].expand(labels.shape))
     (seg + 0.7 * mix + 0.4 * masked).backward()
 
-    assert losses.keys() == {"seg", "mix", "masked", "sure"}
-    for name, value in {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}.items():
-        assert_value(losses[name], value)
-    expected = [p.grad for p in student.parameters() if p.grad is not None]
-    scale = max(float(g.abs().max()) for g in expected)
-    for ours, wanted in zip(found, expected, strict=True):
-        assert float((ours - wanted).abs().max()) <= 1e-4 * scale
+    assert_equal_iteration(losses, found, {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}, student)
 
 
 def test_the_place_of_the_crop_is_drawn_from_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
