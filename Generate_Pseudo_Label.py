@@ -37,22 +37,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.prediction.evaluation import predict  # torch is imported once the command line is read
     from utils.prediction.pseudo_labels import confidence, write_pseudo_labels
     from utils.reporting import notes
-    from utils.setup import build, early
+    from utils.setup import data_sets, early, networks
     from utils.system import distributed
 
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
     early.refuse(options, "pseudo")
-    options = build.with_input_size(options, given)
-    classes = build.classes(options)
-    images = build.target_data(options, classes, augmented=False)
+    options = networks.with_input_size(options, given)
+    classes = data_sets.class_table(options)
+    images = data_sets.target_data(options, classes, augmented=False)
     assert options.ssl_target_dir is not None  # only `--method plus` goes without
     folder = Path(options.ssl_target_dir)
-    build.check_output("ssl_target_dir", folder, images)
+    data_sets.check_output("ssl_target_dir", folder, images)
     skipped = Skipped()
-    build.check_files(options, skipped, images)
-    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
+    data_sets.check_files(options, skipped, images)
+    segmenter = networks.segmenter(options, given, classes, needs_classifier=True)
     numbers = {name: number for number, name in enumerate(images.names)}
     width, height = options.input_size_target
 

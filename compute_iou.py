@@ -39,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from utils.prediction import saved_masks  # torch is imported once the command line is read
     from utils.prediction.metrics import ConfusionMatrix
-    from utils.setup import build, scoring
+    from utils.setup import data_sets, scoring
 
     logs.setup()
     if options.json:
         check_can_write("--json", Path(options.json))
-    classes = build.classes(options)
+    classes = data_sets.class_table(options)
     reader = READERS[options.target]
     truth, truth_ids = scoring.ground_truth(reader, folders.gt_dir, options.gt_ids)
     names = scoring.scored_list(options, folders.gt_dir, by_user="data_list_target_test" in given)

@@ -27,25 +27,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("evaluate", argv, description=__doc__)
     from utils.prediction.evaluation import Variants, evaluate  # torch is imported once the command line is read
     from utils.prediction.pseudo_labels import fingerprint
-    from utils.setup import build, early
+    from utils.setup import data_sets, early, networks
     from utils.system import distributed
 
     distributed.start(options.cpu)
     logs.setup()
     set_up(options)
     early.refuse(options, "evaluate")
-    options = build.with_input_size(options, given)
+    options = networks.with_input_size(options, given)
     if options.json and distributed.is_main():
         check_can_write("--json", Path(options.json))
-    classes = build.classes(options)
-    images = build.evaluation_data(options, classes)
+    classes = data_sets.class_table(options)
+    images = data_sets.evaluation_data(options, classes)
     folder = None if options.save in (None, "none") else Path(str(options.save))
     if folder is not None:
-        build.check_output("save", folder, images, coloured=options.save_ids == "train")
-    ids = build.saved_ids(options, classes)
+        data_sets.check_output("save", folder, images, coloured=options.save_ids == "train")
+    ids = data_sets.saved_ids(options, classes)
     skipped = Skipped()
-    build.check_files(options, skipped, images)
-    segmenter = build.segmenter(options, given, classes, needs_classifier=True)
+    data_sets.check_files(options, skipped, images)
+    segmenter = networks.segmenter(options, given, classes, needs_classifier=True)
     distributed.check_equal(lambda: {"weights": fingerprint(segmenter), "images": images.names})
     variants = Variants(options.scales, options.flip)
     scores = evaluate(

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str]) -> None:
     options, _, _ = config.parse("restyle_train", argv, description=__doc__)
-    from utils.setup import build, early, translation  # torch is imported once the command line is read
+    from utils.setup import data_sets, early, translation  # torch is imported once the command line is read
     from utils.system import distributed
     from utils.training.run import train as run
     from utils.training.trainer import Data, Trainer
@@ -49,7 +49,7 @@ def train(argv: Sequence[str]) -> None:
     set_up(options)
     early.refuse(options, "restyle_train")
     data = Data(*translation.both_domains(options))
-    build.check_files(options, data.skipped, data.source, data.target)
+    data_sets.check_files(options, data.skipped, data.source, data.target)
     run(Trainer(options, translation.cyclegan(options), data), "restyle_train")
 
 

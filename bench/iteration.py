@@ -54,7 +54,7 @@ from model.terms.memory import RingBuffers
 from utils.options import config
 from utils.options.config import Options
 from utils.options.presets import PRESETS
-from utils.setup import build
+from utils.setup import data_sets, networks
 from utils.training.trainer import Data, Trainer
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -169,7 +169,7 @@ class Case:
             segmenter, *batches = shared[crops]
             self.batches[kind] = (batches[0], batches[1])
             self.device = segmenter.input_mean.device
-            method = build.method(own, stage, segmenter, CITYSCAPES)
+            method = networks.method(own, stage, segmenter, CITYSCAPES)
             method.set_training_mode()
             fill_memory(method)
             self.trainers[kind] = Trainer(own, method, data)
@@ -195,9 +195,9 @@ class Case:
 
 def _segmenter_and_batches(options: Options, components: int) -> tuple[DeepLab, Batch, Batch]:
     """A segmenter whose predictions are forced from now on, and a batch of each domain."""
-    segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
+    segmenter = networks.segmenter(options, frozenset(), CITYSCAPES)
     source, target = (
-        forced_batch(segmenter, build.read_size(size, options), components)
+        forced_batch(segmenter, data_sets.read_size(size, options), components)
         for size in (options.input_size, options.input_size_target)
     )
     segmenter.register_forward_hook(ForcedLogits(components))

@@ -53,7 +53,7 @@ from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
 from model.networks.deeplab import BACKBONES
 from utils.options import config
-from utils.setup import build
+from utils.setup import networks
 from utils.system.files import write_json
 from utils.training.trainer import Data, Trainer
 
@@ -105,7 +105,7 @@ class Case:
     def __init__(self, stage: int, given: dict[str, Any], data: Data | None = None) -> None:
         options = config.resolve(f"step{stage}", given)
         set_up(options)
-        self.segmenter = build.segmenter(options, frozenset(), CITYSCAPES)
+        self.segmenter = networks.segmenter(options, frozenset(), CITYSCAPES)
         self.device = self.segmenter.input_mean.device
         self.batches = cast(
             tuple[Batch, Batch],
@@ -116,7 +116,7 @@ class Case:
         )
         # Without a loader a trainer reads of its data the class table, and whether there is a target at all.
         without = Data(*[cast(SegmentationDataset, SimpleNamespace(table=CITYSCAPES))] * 2)
-        method = build.method(options, f"step{stage}", self.segmenter, CITYSCAPES)
+        method = networks.method(options, f"step{stage}", self.segmenter, CITYSCAPES)
         method.set_training_mode()
         fill_memory(method)
         self.trainer = Trainer(options, method, data or without)

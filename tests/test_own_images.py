@@ -15,7 +15,7 @@ from PIL import Image
 from tests.messages import says
 from tests.scripts import call, exit_code, mask, state, steps
 from utils.options import config
-from utils.setup import build
+from utils.setup import data_sets
 from utils.system.errors import UserError
 
 CLASSES = """
@@ -126,7 +126,7 @@ def test_classes_without_label_ids_are_not_saved_as_such(yard):
     Path("plain.yaml").write_text(re.sub("id: .., |ignore.*", "", CLASSES))
     options, _, _ = config.parse("evaluate", [*OWN, "--classes", "plain.yaml", "--save-ids", "label"])
     with pytest.raises(UserError, match=r"--save-ids: found label, .* yard .*no label ids"):
-        build.saved_ids(options, build.classes(options))
+        data_sets.saved_ids(options, data_sets.class_table(options))
 
 
 @pytest.mark.parametrize("target", ["cityscapes:city", "folder:camera"])
@@ -136,11 +136,11 @@ def test_a_checkpoint_of_other_classes_is_refused_where_labels_mean_something_el
     torch.save(content, "abc.pth")
     options, _, _ = config.parse("evaluate", ["--target", target, "--restore-from", "abc.pth"])
     if target == "folder:camera":
-        assert build.classes(options).names == ("a", "b", "c")
+        assert data_sets.class_table(options).names == ("a", "b", "c")
     else:
         with pytest.raises(UserError, match=r"abc\.pth: .*3 classes .* not those of cityscapes"):
-            build.classes(options)
+            data_sets.class_table(options)
     torch.save(content | {"classes": {"classes": [1, 2]}}, "bad.pth")
     options = replace(options, restore_from="bad.pth")
     with pytest.raises(UserError, match=r"bad\.pth, .*class 0: found 1; .* name, kind"):
-        build.classes(options)
+        data_sets.class_table(options)

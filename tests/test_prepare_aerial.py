@@ -18,7 +18,7 @@ from dataset.classes import AERIAL
 from tests.messages import says
 from tests.scripts import MAINS, records
 from utils.options import config
-from utils.setup import build
+from utils.setup import data_sets
 from utils.system import lock
 
 TILE = 32
@@ -179,7 +179,7 @@ def test_published_lists_are_accepted_for_tiles_of_those_names():
         write(f"tiles/SegmentationClass/{name}.png", mask(0))
     Path("published.txt").write_text("00001\n00003\n")
     options = config.resolve("step1", {"preset": "mrd_to_deepglobe", "data_dir": "tiles", "data_list": "published.txt"})
-    assert build.source_data(options, AERIAL).names == ["00001", "00003"]
+    assert data_sets.source_data(options, AERIAL).names == ["00001", "00003"]
 
 
 def test_masks_without_an_image_are_counted(capsys):

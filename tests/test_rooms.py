@@ -103,7 +103,7 @@ def test_no_modules_import_each_other_in_a_circle():
         ("utils.options.extra", "from utils.training import trainer", "utils.options.extra -> utils.training.trainer"),
         ("model.terms.extra", "from ..methods import bafft", "model.terms.extra -> model.methods.bafft"),
         ("utils.training.extra", "import train_step1", "utils.training.extra -> train_step1"),
-        ("dataset.check.__main__", "from utils.setup import build", None),
+        ("dataset.check.__main__", "from utils.setup import data_sets", None),
         ("utils.training.extra", "from utils.system import files", None),
     ],
 )  # fmt: skip

@@ -46,7 +46,7 @@ from tests.scripts import (
 from utils.options import config
 from utils.options.presets import PRESETS
 from utils.prediction.pseudo_labels import Records
-from utils.setup import build
+from utils.setup import data_sets, networks
 from utils.system.errors import UserError
 from utils.training.meter import Meter
 
@@ -326,10 +326,10 @@ def test_source_only_runs_without_the_list_that_the_preset_scores(run_folder, ca
 def test_without_a_target_there_are_no_scores_unless_a_list_of_the_user_asks_for_them(run_folder, preset):
     arguments = ["--preset", preset, "--source-only", "--data-dir-target", "nowhere"]
     options, given, _ = config.parse("step1", arguments)
-    assert build.test_data_if_any(options, given, CITYSCAPES) is None
+    assert data_sets.test_data_if_any(options, given, CITYSCAPES) is None
     options, given, _ = config.parse("step1", [*arguments, "--data-list-target-test", "val.txt"])
     with pytest.raises(UserError, match=r"nowhere|val\.txt"):
-        build.test_data_if_any(options, given, CITYSCAPES)
+        data_sets.test_data_if_any(options, given, CITYSCAPES)
 
 
 def test_source_only_opens_no_target_training_image_and_learns_nothing_from_scoring(run_folder, opened):
@@ -586,7 +586,7 @@ def test_not_restore_last_starts_the_classifier_anew(after_stage1, caplog):
         options, given, _ = config.parse(
             "step1", ["--preset", "builtin", "--restore-from", str(STEP1 / "last.pth"), *arguments]
         )
-        return build.segmenter(options, given, build.classes(options)).state_dict()
+        return networks.segmenter(options, given, data_sets.class_table(options)).state_dict()
 
     bias = "layer6.conv2d_list.0.bias"
     assert torch.equal(loaded()[bias], start[bias])
@@ -602,8 +602,8 @@ def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stag
         options, given, _ = config.parse("evaluate", ["--preset", preset, "--restore-from", str(STEP1 / "last.pth")])
         with caplog.at_level("INFO", logger="bafft"):
             logging.getLogger("bafft").propagate = True
-            segmenter = build.segmenter(options, given, CITYSCAPES)
-        assert build.with_architecture(options, segmenter).backbone == "tiny"
+            segmenter = networks.segmenter(options, given, CITYSCAPES)
+        assert networks.with_architecture(options, segmenter).backbone == "tiny"
         records = dict.fromkeys(caplog.records)  # caplog may listen at this logger and at the root: one record, twice
         return [record.getMessage() for record in records if "taken from" in record.getMessage()]
 

@@ -22,20 +22,20 @@ from utils.system.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     options, _, _ = config.parse("check", argv, description=__doc__)
     from dataset.check.report import Part, check  # torch is imported once the command line is read
-    from utils.setup import build
+    from utils.setup import data_sets
 
-    classes = build.classes(options, training=True)
+    classes = data_sets.class_table(options, training=True)
     parts: list[Part] = []
     wrong: list[str] = []
     notes: list[str] = []
     for title, labels in (("source", "all"), ("target", "none"), ("scored", "some")):
         try:
             if title == "source":
-                data = build.source_data(options, classes, check=False)
+                data = data_sets.source_data(options, classes, check=False)
             elif title == "target":
-                data = build.target_data(options, classes, check=False)
+                data = data_sets.target_data(options, classes, check=False)
             else:
-                data = build.test_data(options, classes, check=False)
+                data = data_sets.test_data(options, classes, check=False)
         except UserError as error:
             unscored = title == "scored" and options.data_list_target_test is None
             (notes if unscored else wrong).append(f"{title}: {error}")

@@ -14,7 +14,7 @@ from dataset.check.examine import strays
 from tests.labels import train_ids
 from tests.messages import says
 from utils.options import config
-from utils.setup import build
+from utils.setup import data_sets
 from utils.system.errors import UserError
 
 LABEL = np.array([[7, 8, 0], [33, 26, 34]], np.uint8)
@@ -257,13 +257,13 @@ def test_the_camvid_preset_starts_from_the_download(camvid_download, monkeypatch
         Path("train_day.txt").write_text("train/0001TP_2\n")
     folders = ("--data-dir", "..", "--data-dir-target", str(camvid_download))
     options, _, _ = config.parse("step1", ["--preset", "camvid_day_to_dusk", *folders])
-    table = build.classes(options, training=True)
-    assert build.source_data(options, table).names == names
-    assert build.target_data(options, table).names == ["train/0001TP_1", "train/0001TP_2"]
-    assert build.test_data(options, table)[1]["label"].tolist() == [[0, 1, 255], [10, 5, 8]]
+    table = data_sets.class_table(options, training=True)
+    assert data_sets.source_data(options, table).names == names
+    assert data_sets.target_data(options, table).names == ["train/0001TP_1", "train/0001TP_2"]
+    assert data_sets.test_data(options, table)[1]["label"].tolist() == [[0, 1, 255], [10, 5, 8]]
     options = replace(options, data_dir="nowhere")
     with pytest.raises(UserError, match="nowhere: data folder not found"):
-        build.source_data(options, table)
+        data_sets.source_data(options, table)
 
 
 def test_camvid_refuses(camvid):

@@ -12,7 +12,7 @@ import torch
 from dataset.classes import CITYSCAPES
 from model.methods.base import Batch
 from utils.options import config
-from utils.setup import build
+from utils.setup import networks
 from utils.system import machine
 from utils.training.finite import copied
 from utils.training.trainer import Data, Trainer
@@ -25,8 +25,8 @@ def trainer(**options: Any) -> Trainer:
     given = {"preset": "builtin", "num_prototype": 1, "autotune": False, **options}
     resolved = config.resolve("step1", given)
     machine.set_up(resolved)
-    segmenter = build.segmenter(resolved, frozenset(), CITYSCAPES)
-    method = build.method(resolved, "step1", segmenter, CITYSCAPES)
+    segmenter = networks.segmenter(resolved, frozenset(), CITYSCAPES)
+    method = networks.method(resolved, "step1", segmenter, CITYSCAPES)
     method.set_training_mode()
     domain = cast(Any, SimpleNamespace(table=CITYSCAPES))
     return Trainer(resolved, method, Data(domain, domain))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.options.config import TRAIN, TRAINING, Options, resolve
 from utils.options.flags import flag
-from utils.setup import build
+from utils.setup import networks
 from utils.states.weights import describe_file
 from utils.system import distributed, lock
 from utils.system.errors import UserError, fault
@@ -22,7 +22,7 @@ _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "res
 def refuse(options: Options, script: str) -> None:
     """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, if its folder holds
     another run or is in use, or if the checkpoint is of high-resolution crops and the training is without."""
-    resumed = build.resumed_from(options) if script in TRAINING else None
+    resumed = networks.resumed_from(options) if script in TRAINING else None
     path = str(resumed or options.restore_from)
     if path != "none":
         _refuse_missing(path, options, resumed, script)
@@ -31,7 +31,7 @@ def refuse(options: Options, script: str) -> None:
             f"--semantic: {options.semantic} does not exist; expected the checkpoint of a trained segmenter: give "
             f"last.pth of a training script, or leave the flag out"
         )
-    if script == "step2" and build.method_class(options, script).uses_target_labels(options):
+    if script == "step2" and networks.method_class(options, script).uses_target_labels(options):
         _refuse_without_pseudo_labels(options)
     if script in TRAINING:
         refuse_used(Path(options.snapshot_dir), resumed, overwrite=options.overwrite)

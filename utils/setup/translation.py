@@ -16,7 +16,7 @@ from model.networks.translation import Generator
 from utils.options.config import Options
 from utils.prediction.pseudo_labels import fingerprint
 from utils.prediction.restyling import RestyledFolder, write_restyled
-from utils.setup import build
+from utils.setup import data_sets, networks
 from utils.states import checkpoint
 from utils.states.weights import describe_file
 from utils.system import distributed, lock
@@ -28,12 +28,12 @@ from utils.system.skipped import Skipped
 
 def source_data(options: Options, *, augmented: bool = True) -> SegmentationDataset:
     """The source images; no label is read."""
-    return build.source_data(options, _table(options.source), labels=False, augmented=augmented)
+    return data_sets.source_data(options, _table(options.source), labels=False, augmented=augmented)
 
 
 def both_domains(options: Options) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The images of source and target."""
-    return source_data(options), build.target_data(options, _table(options.target))
+    return source_data(options), data_sets.target_data(options, _table(options.target))
 
 
 def cyclegan(options: Options) -> CycleGAN:
@@ -41,7 +41,7 @@ def cyclegan(options: Options) -> CycleGAN:
     several = distributed.size() > 1
     return CycleGAN(
         options,
-        place=lambda network: build.to_device(network, options),
+        place=lambda network: networks.to_device(network, options),
         semantic=_semantic(options),
         gather=distributed.gather if several else None,
         rank=distributed.rank(),
@@ -61,7 +61,7 @@ def generator(options: Options) -> Generator:
     network = Generator(**state["state"]["generator"])
     network.load_state_dict(state["networks"]["to_target"])
     logger.info("generator of step %d from %s", state["step"], path)
-    return build.to_device(network, options)
+    return networks.to_device(network, options)
 
 
 def restyle_all(options: Options, network: Generator, images: SegmentationDataset) -> None:
@@ -101,7 +101,7 @@ def _identity(options: Options, network: Generator, images: SegmentationDataset)
 
 def _copy_list(options: Options, images: SegmentationDataset, out: Path) -> None:
     """Copy the list of `--data-list` if it is inside the data folder, so that the same option finds it."""
-    found = build.list_file(options, "data_list")
+    found = data_sets.list_file(options, "data_list")
     if found is not None and found.is_file() and found.is_relative_to(images.root):
         write_bytes(out / found.relative_to(images.root), found.read_bytes())
 
@@ -112,7 +112,7 @@ def _semantic(options: Options) -> DeepLab | None:
         return None
     table = describe_file(options.semantic).classes or _table(options.source)
     wanted = replace(options, restore_from=options.semantic, continue_train=None)
-    return build.segmenter(wanted, frozenset(), table, needs_classifier=True)
+    return networks.segmenter(wanted, frozenset(), table, needs_classifier=True)
 
 
 def _table(reader: str) -> ClassTable:

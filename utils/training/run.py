@@ -24,7 +24,7 @@ from utils.reporting import notes, pictures, report
 from utils.reporting.cost import Cost
 from utils.reporting.report import Report
 from utils.reporting.sinks import Console, JsonLines, Pictures, Sink, TensorBoard
-from utils.setup import build, early
+from utils.setup import early, networks
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, lock
 from utils.system.errors import UserError, one_line
@@ -177,7 +177,7 @@ class Run:
 
         Raises UserError if another run would be overwritten, or if there is nothing left to do or to write.
         """
-        path, last = build.resumed_from(self.options), self.folder / "last.pth"
+        path, last = networks.resumed_from(self.options), self.folder / "last.pth"
         here = path is not None and path.resolve().parent == self.folder.resolve()
         early.refuse_used(self.folder, path, overwrite=self.options.overwrite)
         if path is not None:

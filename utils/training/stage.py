@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.system.machine import set_up
 
 from utils.options.config import Options
-from utils.setup import build, early
+from utils.setup import data_sets, early, networks
 from utils.system import distributed, logs
 from utils.training.run import train
 from utils.training.trainer import Data, Trainer
@@ -17,17 +17,17 @@ def run(script: str, options: Options, given: frozenset[str]) -> None:
     logs.setup()
     set_up(options)
     early.refuse(options, script)
-    classes = build.classes(options, training=True)
-    kind = build.method_class(options, script)
-    source, target = build.source_data(options, classes), None
+    classes = data_sets.class_table(options, training=True)
+    kind = networks.method_class(options, script)
+    source, target = data_sets.source_data(options, classes), None
     if kind.uses_target:
-        target = build.target_data(options, classes, pseudo_labels=kind.uses_target_labels(options))
-    data = Data(source, target, build.test_data_if_any(options, given, classes))
-    build.check_files(options, data.skipped, data.source, data.target, data.test)
+        target = data_sets.target_data(options, classes, pseudo_labels=kind.uses_target_labels(options))
+    data = Data(source, target, data_sets.test_data_if_any(options, given, classes))
+    data_sets.check_files(options, data.skipped, data.source, data.target, data.test)
     if target is not None and options.label_free_images:
-        data.unlabelled = build.target_data(options, classes, augmented=False, check=False)
-    data.source_pixels = build.source_pixels(options, data.source)
-    segmenter = build.segmenter(options, given, classes, needs_classifier=script != "step1")
-    options = build.with_architecture(options, segmenter)
-    method = build.method(options, script, segmenter, classes)
+        data.unlabelled = data_sets.target_data(options, classes, augmented=False, check=False)
+    data.source_pixels = data_sets.source_pixels(options, data.source)
+    segmenter = networks.segmenter(options, given, classes, needs_classifier=script != "step1")
+    options = networks.with_architecture(options, segmenter)
+    method = networks.method(options, script, segmenter, classes)
     train(Trainer(options, method, data), script)

@@ -42,7 +42,7 @@ from tests.twins.cases import (
 )
 from tests.twins.regions import Features
 from utils.options import config
-from utils.setup import build
+from utils.setup import networks
 from utils.system import transfer
 from utils.training.trainer import Data, Trainer
 
@@ -597,7 +597,7 @@ def trainer_of(model: DeepLab, **options: Any) -> Trainer:
     }
     domain = cast(Any, SimpleNamespace(table=TABLE))
     resolved = config.resolve("step1", given)
-    method = build.method(resolved, "step1", model.train(), TABLE)
+    method = networks.method(resolved, "step1", model.train(), TABLE)
     return Trainer(resolved, method, Data(source=domain, target=domain))
 
 

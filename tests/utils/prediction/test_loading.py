@@ -16,7 +16,7 @@ from tests.scripts import MAINS, STEP1, call, mask
 from utils.options import config
 from utils.prediction.evaluation import Variants, maps
 from utils.prediction.loading import load
-from utils.setup import build
+from utils.setup import networks
 from utils.system.errors import UserError
 
 
@@ -65,7 +65,7 @@ def test_scripts_predict_at_the_size_of_the_checkpoint_and_say_so(after_stage1, 
     def size(*arguments: str) -> tuple[tuple[int, int], str]:
         caplog.clear()
         options, given, _ = config.parse("evaluate", ["--preset", "builtin", *arguments])
-        options = build.with_input_size(options, given)
+        options = networks.with_input_size(options, given)
         return options.input_size_target, " ".join(record.getMessage() for record in caplog.records)
 
     with caplog.at_level("INFO", logger="bafft"):

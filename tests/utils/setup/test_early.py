@@ -8,7 +8,7 @@ import pytest
 
 from tests.scripts import exit_code
 from utils.options import config
-from utils.setup import build, early
+from utils.setup import data_sets, early
 from utils.system import lock
 from utils.system.errors import UserError
 
@@ -115,19 +115,19 @@ def only_message(caplog, word: str) -> str:
 
 def test_swapped_width_and_height_are_told_at_the_start(run_folder, caplog, monkeypatch):
     options = config.parse("step1", ["--preset", "builtin", "--input-size", "64,96", "--input-size-target", "96,64"])[0]
-    monkeypatch.setattr(build.logger, "propagate", True)
-    table = build.classes(options)
+    monkeypatch.setattr(data_sets.logger, "propagate", True)
+    table = data_sets.class_table(options)
     with caplog.at_level("INFO", logger="bafft"):
-        data = build.source_data(options, table), build.target_data(options, table, augmented=False)
-        build.check_files(options, build.Skipped(), *data)
+        data = data_sets.source_data(options, table), data_sets.target_data(options, table, augmented=False)
+        data_sets.check_files(options, data_sets.Skipped(), *data)
     assert "--input-size: " in only_message(caplog, "distorts")
 
 
 def test_a_size_that_distorts_the_target_is_told_once(run_folder, caplog, monkeypatch):
     options = config.parse("step1", ["--preset", "builtin", "--input-size", "96,64", "--input-size-target", "64,96"])[0]
-    monkeypatch.setattr(build.logger, "propagate", True)
-    table = build.classes(options)
+    monkeypatch.setattr(data_sets.logger, "propagate", True)
+    table = data_sets.class_table(options)
     with caplog.at_level("INFO", logger="bafft"):
-        data = build.target_data(options, table, augmented=False), build.test_data(options, table)
-        build.check_files(options, build.Skipped(), *data)
+        data = data_sets.target_data(options, table, augmented=False), data_sets.test_data(options, table)
+        data_sets.check_files(options, data_sets.Skipped(), *data)
     assert "--input-size-target: " in only_message(caplog, "distorts")

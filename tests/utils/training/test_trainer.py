@@ -14,7 +14,7 @@ from model.methods.base import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils.options import config
 from utils.reporting import tables
-from utils.setup import build
+from utils.setup import data_sets, networks
 from utils.system.errors import UserError
 from utils.system.precision import Precision
 from utils.training import run as loop
@@ -29,10 +29,10 @@ def trainer(benchmark_root, tmp_path):
         data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / TARGET.name))
         folder = ("--snapshot-dir", str(tmp_path / "run"), "--restore-from", "none")
         options, given, _ = config.parse(stage, [*TRAINING, *data, *folder, *arguments])
-        table = build.classes(options)
-        target = build.target_data(options, table) if build.method_class(options, stage).uses_target else None
-        method = build.method(options, stage, build.segmenter(options, given, table), table)
-        return Trainer(options, method, Data(build.source_data(options, table), target))
+        table = data_sets.class_table(options)
+        target = data_sets.target_data(options, table) if networks.method_class(options, stage).uses_target else None
+        method = networks.method(options, stage, networks.segmenter(options, given, table), table)
+        return Trainer(options, method, Data(data_sets.source_data(options, table), target))
 
     return make
 
@@ -77,8 +77,8 @@ def test_flags_reach_the_data(benchmark_root):
     data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / TARGET.name))
     flags = ("--random-scale", "--no-random-mirror", "--random-jitter", "--input-size", "64,32")
     options = config.parse("step1", [*TRAINING, *data, *flags, "--ignore-label", "200"])[0]
-    table = build.classes(options)
-    source, target = build.source_data(options, table), build.target_data(options, table)
+    table = data_sets.class_table(options)
+    source, target = data_sets.source_data(options, table), data_sets.target_data(options, table)
     for images in (source, target):
         assert (images.augment.mirror, images.augment.scale, images.augment.jitter) == (False, True, True)
     assert source[0]["image"].shape == (3, 32, 64) and source[0]["label"].shape == (32, 64)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dataset import READERS
-from utils.setup import build
+from utils.setup import data_sets
 from utils.system import distributed
 
 
@@ -25,7 +25,7 @@ def test_faults_of_headers_come_in_the_order_of_the_images(images, monkeypatch):
 
     seen: list[threading.Thread] = []
     monkeypatch.setattr(images, "header_fault", fault)
-    assert build.header_faults(images) == [f"{name}: bad" for name in images.names if name != images.names[1]]
+    assert data_sets.header_faults(images) == [f"{name}: bad" for name in images.names if name != images.names[1]]
     assert len(seen) == len(images) and threading.main_thread() not in seen
 
 
@@ -33,4 +33,4 @@ def test_one_process_reads_headers_for_all(images, monkeypatch):
     monkeypatch.setattr(images, "header_fault", lambda name: pytest.fail("is read"))
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "objects", lambda faults: [["a.png: bad"], faults])
-    assert build.header_faults(images) == ["a.png: bad"]
+    assert data_sets.header_faults(images) == ["a.png: bad"]

@@ -1,0 +1,131 @@
+"""Networks and methods from the resolved options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from dataset.classes import ClassTable
+from model import methods
+from model.methods.base import Context, Method
+from model.networks.deeplab import DeepLab, build_segmenter
+from model.terms.regions import ClassSplit
+from utils.options.config import Options
+from utils.prediction import loading
+from utils.states.weights import describe_file, load_weights
+from utils.system import distributed
+from utils.system.errors import UserError
+from utils.system.logs import logger
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def device(options: Options) -> torch.device:
+    """The GPU, if there is one and `--cpu` is not given."""
+    return loading.pick_device(options.cpu, options.amp)
+
+
+def to_device(network: Module, options: Options) -> Module:
+    """The network on its device, with its convolutions in the memory format of `--channels-last`."""
+    network = network.to(device(options))
+    if options.channels_last:
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+    return network
+
+
+def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, needs_classifier: bool = False) -> DeepLab:
+    """The network with the weights of `--restore-from`, or random ones for 'none'. needs_classifier: raise UserError
+    for weights without a trained classifier, whose predictions would be noise.
+
+    See `loading.build` for the architecture. With `--continue-train`, the architecture is that of the checkpoint, and
+    the trainer loads the weights.
+    """
+    resumed = resumed_from(options)
+    path = str(resumed or options.restore_from)
+    if needs_classifier and not resumed and path == "none":
+        raise UserError(
+            "--restore-from: found none, which gives random weights; expected those of a trained segmenter: give the "
+            "checkpoint of the previous stage"
+        )
+    wanted = {name: getattr(options, name) for name in (*loading.ARCHITECTURE, "high_resolution_crops")}
+    network = loading.build(None if path == "none" else path, table, wanted, given)
+    if path == "none":
+        logger.info("weights: random (--restore-from none)")
+    elif not resumed:
+        load_weights(network, path, not_restore_last=options.not_restore_last, needs_classifier=needs_classifier)
+    network.checkpoint_activations = options.checkpoint_activations
+    if options.sync_bn:
+        if device(options).type == "cpu":
+            raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
+        if options.norm == "inplace-abn":
+            raise UserError("--sync-bn: found --norm inplace-abn, expected batchnorm: leave one of them out")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return to_device(network, options)
+
+
+def with_architecture(options: Options, network: DeepLab) -> Options:
+    """The options, in which the architecture of the network replaces "auto" and that of the preset."""
+    return replace(options, **{name: network.architecture.get(name, "batchnorm") for name in loading.ARCHITECTURE})
+
+
+def with_input_size(options: Options, given: frozenset[str]) -> Options:
+    """The options of a script that predicts, with the input size that its checkpoint was trained with.
+
+    A size that the user gives is used instead, and the log says if it differs from the checkpoint's.
+    """
+    path = options.restore_from
+    trained = describe_file(path).input_size if Path(path).is_file() else None
+    own = options.input_size_target
+    if trained is None or trained == own:
+        return options
+    found, there = (",".join(map(str, size)) for size in (own, trained))
+    if "input_size_target" in given:
+        logger.info("attention: predicting at --input-size-target %s, but %s was trained at %s", found, path, there)
+        return options
+    logger.info("taken from the checkpoint %s: --input-size-target %s (the preset has %s)", path, there, found)
+    return replace(options, input_size_target=trained)
+
+
+def resumed_from(options: Options) -> Path | None:
+    """The checkpoint that `--continue-train` resumes from; None without it."""
+    if options.continue_train is None:
+        return None
+    return Path(options.snapshot_dir) / "last.pth" if options.continue_train == "last" else Path(options.continue_train)
+
+
+def method_class(options: Options, script: str) -> type[Method]:
+    """The class of the method that a training script runs."""
+    return methods.find(methods.SOURCE_ONLY if options.source_only else methods.METHODS[options.method][script])
+
+
+def method(options: Options, script: str, network: DeepLab, table: ClassTable) -> Method:
+    """The method that a training script runs, with its networks placed and its optimisers made."""
+    context = Context(
+        segmenter=network,
+        split=ClassSplit(table.num_classes, table.stuff, table.things),
+        options=options,
+        place=lambda further: to_device(further, options),
+        gather=distributed.gather if distributed.size() > 1 else None,
+        imagenet=_imagenet(options, network) if options.lambda_imagenet else None,
+    )
+    return method_class(options, script)(context)
+
+
+def _imagenet(options: Options, network: DeepLab) -> DeepLab:
+    """The network's backbone with the weights of `--imagenet-weights`, frozen."""
+    path = str(options.imagenet_weights)
+    if not os.path.exists(path):
+        raise UserError(
+            f"--imagenet-weights: {path} does not exist; expected the weights that the backbone started from"
+        )
+    info = describe_file(path)
+    fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
+    plain = {name: value for name, value in network.architecture.items() if name != "high_resolution_crops"}
+    frozen = build_segmenter(**(plain | fitting))
+    load_weights(frozen, path, not_restore_last=True)
+    return to_device(frozen.requires_grad_(False).eval(), options)
