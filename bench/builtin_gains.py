@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import utils.system.machine  # noqa: F401 - before torch
 
 import demo
+from bench import charts
 from bench.results import write_section
 from dataset.builtin import write_benchmark
 from utils.options import config
@@ -211,6 +212,8 @@ def main() -> None:
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python bench/builtin_gains.py --seeds {seeds} --part {arguments.part}"
     write_section(f"builtin_gains {arguments.part}", command, lines)
+    if arguments.part == "main":
+        charts.draw_section("builtin_gains main")
     print("\n".join(lines))
 
 

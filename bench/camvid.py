@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import utils.system.machine  # noqa: F401 - before torch
 
 import demo
+from bench import charts
 from bench.builtin_gains import ALL_TERMS, gains, miou, once, paper_weights, run_stages, spread
 from bench.results import write_section
 from dataset import READERS
@@ -104,6 +105,7 @@ def main() -> None:
             run(runner(arguments.data, arguments.weights, folder, seed))
     lines = table(folders)
     write_section("camvid", f"python bench/camvid.py --seeds {' '.join(map(str, arguments.seeds))}", lines)
+    charts.draw_section("camvid")
     draw(arguments.data, folders[0], arguments.out / "dusk.png")
     print("\n".join(lines))
 

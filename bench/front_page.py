@@ -10,7 +10,6 @@ pairs. A mean is over the seeds of that arm; the gain is the mean difference fro
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import real
-from bench.results import PAGE, write_section
+from bench.paper import REPORTED
+from bench.results import PAGE, of_page, write_section
 
 README = PAGE.parent.parent / "README.md"
 Scores = Mapping[Any, float]  # mIoU in percent by seed
@@ -30,21 +30,6 @@ ARMS = {
     "plus": "`--method plus`",
     "plus_lab": "`--method plus --image-level lab`",
 }
-# Yuan et al. 2022, ResNet-101, Cityscapes val: pair -> source only, both stages.
-PAPER = {
-    "GTA5 to Cityscapes, 19 classes": (36.6, 50.7),
-    "SYNTHIA to Cityscapes, 13 classes": (None, 53.4),
-}
-
-
-def of_page(text: str, section: str, row: str) -> dict[str, float]:
-    """The scores by seed of one row of a table of the results page."""
-    found = re.search(rf"<!-- {section} -->\n(.*?)<!-- end {section} -->", text, flags=re.DOTALL)
-    if found is None:
-        raise ValueError(f"no section {section!r}")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines() if "|" in line]
-    cells = next(cells for cells in lines if cells[0] == row)
-    return {name: float(cell) for name, cell in zip(lines[0], cells, strict=True) if name.startswith("seed")}
 
 
 def cell(scores: Scores, base: Scores | None = None) -> str:
@@ -81,9 +66,10 @@ def table(page: str, scores: Path) -> list[str]:
     lines.append(
         line("CamVid day to dusk, an earlier schedule", "MobileNetV2", earlier[0], {"paper_step2": earlier[1]})
     )
-    for title, (source_only, stages) in PAPER.items():
-        first = "not reported here" if source_only is None else f"{source_only}"
-        lines.append(f"| {title}, **as the paper reports** | ResNet-101 | {first} | {stages} | – | – |")
+    for paper in REPORTED:
+        title = f"{paper.title}, {len(paper.iou)} classes"
+        first = "not reported here" if paper.source_only is None else f"{paper.source_only}"
+        lines.append(f"| {title}, **as the paper reports** | ResNet-101 | {first} | {paper.miou} | – | – |")
         lines.append(f"| {title}, **this code** | ResNet-101 | {' | '.join(['not measured'] * (1 + len(ARMS)))} |")
     return lines
 

@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,12 +261,14 @@ LARGE = "crops of larger images"
 
 
 class Arms:
-    """The arms of a schedule: title and last stage by name."""
+    """The arms of a schedule: title and last stage by name; names by group, for a reader."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
+        self.groups: dict[str, list[str]] = {}
+        self._group("Source only")
         self._add("source_only", "source only", self._unadapted("source_only", "none"))
         for level in ("lab", "fda"):
             self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
@@ -274,8 +276,10 @@ class Arms:
         self._add("lab_large", f"source only, on `lab` images, {LARGE}", self._unadapted("lab_large", "lab", True))
         self._cyclegan()
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
+            self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
             self._paper(level, tail, words)
             self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
+        self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         self._add("plus_lab_large", f"plus, `lab`, {LARGE}", self._plus("plus_lab_large", "lab", large=True))
         for title, options in PLUS_VARIANTS.items():
@@ -284,6 +288,11 @@ class Arms:
 
     def _add(self, name: str, title: str, last: Stage) -> None:
         self.titles[name], self.stages[name] = title, last
+        next(reversed(self.groups.values())).append(name)
+
+    def _group(self, title: str) -> None:
+        """What is added from now on belongs to this group."""
+        self.groups[title] = []
 
     def _cyclegan(self) -> None:
         """Training on source images that CycleGAN restyled before."""
@@ -535,11 +544,53 @@ def table(scores: Path) -> list[str]:
                 f"{spread(gain) if gain and arm != 'source_only' else ''} | "
                 f"{spread(on_source) if on_source else ''} | {times[0]:.0f} | {times[1]:.0f} |"
             )
-        missing = [title for arm, title in titles.items() if arm not in records]
-        if missing:
-            lines += ["", f"Not run: {'; '.join(missing)}."]
         lines += ["", *class_table(records, titles), ""]
     return lines[:-1]
+
+
+def not_run(scores: Path) -> list[str]:
+    """What `table` lacks, pair by pair: the missing arms by group, and the arms with fewer seeds than the others."""
+    lines: list[str] = []
+    for name, pair in PAIRS.items():
+        records, arms = read(scores, name), ARMS[name]
+        lines += [f"**{pair.title}**", ""]
+        if records:
+            lines += [
+                f"- {group}: {words}."
+                for group, members in arms.groups.items()
+                if (words := lacking(members, arms, records))
+            ]
+        else:
+            lines.append(f"- All {len(arms.titles)} arms are missing.")
+        for number in range(1, len(SEEDS)):
+            fewer = [arms.titles[arm] for arm, of_seed in records.items() if len(of_seed) == number]
+            if fewer:
+                lines.append(f"- With {number} of {len(SEEDS)} seeds: {'; '.join(fewer)}.")
+        lines.append("")
+    return lines[:-1]
+
+
+def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str:
+    """Names the arms of a group without records, or those with records if they are fewer; empty if none is missing."""
+    missing, found = ([arms.titles[arm] for arm in members if (arm in records) is there] for there in (False, True))
+    if not missing or len(missing) <= len(found):
+        return f"missing are {'; '.join(missing)}" if missing else ""
+    everything = f"all {len(members)} arms are missing"
+    return f"{everything}, except {'; '.join(found)}" if found else everything
+
+
+def draw_chart(scores: Path) -> None:
+    """The target mIoU of all arms and seeds, one axis per pair that has scores."""
+    from bench import charts  # loads matplotlib, which training does not need
+
+    groups = {}
+    for name, pair in PAIRS.items():
+        records, titles = read(scores, name), ARMS[name].titles
+        if records:
+            arms = {titles[arm]: [100 * r["miou"] for r in of_seed.values()] for arm, of_seed in records.items()}
+            groups[pair.title.split(",")[0]] = arms
+    if groups:
+        charts.draw(charts.FOLDER / "real.svg", groups, "target mIoU, %")
 
 
 def class_table(records: dict[str, dict[int, dict[str, Any]]], titles: dict[str, str]) -> list[str]:
@@ -562,11 +613,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("result/real"), help="folder of checkpoints and logs")
     parser.add_argument("--scores", type=Path, default=SCORES, help="folder of the scores")
-    parser.add_argument("--table", action="store_true", help="write the section of the results page from the scores")
+    parser.add_argument(
+        "--table", action="store_true", help="write the sections and the chart of the results page from the scores"
+    )
     arguments = parser.parse_args()
     if arguments.table:
-        lines = table(arguments.scores)
-        write_section("real", "python bench/real.py --table", lines)
+        lines, command = table(arguments.scores), "python bench/real.py --table"
+        write_section("real", command, lines)
+        write_section("real not run", command, not_run(arguments.scores))
+        draw_chart(arguments.scores)
         print("\n".join(lines))
         return
     if arguments.arm is None:

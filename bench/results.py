@@ -16,6 +16,8 @@ import torch
 from utils.system.files import write_atomically
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
+PENDING = "Not measured yet: "
+"""How the text of a section without results begins; the command that fills it follows."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -46,14 +48,56 @@ def device() -> str:
 
 
 def write_section(name: str, command: str, lines: Sequence[str], page: Path = PAGE) -> None:
-    """Replace the lines between `<!-- NAME -->` and `<!-- end NAME -->` of the page by a table and how it was made.
+    """Replace a section of the page by a table and how it was made; the list of sections without results follows.
 
-    Raises ValueError when the page has no such markers.
+    Raises ValueError when the page has no such section.
     """
-    text = page.read_text(encoding="utf-8")
-    pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
-    body = "\n".join([f"`{command}`, {device()}", "", *lines])
-    text, found = re.subn(pattern, lambda match: f"{match[1]}{body}\n{match[2]}", text, flags=re.DOTALL)
-    if found != 1:
-        raise ValueError(f"{page}: {found} sections {name!r}, expected one")
+    text = replaced(page.read_text(encoding="utf-8"), name, [f"`{command}`, {device()}", "", *lines])
+    if "<!-- pending -->" in text:
+        text = replaced(text, "pending", pending(text))
     write_atomically(page, lambda file: file.writelines([text.encode()]))
+
+
+def replaced(text: str, name: str, lines: Sequence[str]) -> str:
+    """The page with other lines between `<!-- NAME -->` and `<!-- end NAME -->`; ValueError without such markers."""
+    pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)"
+    body = "\n".join([*lines, ""])
+    text, found = re.subn(pattern, lambda match: f"{match[1]}{body}{match[2]}", text, flags=re.DOTALL)
+    if found != 1:
+        raise ValueError(f"found {found} sections {name!r} in the results page, expected one")
+    return text
+
+
+def section(text: str, name: str) -> str:
+    """The lines of a section; ValueError if the page has none of this name."""
+    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- end {re.escape(name)} -->", text, flags=re.DOTALL)
+    if found is None:
+        raise ValueError(f"found no section {name!r} in the results page")
+    return found[1]
+
+
+def pending(text: str) -> list[str]:
+    """One line per section without results: the heading above it, and the command that fills it."""
+    lines, heading = [], ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ")
+        elif line.startswith(PENDING):
+            lines.append(f"- {heading}: {line.removeprefix(PENDING)}")
+    return lines
+
+
+def rows(text: str, name: str) -> list[list[str]]:
+    """The cells of the tables in a section, row by row, headers included."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section(text, name).splitlines()
+        if "|" in line
+    ]
+
+
+def of_page(text: str, name: str, row: str) -> dict[str, float]:
+    """The scores by seed of one row of the first table of a section."""
+    lines = rows(text, name)
+    cells = next(cells for cells in lines if cells[0] == row)
+    return {title: float(cell) for title, cell in zip(lines[0], cells, strict=True) if title.startswith("seed")}

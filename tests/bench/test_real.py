@@ -144,3 +144,24 @@ def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
     assert "| the paper's stage 1 and 2 | not run | 35.0 | not run | 35.0 | 5.0 |  | 3 | 2 |" in lines
     assert "| source only | 25.0 | 0.0 |" in lines
     assert lines.count("No arm has been run.") == len(PAIRS) - 1
+
+
+def test_what_is_missing_is_listed_by_group_and_shrinks(tmp_path: Path) -> None:
+    def write(arm: str, seed: int) -> None:
+        path = real.path_of(tmp_path, "camvid_to_idd", arm, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+    assert real.not_run(tmp_path).count(f"- All {len(NAMES)} arms are missing.") == len(PAIRS)
+    write("source_only", 1)
+    lines = real.not_run(tmp_path)
+    assert "- Source only: all 6 arms are missing, except source only." in lines
+    assert "- With 1 of 3 seeds: source only." in lines
+    groups = ARMS["camvid_to_idd"].groups
+    assert sorted(arm for members in groups.values() for arm in members) == sorted(NAMES)
+    for arm in groups["Source only"][:-1]:
+        for seed in real.SEEDS:
+            write(arm, seed)
+    lines = real.not_run(tmp_path)
+    assert "- Source only: missing are source only, on images of CycleGAN." in lines
+    assert not any(line.startswith("- With") for line in lines)
