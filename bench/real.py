@@ -235,6 +235,8 @@ def weights(category: str) -> Arguments:
     return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
 
 
+CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
+
 # What is taken from `--method plus`, or given to it, in the arms that try its parts.
 PLUS_VARIANTS: dict[str, Arguments] = {
     "without plain images": ("--lambda-pseudo", "0"),
@@ -319,6 +321,11 @@ class Arms:
         title = f"only pseudo-labels{words} (stage 2 without any term of either stage)"
         self._add(f"pseudo_labels{tail}", title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
         self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
+        for factor in CATEGORY_FACTORS:
+            options = (*weights(f"{factor * 0.01:g}"), "--log-gradients", "50")
+            stopped = self._stopped(f"align{tail}_{factor}", level, options)
+            title = f"the paper's stage 1{words}, {factor} times the category and instance weights"
+            self._add(f"paper_step1{tail}_{factor}", title, self._whole(f"paper_step1{tail}_{factor}", stopped))
         title = f"the paper's stage 1 and 2{words}"
         self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
 
@@ -383,6 +390,7 @@ class Runner:
             "minutes": round(sum(record["minutes"] for record in records), 1),
             "processor_minutes": round(sum(record["processor_minutes"] for record in records), 1),
             "steps": last.last,
+            "gradients": gradients(self.out / last.name / "log.jsonl"),
             "stages": [{"name": stage.name, **record} for stage, record in zip(stages, records, strict=True)],
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         }
@@ -498,6 +506,16 @@ def children_seconds() -> float:
     return own
 
 
+def gradients(log: Path) -> dict[str, float]:
+    """The mean over a run of every term's gradient on the backbone, as a share of that of the source cross-entropy."""
+    shares: dict[str, list[float]] = {}
+    for line in log.read_text().splitlines():
+        for name, value in json.loads(line).items():
+            if name.startswith("grad_") and name != "grad_seg":
+                shares.setdefault(name.removeprefix("grad_"), []).append(value)
+    return {name: statistics.mean(values) for name, values in shares.items()}
+
+
 def mean(scores: dict[str, Any]) -> float:
     """The mean over the whole class table."""
     return next(iter(scores["means"].values()))
@@ -545,6 +563,10 @@ def table(scores: Path) -> list[str]:
                 f"{spread(on_source) if on_source else ''} | {times[0]:.0f} | {times[1]:.0f} |"
             )
         lines += ["", *class_table(records, titles), ""]
+        shares = [f"{titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
+        if shares:
+            lines += ["Gradient on the backbone as a share of that of the source cross-entropy, mean over the run:", ""]
+            lines += [*(f"- {line}" for line in shares), ""]
     return lines[:-1]
 
 
@@ -591,6 +613,13 @@ def draw_chart(scores: Path) -> None:
             groups[pair.title.split(",")[0]] = arms
     if groups:
         charts.draw(charts.FOLDER / "real.svg", groups, "target mIoU, %")
+
+
+def shares_of(of_seed: dict[int, dict[str, Any]]) -> str:
+    """The gradient shares of an arm in words, means of the seeds; empty if none were measured."""
+    measured = [record["gradients"] for record in of_seed.values() if record.get("gradients")]
+    names = measured[0] if measured else ()
+    return ", ".join(f"{name} {100 * statistics.mean(shares[name] for shares in measured):.1f} %" for name in names)
 
 
 def class_table(records: dict[str, dict[int, dict[str, Any]]], titles: dict[str, str]) -> list[str]:

@@ -28,7 +28,9 @@ class Pretended(Runner):
             scores = {"means": {"all": 0.25}, "iou": {"road": 0.5, "pole": 0.0}, "images": 3}
             Path(command[command.index("--json") + 1]).write_text(json.dumps(scores))
         elif "--snapshot-dir" in command:
-            (Path(command[command.index("--snapshot-dir") + 1]) / "last.pth").touch()
+            folder = Path(command[command.index("--snapshot-dir") + 1])
+            (folder / "last.pth").touch()
+            (folder / "log.jsonl").write_text('{"seg": 1, "grad_seg": 2.0, "grad_same": 0.1}\n{"grad_same": 0.3}\n')
         return 1 if self.fails and log.stem == self.fails else 0
 
 
@@ -74,6 +76,7 @@ def test_an_arm_runs_its_stages_in_order_and_none_twice(tmp_path: Path) -> None:
     assert value(masks, "--restore-from") == value(second, "--restore-from") == str(tmp_path / "align" / "last.pth")
     assert value(masks, "--ssl-target-dir") == value(second, "--ssl-target-dir")
     assert (record["miou"], record["source_miou"], record["steps"]) == (0.25, 0.25, 2000)
+    assert record["gradients"] == {"same": pytest.approx(0.2)}
     assert [stage["name"] for stage in record["stages"]] == ["start_none", "align", "paper_step2_masks", "paper_step2"]
     runner.calls.clear()
     runner.finish(ARMS["camvid_day_to_dusk"].stages["source_only"])
@@ -134,6 +137,7 @@ def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
         path = real.path_of(tmp_path, "camvid_to_idd", arm, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"miou": miou, "iou": {"road": miou, "pole": 0.0}, "source_miou": None}
+        record |= {"gradients": {"same": miou}} if arm == "paper_step2" else {}
         path.write_text(json.dumps(record | {"minutes": 3.0, "processor_minutes": 2.0}))
 
     write("source_only", 1, 0.2)
@@ -143,6 +147,7 @@ def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
     assert "| source only | 20.0 | 30.0 | not run | 25.0 ± 7.1 |  |  | 3 | 2 |" in lines
     assert "| the paper's stage 1 and 2 | not run | 35.0 | not run | 35.0 | 5.0 |  | 3 | 2 |" in lines
     assert "| source only | 25.0 | 0.0 |" in lines
+    assert "- the paper's stage 1 and 2: same 35.0 %" in lines
     assert lines.count("No arm has been run.") == len(PAIRS) - 1
 
 
