@@ -27,7 +27,7 @@ def text(x: float, y: float, words: str, *, size: int = 13, bold: bool = False, 
 
 
 def box(x: float, y: float, w: float, h: float, title: str, lines: Sequence[str] = (), fill: str = PLAIN) -> str:
-    """A box with a bold title; a line that begins with ">" names files or options, without that sign."""
+    """A box with a bold title. A line that begins with ">" names files or options, and is written without that sign."""
     parts = [f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="6" fill="{fill}" stroke="{QUIET}"/>']
     parts.append(text(x + 10, y + 20, title, bold=True))
     for number, line in enumerate(lines):

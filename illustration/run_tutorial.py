@@ -1,9 +1,9 @@
-"""Makes docs/tutorial.ipynb of docs/TUTORIAL.md, runs it, and puts what it printed and drew into the page.
+"""Turns docs/TUTORIAL.md into docs/tutorial.ipynb, runs it, and puts its printed text and pictures into the page.
 
     python illustration/run_tutorial.py               # about two minutes; needs requirements-dev.txt
-    python illustration/run_tutorial.py --notebook    # only the notebook: enough after a change of the prose
+    python illustration/run_tutorial.py --notebook    # only the notebook; enough if only the prose changed
 
-A block of bash or python in the page is a cell. A block of text right after it is what the cell printed, and the
+Each block of bash or python in the page is a cell. A block of text right after it is what the cell printed, and the
 pictures of the page are files that the cells save to result/tutorial. The notebook leaves both out: it makes its own.
 """
 
@@ -39,10 +39,10 @@ if os.path.exists("TUTORIAL.md"):
 
 
 def notebook(page: str) -> NotebookNode:
-    """The notebook, without outputs, of the page."""
+    """The page as a notebook without outputs."""
     cells = []
     for number, part in enumerate(CELL.split(PICTURE.sub("", page))):
-        # split gives prose, language, code, printed text, prose, language ...
+        # split gives prose, language, code, printed text, prose, language and so on
         if number % 4 == 0 and part.strip():
             cells.append(new_markdown_cell(part.strip()))
         elif number % 4 == 1:
@@ -70,7 +70,7 @@ def run(made: NotebookNode, folder: Path) -> None:
 
 
 def printed(made: NotebookNode) -> list[str]:
-    """What each code cell after the first printed; warnings and progress, which go to stderr, are left out."""
+    """What each code cell printed, except the first; warnings and progress, which go to stderr, are left out."""
     code = [cell for cell in made.cells if cell.cell_type == "code"][1:]
     return ["".join(output.text for output in cell.outputs if output.get("name") == "stdout") for cell in code]
 

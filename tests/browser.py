@@ -1,4 +1,4 @@
-"""Loading a page in a real browser, Chromium without a window."""
+"""Loads a page in a real browser: Chromium without a window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = (
     "--enable-logging=stderr",
     "--virtual-time-budget=5000",
 )
-# The page in a frame of a phone's, tablet's or desk's width, and what a script finds there once it has loaded.
+# The page in a frame as wide as a phone, a tablet or a desktop, and what a script finds there once it has loaded.
 FRAME = """<!doctype html><body style="margin:0"><iframe width="{width}" height="900" style="border:0"></iframe>
 <pre id="found"></pre><script>
 const frame = document.querySelector("iframe");
@@ -37,9 +37,9 @@ frame.srcdoc = {page};
 
 
 def look(page: str, width: int, script: str, folder: Path) -> Any:
-    """What `script`, the body of a JavaScript function of the document `page`, returns of a page at a width.
+    """What `script`, the body of a JavaScript function of the document `page`, returns for a page at this width.
 
-    Skips the test where there is no Chromium; fails it if the page's own scripts print an error.
+    Skips the test if there is no Chromium, and fails it if the page's own scripts print an error.
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

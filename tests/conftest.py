@@ -1,4 +1,4 @@
-"""Shared by all tests: a tiny built-in benchmark, a folder to run scripts in, and the logger as it was before."""
+"""Shared by all tests: a tiny built-in benchmark, folders to run scripts in, and fixtures that restore global state."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hypothesis import settings
 from dataset.builtin import write_benchmark
 from tests.scripts import PSEUDO, STEP1, TINY_SIZE, call
 
-# The same examples every time, few of them, and no clock: a slow machine is no failure.
+# The same few examples every time, and no deadline: a slow machine is not a failure.
 settings.register_profile("bafft", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("bafft")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is the same bit for bit on a CPU need not be so on a GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is equal bit for bit on a CPU may differ on a GPU
     else:
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # read when CUDA starts: what is compared is computed in float32
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # read when CUDA starts: no TF32 in comparisons
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -36,7 +36,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def benchmark_root(tmp_path_factory) -> Path:
-    """A built-in benchmark of 6 source, 4 target training and 2 target validation images; not to be written to."""
+    """A built-in benchmark of 6 source, 4 target training and 2 target validation images; tests must not change it."""
     root = tmp_path_factory.mktemp("builtin")
     write_benchmark(root, size=TINY_SIZE, source=6, target_train=4, target_val=2)
     return root
@@ -46,7 +46,7 @@ def benchmark_root(tmp_path_factory) -> Path:
 def run_folder(tmp_path, monkeypatch, benchmark_root) -> Path:
     """An empty folder to run scripts in, with the benchmark where the preset `builtin` looks for it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here has to outlive a power cut
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no file here has to survive a power failure
     (tmp_path / "data").mkdir()
     (tmp_path / "data/builtin").symlink_to(benchmark_root)
     return tmp_path
@@ -54,7 +54,7 @@ def run_folder(tmp_path, monkeypatch, benchmark_root) -> Path:
 
 @contextmanager
 def logger_as_before() -> Iterator[None]:
-    """A script's `main` sets the project's logger up, which would hide its lines from the tests that follow."""
+    """Restore the project's logger, which a script's `main` sets up: later tests would not see its lines."""
     logger = logging.getLogger("bafft")
     before = list(logger.handlers), logger.level, logger.propagate
     yield
@@ -63,9 +63,9 @@ def logger_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory, benchmark_root) -> Path:
-    """A folder in which stage 1 and the pseudo-labels have been made; not to be written to."""
+    """A folder in which stage 1 has run and pseudo-labels were made; tests must not change it."""
     root = tmp_path_factory.mktemp("stage1")
-    with pytest.MonkeyPatch.context() as patch, logger_as_before():  # before the fixture of a single test
+    with pytest.MonkeyPatch.context() as patch, logger_as_before():  # this fixture runs before the one of a single test
         patch.chdir(root)
         (root / "data").mkdir()
         (root / "data/builtin").symlink_to(benchmark_root)
@@ -76,7 +76,7 @@ def stage1(tmp_path_factory, benchmark_root) -> Path:
 
 @pytest.fixture
 def after_stage1(run_folder, stage1) -> Path:
-    """As `run_folder`, with a copy of what stage 1 and the pseudo-labels left."""
+    """Like `run_folder`, with a copy of what stage 1 and the pseudo-labels left."""
     for folder in (STEP1, PSEUDO):
         shutil.copytree(stage1 / folder, run_folder / folder)
     return run_folder
@@ -84,7 +84,7 @@ def after_stage1(run_folder, stage1) -> Path:
 
 @pytest.fixture(autouse=True)
 def _ctrl_c_is_heard() -> Iterator[None]:
-    """A shell lets what it runs in the background ignore it."""
+    """Let SIGINT raise KeyboardInterrupt, even if a shell runs the tests in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -92,7 +92,7 @@ def _ctrl_c_is_heard() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _operations_as_before() -> Iterator[None]:
-    """A script sets them for the whole process (`utils.system.machine.set_up`)."""
+    """Restore the settings that a script makes for the whole process (`utils.system.machine.set_up`)."""
     before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
     benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
     yield
@@ -102,7 +102,7 @@ def _operations_as_before() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_map(request, monkeypatch) -> None:
-    """The map of the feature space takes seconds per run: only the tests of the reports compute it."""
+    """Leave out the map of the feature space, which takes seconds per run; only the tests of the reports compute it."""
     if "reporting" not in request.path.parts:
         monkeypatch.setattr("utils.reporting.features.has_layout", lambda: False)
 

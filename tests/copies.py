@@ -1,4 +1,4 @@
-"""Copies to the host, counted."""
+"""Records copies to the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from utils.system.transfer import PendingCopy
 
 
 def counted_copies(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """A list that every tensor joins from now on which is copied to the host."""
+    """A list to which every tensor is added that is copied to the host from now on."""
     copied: list[Tensor] = []
     copy = PendingCopy.__init__
 

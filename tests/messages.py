@@ -1,4 +1,4 @@
-"""What a message must say: the file or option, the value found, and no more words than tell two faults apart."""
+"""Checks what a message must contain: file or option, the value found, and the words that tell two faults apart."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import re
 
 
 def says(message: str, parts: str) -> bool:
-    """Whether one line of `message` holds the `parts`, which " ... " separates, in this order, other words between."""
+    """Whether one line of `message` contains these parts in this order; `parts` separates them by " ... "."""
     return re.search(".*".join(map(re.escape, parts.split(" ... "))), message) is not None

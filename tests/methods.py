@@ -16,7 +16,7 @@ from utils.options import config
 OFF: dict[str, Any] = {
     f"lambda_{name}": 0.0 for name in ("adv_target", "adv_feat", "adv_cls", "adv_ins", "adv_cate", "pseudo")
 }
-"""Every term of the target off."""
+"""Switches off every term of the target."""
 
 
 def method_of(

@@ -1,4 +1,4 @@
-"""Scripts run in two connected processes, as torchrun starts them, on the tiny benchmark."""
+"""Runs scripts in two connected processes, as torchrun starts them, on the tiny benchmark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Meanwhile = Callable[[list[subprocess.Popen[str]]], object]
 
 
 def run_in_two(*calls: Call, timeout: float = 240, meanwhile: Meanwhile = lambda _: None) -> Ended:
-    """Make the calls in turn, in the working folder. meanwhile: called with both processes once they have started."""
+    """Make the calls one after the other in the working folder. meanwhile: called with both processes once they run."""
     return start_two(["-m", "tests.processes", json.dumps(calls)], timeout, meanwhile)
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         for arguments in json.loads(sys.argv[1]):
             call(*arguments)
 
-    with patch("os.fsync"):  # nothing here has to outlive a power cut
+    with patch("os.fsync"):  # no file here has to survive a power failure
         config.run(make_calls)
 
 

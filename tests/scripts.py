@@ -1,4 +1,4 @@
-"""Running the scripts in the test's own process, on the tiny benchmark."""
+"""Runs the scripts in the test's own process, on the tiny benchmark."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAINS: dict[str, Callable[[list[str]], None]] = {
     "restyle_train": lambda arguments: restyle_source.main(["train", *arguments]),
     "restyle_apply": lambda arguments: restyle_source.main(["apply", *arguments]),
 }
-# Of the preset only what belongs to the task is left to it: the schedule is the demo's own affair.
+# The preset decides only what belongs to the task; its schedule is for the demo.
 NETWORK = ("--preset", "builtin", "--input-size-target", "96,64", "--num-workers", "0")
 TRAINING = (
     *NETWORK,
@@ -59,12 +59,12 @@ TRUTH, MASKS, PSEUDO = TARGET / "gtFine/val", Path("result/builtin"), Path("targ
 
 
 def call(script: str, *arguments: str) -> None:
-    """One script's `main` with short, tiny settings; `arguments` override them."""
+    """Call a script's `main` with short, tiny settings; `arguments` override them."""
     MAINS[script]([*COMMON[script], *arguments])
 
 
 def exit_code(script: str, *arguments: str) -> int | str | None:
-    """As `call`, through the wrapper that turns bad input into a line and an exit code."""
+    """Like `call`, through the wrapper that turns bad input into a line and an exit code."""
     with pytest.raises(SystemExit) as ended:
         config.run(lambda: call(script, *arguments))
     return ended.value.code
@@ -85,7 +85,7 @@ def state(folder: Path, name: str = "last.pth") -> checkpoint.State:
 
 
 def training_state(folder: Path, name: str = "last.pth") -> checkpoint.State:
-    """All of a checkpoint but the options, which differ in the names of folders."""
+    """All of a checkpoint except the options, which contain names of folders."""
     return {key: value for key, value in state(folder, name).items() if key != "options"}
 
 
@@ -95,7 +95,7 @@ def losses(folder: Path) -> list[dict[str, Any]]:
 
 
 def differences(a: Any, b: Any, where: str = "state") -> list[str]:
-    """Where two nested states differ in a single bit, by path."""
+    """The paths at which two nested states differ, even in a single bit."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return [] if type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict):

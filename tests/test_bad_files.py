@@ -1,4 +1,4 @@
-"""Files of every bad kind in every place where a script reads one; and odd ones that are fine."""
+"""Bad files of every kind in every place where a script reads one, and odd files that are fine."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ PLACES = {
     "ground truth": ("iou", ["bad/Cityscapes/gtFine/val", str(MASKS)],
                      f"bad/Cityscapes/gtFine/val/{VAL.removesuffix('_leftImg8bit')}_gtFine_labelIds.png"),
 }  # fmt: skip
-IN_A_TREE = (  # where a folder may have any name
+IN_A_TREE = (  # here a folder may have any name
     "source image",
     "target image",
     "scored image",
     "ground truth",
 )
-MISSING = {"saved mask": "predictions missing"}  # said instead for what is no file
+MISSING = {"saved mask": "predictions missing"}  # the message for what is not a file
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_image(bad, capsys, place, kind):
         (place, kind)
         for place in PLACES
         for kind in LABEL
-        if "image" not in place and (place, kind) != ("pseudo-label", "other size")  # these may have any size
+        if "image" not in place and (place, kind) != ("pseudo-label", "other size")  # these images may have any size
     ],
 )
 def test_a_label_of_another_kind(bad, capsys, place, kind):
@@ -140,7 +140,7 @@ def test_every_reader_names_a_bad_label(tmp_path, reader, kind):
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
-# Rights. Root reads everything unless it gives the capability for that up for a while.
+# Permissions. Root can read everything unless it drops that capability for a while.
 
 
 @contextmanager
@@ -198,11 +198,11 @@ def test_places_that_may_not_be_used(bad, capsys, locked, script, arguments, sai
     assert not list(Path("locked").iterdir())
 
 
-# What is odd and fine.
+# Odd files that are fine.
 
 
 def test_labels_of_ignored_pixels_only(bad, capsys):
-    """All but one: nothing to learn from them, a loss of zero. All: refused as a source, unlabelled when scored."""
+    """Labels of ignored pixels: their loss is 0; if all are so, a source is refused, and a target has no labels."""
     for pattern in ("gta5_deeplab/labels/*[1-5].png", "Cityscapes/gtFine/val/*/*_000000_*.png"):
         for path in Path("bad").glob(pattern):
             Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
@@ -249,7 +249,7 @@ def test_names_and_links_of_all_kinds(bad):
     assert all(torch.equal(plain[name], odd[name]) for name in plain)
 
 
-# Faults of the machine.
+# Faults of the machine
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Bad input of every kind: exit code 2, one line on stderr that names it, nothing written."""
+"""Bad input of every kind: exit code 2, one line on stderr that names it, and nothing written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused(capsys, script: str, *arguments: str) -> str:
     before = sorted(here.rglob("*"))
     capsys.readouterr()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default", UserWarning)  # would be lines on stderr
+        warnings.simplefilter("default", UserWarning)  # warnings would be lines on stderr
         code = exit_code(script, *arguments)
     error = capsys.readouterr().err
     assert code == 2
@@ -45,13 +45,13 @@ def refused(capsys, script: str, *arguments: str) -> str:
 
 @pytest.fixture
 def bad(run_folder, benchmark_root) -> Path:
-    """A copy of the benchmark to be spoilt."""
+    """A copy of the benchmark that a test may damage."""
     shutil.copytree(benchmark_root, run_folder / "bad")
     return run_folder / "bad"
 
 
 def each(pattern: str, change: Callable[[Path], object]) -> Spoil:
-    """Spoil all files below the root that match."""
+    """Damage all files below the root that match."""
 
     def spoil(root: Path) -> None:
         paths = sorted(root.glob(pattern))
@@ -354,7 +354,7 @@ def test_a_place_for_scores_that_cannot_be_written_is_refused_before_the_work(af
     assert said.startswith(f"error: --json: {'found the folder ' * (path == 'folder')}{path}")
 
 
-# A fault that shows only on the way: what was written before it is whole.
+# Faults that appear only during a run: what was written before is complete.
 
 
 def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can_be_resumed(bad, capsys):
@@ -365,7 +365,7 @@ def test_one_corrupt_image_among_good_ones_leaves_whole_files_and_a_run_that_can
     error = capsys.readouterr().err
     assert "images/00003.png: corrupt or unreadable image" in error and error.count("\n") == 1
     drawn = [batch[0][0] for batch in islice(EndlessSampler(6, 1, 1234), 6)]
-    assert state(STEP1)["step"] == drawn.index(2) > 0  # the steps before the one that would have needed the image
+    assert state(STEP1)["step"] == drawn.index(2) > 0  # the steps before the one that needs the image
     assert not list(STEP1.glob(".*"))
     (bad / "gta5_deeplab/images/00003.png").write_bytes(good)
     call("step1", *arguments, "--continue-train")
@@ -426,7 +426,7 @@ def test_bad_input_of_the_pseudo_labels(after_stage1, bad, capsys, spoil, argume
     assert says(refused(capsys, "pseudo", *BAD_TARGET, "--ssl-target-dir", "labels", *arguments), said)
     assert not Path("labels").exists()
     refused(capsys, "pseudo", *BAD_TARGET, *arguments)
-    assert {path.name: path.read_bytes() for path in PSEUDO.iterdir()} == before  # an earlier set stays whole
+    assert {path.name: path.read_bytes() for path in PSEUDO.iterdir()} == before  # an earlier set stays complete
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_given_list_may_lie_with_the_ground_truth_and_must_be_somewhere(capsys
     places = "test.txt, far/tiles/test.txt, far/tiles/../test.txt, data/DeepGlobe/test.txt"
     assert says(said, f"--data-list-target-test: test.txt not found ... {places})")
     assert "leave the option out" in said
-    # The preset's own name, given, is no less of an error.
+    # The preset's own list is an error too if it is given explicitly.
     assert "--data-list-target-test: val.txt not found" in refused(capsys, *given, "val.txt")
     Path("far/tiles/test.txt").write_text("b\n")
     assert scores(*given, "test.txt")["confusion"] == [[0, 1], [1, 1]]
@@ -113,7 +113,7 @@ FRAMES = ("bochum_000000_000313", "bochum_000001_000313")
 
 
 def street(*ends: str) -> None:
-    """Two labels: road and car; road and sky. Predictions that are right but for a pixel, named by `ends`."""
+    """Two labels (road and car; road and sky), and predictions with one wrong pixel, named by `ends`."""
     for frame, ids, predicted, end in zip(FRAMES, ([7, 26], [7, 23]), ([0, 13], [0, 0]), ends):
         save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", ids)
         save(f"masks/{end.format(frame)}", predicted)
@@ -131,7 +131,7 @@ def street(*ends: str) -> None:
 )
 def test_predictions_in_every_official_place_and_name(ends):
     street(*ends)
-    for frame in FRAMES:  # as evaluate_cityscapes.py writes them too
+    for frame in FRAMES:  # the names that evaluate_cityscapes.py writes
         save(f"masks/{frame}_leftImg8bit_color.png", [9, 9])
     found = scores("gtFine", "masks")
     assert found["images"] == 2
@@ -149,7 +149,7 @@ def test_two_predictions_of_an_image_are_refused(capsys):
     save(f"masks/b/{FRAMES[0]}_leftImg8bit.png", [0, 0])
     said = refused(capsys, "gtFine", "masks")
     assert f"masks/b/{FRAMES[0]}_leftImg8bit.png: masks/a/{FRAMES[0]}_pred.png is also a prediction of" in said
-    save(f"masks/{FRAMES[0]}_leftImg8bit.png", [0, 13])  # the exact name in the folder itself comes first
+    save(f"masks/{FRAMES[0]}_leftImg8bit.png", [0, 13])  # the exact name in the folder itself is preferred
     assert scores("gtFine", "masks")["iou"]["car"] == 1.0
 
 
@@ -178,7 +178,7 @@ def coloured(path: str, ids: list[int], mode: str = "RGB") -> None:
 @pytest.mark.parametrize("name", ["{}_leftImg8bit.png", "{}_leftImg8bit_color.png", "bochum/{}_pred.tif"])
 def test_coloured_predictions_are_scored_by_the_colours_of_the_classes(capsys, ids, name):
     street("x/{}.png", "x/{}.png")
-    for frame, predicted in zip(FRAMES, ([0, 13], [0, 19])):  # the last one is of no class
+    for frame, predicted in zip(FRAMES, ([0, 13], [0, 19])):  # the last id belongs to no class
         coloured(f"coloured/{name.format(frame)}", predicted, "RGBA" if ids == "label" else "RGB")
     found = scores("gtFine", "coloured", "--pred-ids", ids)
     assert found["iou"]["road"] == found["iou"]["car"] == 1.0 and found["iou"]["sky"] == 0.0
@@ -192,7 +192,7 @@ def test_train_ids_and_label_ids_are_not_taken_for_each_other(capsys):
     said = refused(capsys, "gtFine", "masks", "--pred-ids", "label")
     assert says(said, "masks: ... ids 0, 13; ... as label ids, 0.00 % ... right")
     assert "but read as train ids, 75.00 %" in said and said.endswith("give --pred-ids train\n")
-    for frame in FRAMES:  # ids that could be either
+    for frame in FRAMES:  # ids that could be label ids or train ids
         save(f"gtFine/bochum/{frame}_gtFine_labelIds.png", [7, 11])
         save(f"masks/{frame}.png", [7, 11])
     assert refused(capsys, "gtFine", "masks").endswith("give --pred-ids label\n")

@@ -28,7 +28,7 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
     )
     demo.run_arms(runner)
 
-    said = capsys.readouterr().out.split("\n\n")  # a table stands between empty lines
+    said = capsys.readouterr().out.split("\n\n")  # tables are set off by empty lines
     tables = [table.splitlines() for table in said[1:] if " seg " in table]
     assert sorted(table[0] for table in tables) == ["oracle", "source only", "step 1", "step 1, stopped early"]
     step2 = next(table for table in tables if table[0] == "step 1, stopped early")
@@ -50,7 +50,7 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
 
 
 def test_no_further_arm_starts_once_one_has_failed(tmp_path, benchmark_root, monkeypatch) -> None:
-    """Without source images every arm ends at once; of the four, those that wait must not begin."""
+    """Without source images every arm fails at once; of the four arms, those that wait must not start."""
     runner = demo.builtin_runner(benchmark_root, tmp_path, seed=3)
     runner = replace(runner, source=("--data-dir", str(tmp_path / "nowhere")))
     monkeypatch.setattr(demo, "WORKERS", 1)
@@ -137,4 +137,4 @@ def test_progress_is_of_the_run_that_goes_on(tmp_path) -> None:
     assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: 20/40"
     log_of(tmp_path / "step2", steps=60)
     assert demo.progress(tmp_path, "step2", began) == "step 2: 0/60"
-    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 2: waiting"  # the files of an earlier demo
+    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 2: waiting"  # files of an earlier demo

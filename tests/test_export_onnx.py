@@ -1,4 +1,4 @@
-"""`export_onnx.py`: the file computes what the network does, says what it is, and is not kept if it differs."""
+"""`export_onnx.py`: the file computes what the network computes, describes itself, and is not kept if it differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stops a run in the middle, and going on after it: signals, kills, full disks, damaged files, broken numbers."""
+"""Runs that are stopped, and resumed: by signals, kills, full disks, damaged files and numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from utils.training import trainer as engine
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = 6
-# Log lines, checkpoints and the moments below fall on different steps.
+# Log lines, checkpoints and the interruptions below fall on different steps.
 SETTINGS = (
     *("--num-steps", str(ALL), "--learning-rate", "0.02", "--num-prototype", "1", "--save-pred-every", "2"),
     *("--random-mirror", "--random-jitter", "--select-on-target-labels", "--log-every", "3"),
@@ -42,7 +42,7 @@ WHOLE = Path("whole")
 
 
 def same(a: Path, b: Path) -> None:
-    """Two folders hold the same run: states, best score and log."""
+    """Check that two folders hold the same run: states, best score and log."""
     for name in ("last.pth", "best.pth"):
         assert differences(training_state(a, name), training_state(b, name)) == []
     assert losses(a) == losses(b)
@@ -51,7 +51,7 @@ def same(a: Path, b: Path) -> None:
 
 
 def at_step(monkeypatch, step: int, action) -> None:
-    """Have `action` happen in the middle of the iteration that makes `step`."""
+    """Call `action` in the middle of the iteration that makes `step`."""
     make_step = engine.Trainer.step
 
     def patched(trainer):
@@ -66,7 +66,7 @@ def at_step(monkeypatch, step: int, action) -> None:
     ("script", "number", "code", "workers", "step"),
     [
         ("step1", signal.SIGTERM, 143, "1", 5),  # between checkpoints, in the middle of a mean of the log
-        ("step2", signal.SIGINT, 130, "0", 4),  # on a checkpoint, whose score is left to the run that goes on
+        ("step2", signal.SIGINT, 130, "0", 4),  # on a checkpoint, whose score is left to the resumed run
     ],
 )
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
@@ -90,13 +90,13 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_data_that_cannot_be_read_half_way_lose_no_step(run_folder, benchmark_root, monkeypatch, capsys, workers):
-    """A file that breaks while the run goes on: with checkpoints far apart, the steps made so far are saved."""
+    """If a file breaks during a run whose checkpoints are far apart, the steps made so far are saved."""
     copy = run_folder / "source"
     shutil.copytree(benchmark_root / SOURCE.name, copy)
     settings = ("--num-steps", "5", "--select-on-target-labels", "--num-workers", workers, "--data-dir", str(copy))
     call("step1", *settings, "--snapshot-dir", "whole")
     drawn = [index for batch in islice(EndlessSampler(6, 2, 1234), 3) for index, _ in batch]
-    broken = sorted((copy / "images").iterdir())[drawn[5]]  # first drawn in the third step
+    broken = sorted((copy / "images").iterdir())[drawn[5]]  # the third step is the first to read it
     content = broken.read_bytes()
     broken.write_bytes(content[: len(content) // 2])
     assert exit_code("step1", *settings) == 2
@@ -125,19 +125,19 @@ def test_a_signal_while_scoring_does_not_wait(run_folder, monkeypatch, capsys):
 
 
 class PowerCut(BaseException):
-    """Nothing catches it; for the state of the files it is as a kill."""
+    """An exception that nothing catches; the files are left as by a kill."""
 
 
 @pytest.mark.parametrize("count", range(1, 12))
 def test_after_a_kill_before_any_change_of_a_file_the_run_goes_on_as_if_nothing_had_been(
     run_folder, monkeypatch, whole_run, count
 ):
-    """Every file of a run appears by a rename: the process ends just before each of those about two checkpoints."""
+    """Every file of a run appears by a rename; the process ends just before each rename around two checkpoints."""
     replace, renames = os.replace, []
 
     def cut(source, target):
         renames.append(target)
-        if len(renames) == count + 2:  # after configuration and log
+        if len(renames) == count + 2:  # the renames after configuration and log
             raise PowerCut
         replace(source, target)
 
@@ -151,14 +151,14 @@ def test_after_a_kill_before_any_change_of_a_file_the_run_goes_on_as_if_nothing_
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory, benchmark_root) -> Path:
-    """The folder of a run that was never stopped; not to be written to."""
+    """The folder of a run that was never stopped; tests must not change it."""
     root = tmp_path_factory.mktemp("whole")
     data = ("--data-dir", str(benchmark_root / SOURCE.name), "--data-dir-target", str(benchmark_root / "Cityscapes"))
     call("step1", *SETTINGS, *data, "--snapshot-dir", str(root / "run"))
     return root / "run"
 
 
-# Forks runs of stage 1, so that each need not import everything: reads arguments, prints a process, then how it ended.
+# Forks runs of stage 1, which saves the imports: reads arguments, prints the process id, then the exit status.
 SERVER = """
 import json, os, sys, torch
 from tests.scripts import call
@@ -175,7 +175,7 @@ for line in sys.stdin:
 
 
 def test_ten_kills_at_random_moments_change_nothing(run_folder):
-    """SIGKILL, with reading processes, a checkpoint and a score every step."""
+    """SIGKILL, in runs with reading processes and with a checkpoint and a score in every step."""
     settings = [*SETTINGS, "--num-steps", "4", "--save-pred-every", "1", "--num-workers", "1"]
     moments = random.Random(0)
     ended: list[int] = []
@@ -195,7 +195,7 @@ def test_ten_kills_at_random_moments_change_nothing(run_folder):
             process = int(answers.readline())
             if seconds is not None:
                 time.sleep(seconds)
-                with suppress(ProcessLookupError):  # done before
+                with suppress(ProcessLookupError):  # it had finished
                     os.kill(process, signal.SIGKILL)
             return int(answers.readline())
 
@@ -203,7 +203,7 @@ def test_ten_kills_at_random_moments_change_nothing(run_folder):
         assert run("--snapshot-dir", "whole") == 0
         longest = time.monotonic() - began
         while ended.count(-signal.SIGKILL) < 10:
-            anew = not (STEP1 / "last.pth").exists() or ended[-1:] == [0]  # killed before it saved, or done too soon
+            anew = not (STEP1 / "last.pth").exists() or ended[-1:] == [0]  # not saved yet, or finished
             arguments = ["--overwrite"] if anew else ["--continue-train"]
             ended.append(run(*arguments, seconds=moments.uniform(0.1, 0.8) * longest))
         assert set(ended) <= {0, -signal.SIGKILL}
@@ -261,7 +261,7 @@ def test_the_last_checkpoints_are_kept_by_step(run_folder, number, kept):
 def test_a_damaged_checkpoint_is_recognised_and_going_on_from_the_one_before_it_loses_nothing(run_folder, capsys):
     call("step1", *SETTINGS, "--snapshot-dir", "whole")
     call("step1", *SETTINGS)
-    with open(STEP1 / "last.pth", "r+b") as file:  # the newest numbered one is the same file
+    with open(STEP1 / "last.pth", "r+b") as file:  # the newest numbered checkpoint is the same file
         file.seek(50_000)
         byte = file.read(1)[0]
         file.seek(50_000)
@@ -350,7 +350,7 @@ def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder
     good = {key: value for key, value in training_state(Path("good")).items() if key not in logging}
     before = training_state(STEP1, "nonfinite.pth")
     assert differences(good, {key: before[key] for key in good}) == []
-    call("step1", *settings, "--continue-train", str(path))  # the cause is gone
+    call("step1", *settings, "--continue-train", str(path))  # the cause is removed
     assert state(STEP1)["step"] == ALL
 
 
@@ -393,7 +393,7 @@ def test_scratch_folders_of_killed_processes_go_when_the_folder_is_next_written(
     os.utime(old, (0, 0))
     with files.staged(tmp_path) as scratch:
         os.utime(scratch, (0, 0))
-        with files.staged(tmp_path):  # of another process, which must leave the first one's alone
+        with files.staged(tmp_path):  # another process, which must not remove this one's folder
             assert scratch.is_dir()
         (scratch / "1.png").touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "1.png"]

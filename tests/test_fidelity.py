@@ -1,4 +1,4 @@
-"""docs/FIDELITY.md and docs/PLUS.md: their options exist, their hyper-parameters are what the options resolve to."""
+"""docs/FIDELITY.md and docs/PLUS.md: their options exist, and their hyper-parameters are those of the options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = {flag(item.name): item for item in fields(Options)}
 COLUMNS = [(method, stage) for method in ("paper", "released") for stage in TRAIN]
 ROWS = dict(re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
 PLUS = {*contradictions.PLUS, "rare_class_temperature"}  # docs/PLUS.md has them
-ELSEWHERE = {  # files, folders, logs and machines: no hyper-parameters
+ELSEWHERE = {  # files, folders, logs and machines, which are not hyper-parameters
     *("preset", "method", "source", "target", "classes", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
     *("data_list_target", "data_list_target_test", "set", "num_classes", "num_workers", "stride_style"),
     *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu", "report"),

@@ -1,4 +1,4 @@
-"""Property-based: whatever stands in a file, it is read as it is meant or refused in one line, and no code runs."""
+"""Property-based: whatever a file contains, it is read correctly or refused in one line, and no code in it runs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ VALUES = st.recursive(
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, Any]:
-    """Mostly right, with one part that may be anything."""
+    """A mostly correct class table, with one part that may be anything."""
     names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=5, unique=True))
     content: dict[str, Any] = {
         "name": "t",
@@ -195,4 +195,4 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, saved, protocol):
             checkpoint.read(path)
     assert not ran.exists()
     pickle.loads(plain_pickle.read_bytes())
-    assert ran.exists()  # it would have
+    assert ran.exists()  # without protection, the code runs

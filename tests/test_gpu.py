@@ -1,4 +1,4 @@
-"""The scripts on a GPU (`pytest -m gpu`), and that what the other such tests look for can be seen there."""
+"""The scripts on a GPU (`pytest -m gpu`), and that the waits which other such tests look for are noticed there."""
 
 from __future__ import annotations
 

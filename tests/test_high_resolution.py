@@ -29,7 +29,7 @@ ALL_TERMS = ("--lambda-adv-target", "0.01", "--lambda-adv-cate", "0.1", "--isia"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, stage1) -> Path:
-    """A checkpoint of a short run; not to be written to."""
+    """A checkpoint of a short run; tests must not change it."""
     folder = tmp_path_factory.mktemp("crops")
     with pytest.MonkeyPatch.context() as patch, logger_as_before():
         patch.chdir(stage1)
@@ -54,7 +54,7 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1):
 def test_two_processes_stay_equal_and_resume(after_stage1):
     settings = ("step2", *SETTINGS, "--batch-size", "1", "--cpu", "--snapshot-dir")
     ended = run_in_two((*settings, "half", "--num-steps-stop", "1"), (*settings, "half", "--continue-train"))
-    assert [code for code, _, _ in ended] == [0, 0], ended  # every save compares all weights
+    assert [code for code, _, _ in ended] == [0, 0], ended  # each save compares all weights
     assert state(Path("half"))["step"] == 2 and 0 < steps(Path("half"))[-1]["masked"] < 20
 
 

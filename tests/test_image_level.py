@@ -1,4 +1,4 @@
-"""`--image-level` in both training scripts: it acts, it resumes bit for bit, and it works in several processes."""
+"""`--image-level` in both training scripts: it has an effect, resumes bit for bit, and works in several processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, level):
 
 @pytest.mark.parametrize("script", ["step1", "step2"])
 def test_it_acts_on_the_restyled_share_alone(after_stage1, script):
-    """A share of 0 trains as without an image level, bit for bit; any other does not."""
+    """A share of 0 trains as without an image level, bit for bit; other shares do not."""
     for name, level in (
         ("plain", ()),
         ("none", ("--image-level", "lab", "--image-level-share", "0")),

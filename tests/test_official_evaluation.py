@@ -1,4 +1,4 @@
-"""The official evaluation script of Cityscapes takes a folder of label ids as `evaluate_cityscapes.py` writes it."""
+"""The official evaluation script of Cityscapes accepts a folder of label ids that `evaluate_cityscapes.py` wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requirements-optional.txt brings (`make test-optional`)."""
+"""The packages of requirements-optional.txt (`make test-optional`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def inplace_abn_package():
 @pytest.mark.usefixtures("inplace_abn_package")
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
-    # Batch statistics of a small map, fifty times over, make rounding grow beyond comparison.
+    # Batch statistics of a small map, fifty times in a row, magnify rounding too much for a comparison.
     ("backbone", "training"),
     [("tiny", True), ("tiny", False), ("resnet50", False), ("mobilenet_v2", False)],
 )

@@ -1,4 +1,4 @@
-"""The scripts on folders of images: a class table from a file, a target without labels, with some, with all."""
+"""The scripts on folders of images: a class table from a file, and a target with no, some or all labels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     memory = state(STEP1)["state"]["memory"]
     assert (len(memory["stuff"]["count"]), len(memory["things"]["count"])) == (2, 1)
     assert says(capsys.readouterr().out, "no scores while training: ... 3 images of camera")
-    # From here on the checkpoint knows the classes.
+    # From here on the classes come from the checkpoint.
     call("pseudo", *OWN)
     labels = sorted(Path("target_ssl_gt/own_images").glob("*.png"))
     assert [path.name for path in labels] == ["east_0.png", "east_1.png", "east_2.png"]
@@ -79,7 +79,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     assert ids.shape == (60, 80) and ids.max() <= 2
     colours = np.array([[10, 20, 30], [200, 0, 0], [0, 0, 200]])
     assert np.array_equal(np.array(Image.open(masks / "east_1_color.png").convert("RGB")), colours[ids])
-    # Once some images have labels, the scores are over those.
+    # Once some images have labels, these are scored.
     label(Path("camera/labels/east/1.png"))
     call("evaluate", *OWN, "--json", "scores.json")
     said = capsys.readouterr().out

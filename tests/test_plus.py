@@ -101,7 +101,8 @@ def test_two_processes_stay_equal_and_resume_exactly(after_stage1):
         (*settings, "--snapshot-dir", "half", "--num-steps-stop", "1"),
         (*settings, "--snapshot-dir", "half", "--continue-train"),
     )
-    assert [code for code, _, _ in ended] == [0, 0], ended  # every save compares teacher, memory and record of classes
+    # Each save compares teacher, memory and record of classes between the processes.
+    assert [code for code, _, _ in ended] == [0, 0], ended
     assert differences(training_state(Path("whole")), training_state(Path("half"))) == []
 
 

@@ -1,4 +1,4 @@
-"""`predict.py` end to end: what it writes, at which size, what it refuses, and how a stopped run goes on."""
+"""`predict.py` end to end: what it writes, at which size, what it refuses, and how a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exit_code(*arguments: str) -> int | str | None:
 
 @pytest.fixture
 def photos(after_stage1) -> Path:
-    """A landscape, a portrait below it, and a folder of their own for both."""
+    """A folder with a landscape image, and a portrait image in a folder below it."""
     rng = np.random.default_rng(0)
     for name, size in (("photos/wide.png", (64, 96, 3)), ("photos/sub/tall.jpg", (75, 50, 3))):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def test_a_video_keeps_its_rate_size_and_frames(after_stage1):
 
 @pytest.fixture
 def predicted(monkeypatch) -> list[int]:
-    """How many images go through the network, batch by batch."""
+    """A list of how many images go through the network in each batch."""
     counts: list[int] = []
     call_ = Predictor.__call__
 
@@ -182,7 +182,7 @@ def test_a_bad_image_is_named_or_skipped(photos, capsys):
 
 
 class FakeCamera:
-    """Ten frames of a camera that names no rate."""
+    """Ten frames of a camera that reports no frame rate."""
 
     def __init__(self, number: int) -> None:
         self.left = 10 if number == 3 else 0
@@ -210,7 +210,7 @@ def test_a_camera_is_filmed_in_the_time_of_the_scene(after_stage1, monkeypatch):
     [film] = (OUT / "overlay").iterdir()
     capture = real(str(film))
     assert re.fullmatch(r"camera3_\d{8}_\d{6}\.mp4", film.name) and capture.get(cv2.CAP_PROP_FPS) == 30
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 4 * 3  # at least 0.1 s, 3 frames, from one to the next
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 4 * 3  # at least 0.1 s, that is 3 frames, between two
     assert exit_code("4") == 2
 
 

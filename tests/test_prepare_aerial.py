@@ -1,4 +1,4 @@
-"""Aerial data sets from downloads of every original format, to the scores of a trained network."""
+"""Aerial data sets, from downloads in every original format to the scores of a trained network."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def digests(out: str) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(out).rglob("*")) if p.is_file()}
 
 
-# The downloads, as they are distributed
+# The downloads as they are distributed
 
 
 def test_inria_tiffs(capsys):
@@ -132,7 +132,7 @@ def test_massachusetts_roads_with_folders_of_labels(prefix):
     assert [listed("data/MRD", split)[-1] for split in ("train", "val", "test")] == [
         f"1007{i}_15_00028_00028" for i in range(3)
     ]
-    assert np.array_equal(tile("data/MRD", "10072_15_00028_00014")[1], mask(2)[28:60, 14:46])  # three tiles a side
+    assert np.array_equal(tile("data/MRD", "10072_15_00028_00014")[1], mask(2)[28:60, 14:46])  # three tiles per side
 
 
 def test_deepglobe_jpegs_with_masks_that_are_not_pure():
@@ -210,7 +210,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(capsys):
     assert "austin6.tif: corrupt or unreadable image" in capsys.readouterr().err
     assert not Path("broken/manifest.json").exists() and not Path("broken/train.txt").exists()
     journal = Path("broken/.prepare_aerial.jsonl")
-    assert len(journal.read_text().splitlines()) == 2  # settings and austin1
+    assert len(journal.read_text().splitlines()) == 2  # the settings and austin1
     journal.write_text(journal.read_text() + '{"name": "vien')
     Path("broken/Images/.x.png.1.tmp").write_text("of a killed run")
     first = Path("broken/Images/austin1_00000_00000.png").stat().st_mtime_ns
@@ -231,7 +231,7 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_repaired():
     Path("data/IAILD/SegmentationClass/austin6_00000_00000.png").write_bytes(b"")
     prepare("iaild", "AerialImageDataset")
     assert digests("data/IAILD") == before
-    inria("austin1", "austin6", "vienna9")  # the rest of a download
+    inria("austin1", "austin6", "vienna9")  # the unfinished part of a download
     prepare("iaild", "AerialImageDataset")
     assert manifest("data/IAILD")["counts"]["originals"] == {"train": 2, "val": 1, "test": 0}
 
@@ -261,7 +261,7 @@ def test_a_second_run_in_the_folder_is_refused(capsys):
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_run_killed_on_beginning_anew_goes_on(monkeypatch, before):
-    """Killed before or after the journal is written, which takes the manifest's place."""
+    """Killed before or after the journal is written, which replaces the manifest."""
     inria("austin1", "austin6")
     prepare("iaild", "AerialImageDataset")
     inria("austin1", "austin6", "vienna9")
@@ -509,7 +509,7 @@ def test_massachusetts_roads_itself():
         found, label = tile("data/MRD", name)
         assert found.shape == (512, 512, 3) and label.shape == (512, 512)
         assert (label == 255).mean() <= 0.5
-        assert ((found.min(2) == 255) & (label != 255)).mean() < 0.01  # white that is left: roofs
+        assert ((found.min(2) == 255) & (label != 255)).mean() < 0.01  # remaining white: roofs
 
 
 # From tiles to scores

@@ -1,4 +1,4 @@
-"""Where there is no GPU, the tests that need one run on a pretended one: devices, waits and types, not speed."""
+"""Without a GPU, the tests that need one run on a pretended GPU: devices, waits and types, but not speed."""
 
 from __future__ import annotations
 

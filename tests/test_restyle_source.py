@@ -45,7 +45,7 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """A checkpoint of `train` whose generator is far from the identity; not to be written to."""
+    """A checkpoint of `train` whose generator is far from the identity; tests must not change it."""
     torch.manual_seed(0)
     network = Generator(6, 0.05)
     for parameter in network.parameters():
@@ -236,7 +236,7 @@ def test_killed_and_restarted_it_gives_the_same_files(run_folder, trained, monke
     apply(trained, "--out", str(OUT))
     assert files(OUT) == files(Path("whole"))
     assert {path: path.stat().st_mtime_ns for path in written} == there
-    apply(trained, "--out", str(OUT))  # nothing is left to do
+    apply(trained, "--out", str(OUT))  # nothing remains to be done
     assert files(OUT) == files(Path("whole"))
 
 

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed equals one that was not, bit for bit."""
+"""A run that was stopped and resumed equals an uninterrupted one bit for bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, st
 from utils.states import checkpoint
 
 HALF, ALL = "2", "4"
-# Everything random is on, and rates high enough that the memory, and so all terms, take part.
+# Everything random is on, and the rates are so high that the memory fills and all terms take part.
 SETTINGS = (
     *("--num-steps", ALL, "--learning-rate", "0.02", "--num-prototype", "1", "--save-pred-every", HALF),
     *("--random-mirror", "--random-scale", "--random-jitter", "--select-on-target-labels"),
@@ -58,7 +58,7 @@ def test_resuming_with_iter_size_goes_on_with_the_next_images(run_folder):
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[int]:
-    """The running numbers of the source samples that are read, in turn."""
+    """A list of the positions of the source samples in the order in which they are read."""
     numbers: list[int] = []
     get = GTA5.__getitem__
 
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_without_double_log_lines(
     call("step1", *SETTINGS, "--snapshot-dir", "whole")
     call("step1", *SETTINGS, "--num-steps-stop", HALF)
     with open(STEP1 / "log.jsonl", "a", encoding="utf-8") as log:
-        log.write('{"step": 3, "seg": 9.9}\n{"step": 4, "se')  # logged after the checkpoint; cut in the middle
+        log.write('{"step": 3, "seg": 9.9}\n{"step": 4, "se')  # logged after the checkpoint; cut off
     call("step1", *SETTINGS, "--continue-train")
     assert losses(STEP1) == losses(Path("whole"))
 
@@ -154,7 +154,7 @@ def test_restore_from_takes_weights_only(run_folder):
     call("step1", *SETTINGS, *start, "--num-steps-stop", "1")
     new = state(Path("new"))
     assert new["step"] == 1
-    assert new["state"]["memory"]["stuff"]["count"].max() <= 2  # of one iteration of two images
+    assert new["state"]["memory"]["stuff"]["count"].max() <= 2  # of one iteration with two images
     assert all(s["step"] == 1 for s in new["optimizer"]["discriminator"]["state"].values())
     assert not torch.equal(new["segmenter"]["conv1.weight"], state(STEP1)["segmenter"]["conv1.weight"])
 

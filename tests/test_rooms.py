@@ -1,4 +1,4 @@
-"""Imports run one way: scripts -> rooms of utils -> model and dataset -> utils.system, and never in a circle."""
+"""Imports run in one direction: scripts -> rooms of utils -> model, dataset -> utils.system, never in a circle."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def graph(root: Path) -> dict[str, set[str]]:
 
 
 def strays(imports: dict[str, set[str]]) -> list[str]:
-    """Imports against the order of the rooms, as "importer -> imported"."""
+    """Imports that break the order of the rooms, as "importer -> imported"."""
     allowed = may_import()
     return [
         f"{module} -> {other}"

@@ -1,4 +1,4 @@
-"""The scripts end to end on the built-in benchmark: what each finds, writes and prints, and what the flags change."""
+"""The scripts end to end on the built-in benchmark: what each reads, writes and prints, and what the flags change."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def printed_means(text: str) -> dict[str, str]:
 
 @pytest.fixture
 def opened(monkeypatch) -> list[Path]:
-    """The image files that are read during the test."""
+    """A list of the image files that are read during the test."""
     paths: list[Path] = []
     read_image = base.read_image
 
@@ -95,7 +95,7 @@ def test_restyled_images_take_the_labels_of_the_originals(run_folder, opened):
     assert trained and {path.parent for path in trained} == {Path("restyled")}
 
 
-# The published order.
+# The scripts in the published order
 
 
 def test_each_script_finds_by_default_what_the_one_before_wrote(run_folder, capsys):
@@ -175,7 +175,7 @@ def test_batches_scales_and_flips_of_the_evaluation(after_stage1, capsys):
 def test_pseudo_labels_go_on_after_a_kill_unless_the_network_is_another(after_stage1, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(Records, "close", lambda _: None)
-        call("pseudo", "--ssl-target-dir", "labels")  # as if killed before its last step
+        call("pseudo", "--ssl-target-dir", "labels")  # as if it had been killed before its last step
     assert Path("labels/.unfinished/3.npz").is_file()
 
     def run(*arguments: str) -> str:
@@ -239,7 +239,7 @@ def test_log_holds_every_term_the_rates_and_the_ready_counts(after_stage1):
     always = {"step", "seg", "adv_target", "adv_feat", "pseudo", "same", "D_output", "D_feature"}
     always |= {"lr_segmenter", "lr_classifier", "lr_discriminator", "ready_stuff", "ready_things", *Meter.RATES}
     first, *later = steps(STEP2)
-    assert set(first) == always  # the terms that read the memory begin at the second iteration
+    assert set(first) == always  # the terms that read the memory start at the second iteration
     assert [set(record) for record in later] == [always | {"adv_cls", "adv_ins", "adv_cate"}] * 2
     assert [record["step"] for record in records(STEP2)] == [1, 2, 3, 3, 3]
     assert set(records(STEP2)[-2]) == {"step", "snd", "infomax", "agreement"}
@@ -283,7 +283,7 @@ def test_real_processes_exit_with_0_and_2_and_one_line(run_folder):
     (run_folder / "bad/images").mkdir(parents=True)
     (run_folder / "bad/images/00001.png").write_text("no image\n")
     shutil.copytree(SOURCE / "labels", "bad/labels")
-    bad = run("step1", "--data-dir", "bad", "--num-workers", "3")  # the error comes out of a loader process
+    bad = run("step1", "--data-dir", "bad", "--num-workers", "3")  # the error comes from a loader process
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: bad/images/00001.png: corrupt or unreadable image")
     assert bad.stderr.count("\n") == 1
@@ -298,7 +298,7 @@ def test_help_lists_the_flags_and_leaves_with_0(script, capsys):
     assert "--preset" in capsys.readouterr().out
 
 
-# The baseline.
+# The baseline
 
 
 def test_source_only_runs_without_the_target_folder(run_folder):
@@ -357,11 +357,11 @@ def one_val_image(run_folder: Path) -> Path:
     return path
 
 
-# What flags change.
+# What flags change
 
 
 def test_iter_size_2_of_batch_1_equals_batch_2(run_folder):
-    """Where nothing depends on the other images of the batch: frozen BatchNorm, no memory."""
+    """With frozen BatchNorm and without memory, nothing depends on the other images of a batch."""
     # At the preset's rate a random network with frozen BatchNorm diverges, and rounding shows in the fourth digit.
     same = ["--bn", "frozen", "--num-steps", "2", "--learning-rate", "1e-4"]
     same += ["--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"]
@@ -486,7 +486,7 @@ def test_frozen_batchnorm_stays_frozen_after_a_score_half_way(run_folder):
 
 def test_log_every_and_save_pred_every(run_folder):
     call("step1", "--num-steps", "5", "--log-every", "4", "--save-pred-every", "2")
-    # A line also before every checkpoint, so that no broken network is saved.
+    # There is a line before every checkpoint too, so that no broken network is saved.
     assert [record["step"] for record in steps(STEP1)] == [2, 4, 5]
     assert [record["step"] for record in records(STEP1) if "miou" in record] == [2, 4, 5]
 
@@ -522,7 +522,7 @@ def test_of_synthia_the_mean_of_the_sixteen_classes_that_it_has_leads(run_folder
     assert f"step1 3  target mIoU {shown}" in said
     best = state(STEP1, "best.pth")
     assert best["best"] == max(record["miou"] for record in lines)
-    # The checkpoint knows which mean leads.
+    # The checkpoint knows which mean is the main one.
     call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--json", "scores.json")
     assert list(printed_means(capsys.readouterr().out)) == ["16", "19", "13"]
     means = json.loads(Path("scores.json").read_text())["means"]
@@ -604,7 +604,7 @@ def test_what_a_checkpoint_brings_is_said_where_it_is_not_the_presets(after_stag
             logging.getLogger("bafft").propagate = True
             segmenter = networks.segmenter(options, given, CITYSCAPES)
         assert networks.with_architecture(options, segmenter).backbone == "tiny"
-        records = dict.fromkeys(caplog.records)  # caplog may listen at this logger and at the root: one record, twice
+        records = dict.fromkeys(caplog.records)  # caplog may see each twice, here and at the root
         return [record.getMessage() for record in records if "taken from" in record.getMessage()]
 
     assert said("builtin") == []
@@ -620,7 +620,7 @@ def test_step2_starts_from_the_classifier_of_step1_with_an_empty_memory(after_st
     before, after = weights(STEP1), weights(STEP2)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert [name for name in changed if not name.endswith("num_batches_tracked")] == []
-    assert state(STEP2)["state"]["memory"]["stuff"]["count"].max() <= 2  # of its own one iteration of two images
+    assert state(STEP2)["state"]["memory"]["stuff"]["count"].max() <= 2  # of its own single iteration with two images
 
 
 def test_amp_bf16_trains_and_predicts(run_folder):
@@ -647,7 +647,7 @@ def test_a_cache_changes_no_weight_label_or_score(after_stage1, capsys, caplog):
     for _ in range(2):
         capsys.readouterr()
         assert differences(list(plain), list(results("--cache", "cache"))) == []
-    # Pseudo-labels, training (source, target, scores) and evaluation; the pseudo-labels were written just now.
+    # Reads of pseudo-labels, training (source, target, scores) and evaluation; pseudo-labels were just written.
     printed = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if "cache cache: " in line]
     found = [line.split(" images and labels are stored")[0] for line in printed]
     assert found[0::2] == ["4 of 4", "4 of 4"] and found[1].endswith(" of 24")
@@ -657,7 +657,7 @@ def test_a_read_only_cache_of_moved_data_hashes_them_once(after_stage1, benchmar
     shutil.copytree(benchmark_root, "first")
     for path in Path("first").rglob("*.png"):
         os.utime(path, (1, 1))
-    monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files of just now count as settled
+    monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files that were just written count as settled
     start = ("--restore-from", str(STEP1 / "last.pth"), "--save", "none", "--cache", "cache")
     call("evaluate", *start, "--data-dir-target", "first/Cityscapes")
     Path("first").rename("moved")

@@ -1,4 +1,4 @@
-"""`.ci/setup` beside an environment whose pip only notes what it is asked for."""
+"""`.ci/setup` with an environment whose pip only records what it is asked for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Environment:
         self.gpu(False)
 
     def source(self, name: str) -> None:
-        """Where the build for the CPU is to be had."""
+        """Sets where the build for the CPU can be found."""
         (self.folder / "source").write_text(name)
 
     def gpu(self, present: bool) -> None:

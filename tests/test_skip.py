@@ -1,4 +1,4 @@
-"""`--skip-bad-images`: what is left out, what stands in its place, and that nothing else changes."""
+"""`--skip-bad-images`: what is left out, what replaces it, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cut(path: Path) -> None:
 
 @pytest.fixture
 def bad(run_folder, benchmark_root) -> Path:
-    """A benchmark of which the second source label is damaged, the third of another size, the fifth image missing,
+    """A benchmark in which the second source label is damaged, the third has another size, the fifth image is missing,
     one target image of four empty and one of two that are scored damaged."""
     root = run_folder / "bad"
     shutil.copytree(benchmark_root, root)
@@ -150,7 +150,7 @@ def test_the_start_names_all_that_headers_tell(bad, capsys):
 
 
 def test_images_that_turn_bad_in_the_middle_of_a_run(run_folder, benchmark_root, capsys, monkeypatch):
-    """The run stops with one line, saves the steps made so far, and goes on when the files are good again."""
+    """The run stops with one line, saves the steps made so far, and resumes when the files are good again."""
     from utils.states import checkpoint
 
     folder = Path("run")
@@ -174,7 +174,7 @@ def test_images_that_turn_bad_in_the_middle_of_a_run(run_folder, benchmark_root,
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and ".png: corrupt or unreadable image" in error and "Traceback" not in error
         step = state(folder)["step"]
-        # The batches of one step more were read before the checkpoint; a loader process reads further ahead.
+        # The batches of the next step were read before the checkpoint; a loader process reads further ahead.
         assert step in ((3,) if workers == "0" else (3, 4, 5))
         assert exit_code("step1", *arguments, "--skip-bad-images", "--continue-train") == 2
         assert "6 bad images in a row" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Systems without what Linux has: the modules and signals that Windows and macOS lack are hidden."""
+"""Systems other than Linux: the modules and signals that Windows and macOS lack are hidden."""
 
 from __future__ import annotations
 

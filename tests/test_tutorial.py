@@ -1,4 +1,4 @@
-"""docs/TUTORIAL.md and its notebook are one text, and running it does what the page says."""
+"""docs/TUTORIAL.md and its notebook have the same content, and running it does what the page says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def without_numbers(text: str) -> str:
     return re.sub(r" *\d[\d.]*", " 0", text)
 
 
-@pytest.mark.timeout(1200)  # a minute or two, but other tests take their share of the machine
+@pytest.mark.timeout(1200)  # a minute or two, but other tests use the machine too
 def test_the_tutorial_gives_what_it_promises(tmp_path):
     made = tutorial.notebook(PAGE)
     tutorial.run(made, tmp_path)
@@ -82,7 +82,7 @@ def test_the_tutorial_gives_what_it_promises(tmp_path):
         scores = json.loads((result / f"{stage}.json").read_text())
         assert tuple(scores["iou"]) == CLASSES and scores["images"] == FRAMES
         assert all(0 <= iou <= 1 for iou in scores["iou"].values())
-        assert scores["iou"]["road"] > 0.4  # it has learnt something
+        assert scores["iou"]["road"] > 0.4  # the network has learnt something
         assert len(list((result / stage).glob("*_color.png"))) == FRAMES
         assert (tmp_path / f"snapshots/tutorial/{stage}/report.html").stat().st_size > 10_000
     assert (tmp_path / "snapshots/tutorial/plus/selected.pth").is_file()
@@ -91,5 +91,5 @@ def test_the_tutorial_gives_what_it_promises(tmp_path):
             assert picture.width >= SIZE[0] and getattr(picture, "n_frames", 1) == (FRAMES if "film" in name else 1)
 
     shown, again = (blocks(page) for page in (PAGE, tutorial.renewed(PAGE, tutorial.printed(made))))
-    assert shown[0] == again[0]  # the check of the data, which are the same everywhere
+    assert shown[0] == again[0]  # the check of the data, which prints the same anywhere
     assert len(shown) == 3 and list(map(without_numbers, shown)) == list(map(without_numbers, again))

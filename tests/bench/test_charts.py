@@ -1,4 +1,4 @@
-"""The charts of the results page: what they show, and that they are in step with their tables."""
+"""The charts of the results page: what they show, and that they agree with their tables."""
 
 from __future__ import annotations
 

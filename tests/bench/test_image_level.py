@@ -1,4 +1,4 @@
-"""The bench of the image level says what each way costs."""
+"""The benchmark of the image level reports what each form costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of the category and instance terms: is the worst case what it claims, and does the script say it?"""
+"""The benchmark of the category and instance terms: its worst case is what it claims, and the script reports it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_case_is_the_worst_one(stage: str) -> None:
             _, logits = full.method.segmenter(batch["image"])
         right = correct_labels(logits, batch["label"])
         height, width = logits.shape[2:]
-        assert torch.equal(right[0], fitting_map(height, width, 2))  # all predictions forced, all labels agree
+        assert torch.equal(right[0], fitting_map(height, width, 2))  # all forced predictions are right
     before = {name: p.detach().clone() for name, p in full.method.segmenter.named_parameters() if p.requires_grad}
     losses = full.step([case.batches["full"]])
     assert losses.keys() >= set(CATEGORY) and losses["adv_ins"] > 0 and losses["adv_cate"] > 0

@@ -1,4 +1,4 @@
-"""The bench of the loaders: is the published way what it claims, and does the script say it?"""
+"""The benchmark of the loaders: its published way is what it claims, and the script reports it."""
 
 from __future__ import annotations
 

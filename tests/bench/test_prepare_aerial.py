@@ -1,4 +1,4 @@
-"""The bench of the aerial tiles on tiny originals: do all numbers of workers give the same, and what does it say?"""
+"""The benchmark of the aerial tiles on tiny originals: any number of workers gives the same, and what it reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_one_json_object_at_the_end_and_nothing_left(tmp_path, monkeypatch, caps
     [line] = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert found["speedup"] == found["s_per_image"]["1"] / found["s_per_image"]["2"] > 0
-    assert (found["images"], found["tiles"], found["workers"]) == (2, 8, 2)  # two tiles a side
+    assert (found["images"], found["tiles"], found["workers"]) == (2, 8, 2)  # two tiles per side
     assert "of before" not in page.read_text() and "| 2 | " in page.read_text() and not list(scratch.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The bench of the real pairs: what its arms are, what is run again, and its table; nothing is trained."""
+"""The benchmark of the real pairs: its arms, what is run again, and its tables; nothing is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.real import ARMS, NAMES, PAIRS, Runner, Stage, table
 
 
 class Pretended(Runner):
-    """Writes what the scripts would write, and notes the calls."""
+    """Writes what the scripts would write, and records the calls."""
 
     def __init__(self, pair: str, out: Path, fails: str = "") -> None:
         super().__init__(PAIRS[pair], 2, Path("/data"), out, out)
@@ -52,7 +52,7 @@ def test_each_arm_takes_the_same_source_steps_without_a_gap(pair: str, arm: str)
 
 @pytest.mark.parametrize("arm", NAMES)
 def test_each_arm_has_the_learning_rates_of_one_run(arm: str) -> None:
-    """A run over the remaining steps, from the rate that was reached, decays as the whole run would have."""
+    """A run over the remaining steps starts from the rate that was reached and decays as the whole run would have."""
     runner = Runner(PAIRS["carla_to_cityscapes"], 1, Path(), Path(), Path())
     for stage in trained(ARMS["carla_to_cityscapes"].stages[arm]):
         options = list(runner.options(stage))
@@ -61,7 +61,7 @@ def test_each_arm_has_the_learning_rates_of_one_run(arm: str) -> None:
         )
         assert planned - stop == 3000 - stage.last
         for left in (1, planned - stop or 1):
-            step = planned - left  # of this run
+            step = planned - left  # counted from the start of this run
             assert rate * (1 - step / planned) ** 0.9 == pytest.approx(4e-3 * (left / 3000) ** 0.9, rel=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
         (camvid / f"{part}_day.txt").write_text(f"{part}/a\n")
         Image.fromarray(ids).save(camvid / f"{part}annot" / "a.png")
         Image.fromarray(ids).save(camvid / part / "a.jpg")
-    for _ in range(2):  # what is there stays
+    for _ in range(2):  # the second call keeps the files of the first
         real.camvid_in_classes_of_carla(tmp_path, tmp_path / "made")
     made = tmp_path / "made" / "camvid_as_carla"
     assert np.asarray(Image.open(made / "labels/val/a.png")).tolist() == [[8, 2, 5, 0, 1, 6, 255, 4, 10, 9, 255, 255]]

@@ -1,4 +1,4 @@
-"""The benches of scores, evaluation and pseudo-labels on tiny inputs: do both sides agree, and what do they say?"""
+"""The benchmarks of scores, evaluation and pseudo-labels on tiny inputs: both ways agree, and what is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of training speed: what it counts, both of its ways at tiny size, and what it writes."""
+"""The benchmark of training speed: what it counts, full cases and options at tiny size, and what it writes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_convolutions_are_counted_forward_and_backward_and_once() -> None:
     def add(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
         nonlocal macs
         if isinstance(module, torch.nn.Conv2d):
-            # Forward, gradient of the weight, and of the input but for the first layer.
+            # Forward pass, gradient of the weight, and gradient of the input, except for the first layer.
             macs += output.numel() * module.weight[0].numel() * (2 if module.in_channels == 3 else 3)
 
     method = one.trainer.method
@@ -68,7 +68,7 @@ def test_recomputed_activations_are_not_kept() -> None:
 
 
 def test_half_precision_keeps_less() -> None:
-    size = (512, 256)  # of which the maps weigh more than the cast weights, which are kept too
+    size = (512, 256)  # so large that the maps outweigh the cast weights, which are kept too
     assert case(amp="bf16", input_size=size).kept_mib() < 0.75 * case(input_size=size).kept_mib()
 
 

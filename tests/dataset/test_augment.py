@@ -1,4 +1,4 @@
-"""Random changes: image and label stay aligned to the pixel, and each change is what it says."""
+"""Random changes: image and label stay aligned to the pixel, and each change does what it should."""
 
 import itertools
 
@@ -12,10 +12,10 @@ from dataset.augment import PAD_COLOUR, Augment
 from dataset.classes import IGNORE, ClassTable
 from tests.dataset.test_base import write
 
-# Images that say where each pixel comes from: red = 2 x, green = 2 y, and the label x, or y.
+# Images that encode where each pixel comes from: red is 2 x, green is 2 y, and the label is x or y.
 
 WIDTH, HEIGHT = 96, 64
-BORDER = 12  # pixels of the file next to its border, where bicubic weights are cut off; enough for a factor of 4
+BORDER = 12  # pixels of the file next to its border, where bicubic weights are cut off; 8 suffice for a factor of 4
 
 
 class Coordinates(GTA5):
@@ -33,9 +33,9 @@ def coordinates(tmp_path):
 
 
 def assert_aligned(image: torch.Tensor, label: torch.Tensor, axis: int) -> int:
-    """Every labelled pixel comes from where its colour says; returns how many were judged.
+    """Check that every labelled pixel comes from where its colour says; returns how many were checked.
 
-    A resized image says the place to a quarter of a pixel of the file; nearest is up to half a pixel off.
+    In a resized image the colour is exact to a quarter of a pixel of the file; the nearest label is up to half off.
     """
     side = (WIDTH, HEIGHT)[axis]
     judged = (label >= BORDER) & (label < side - BORDER)
@@ -103,7 +103,7 @@ def test_scale_spans_its_range(coordinates):
             rows, columns = valid.any(1).nonzero(), valid.any(0).nonzero()
             assert valid.sum() == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
             corners.add((int(rows[0]), int(columns[0])))
-    # Half of the factors shrink; the smallest leave a quarter of the area; the place varies.
+    # Half of the factors shrink the image; the smallest leave a quarter of the area; the place varies.
     assert 40 <= sum(share < 1 for share in shares) <= 80
     assert 0.25 <= min(shares) < 0.3
     assert len(corners) > 30
@@ -129,7 +129,7 @@ def test_jitter_leaves_the_geometry_of_a_draw(coordinates):
 
 @pytest.mark.parametrize("flags", list(itertools.product((False, True), repeat=3)), ids=str)
 def test_a_sample_by_hand(tmp_path, flags):
-    """One resize from the size of the file, crop, jitter, pad, mirror: each step with Pillow."""
+    """Resize once from the size of the file, crop, jitter, pad, mirror: each step is repeated with Pillow."""
     rng = np.random.default_rng(0)
     pixels, ids = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), rng.integers(0, 96, (24, 40), dtype=np.uint8)
     write(tmp_path, "00001.png", pixels, ids)

@@ -80,7 +80,7 @@ def test_sky_is_above_the_road() -> None:
 def test_domains_look_apart_and_are_laid_out_apart() -> None:
     pairs = [[draw_example(domain, SIZE, (0, 0, n))[0] for n in range(12)] for domain in (GAME, CAMERA)]
     spread = [np.mean([image.max(-1).astype(float) - image.min(-1) for image in images]) for images in pairs]
-    assert spread[0] > 1.5 * spread[1]  # the game is the more colourful
+    assert spread[0] > 1.5 * spread[1]  # the game is the more colourful domain
 
 
 def test_layout_of_folders(benchmark: Path) -> None:

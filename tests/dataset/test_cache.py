@@ -1,4 +1,4 @@
-"""The cache changes no sample, never serves what is out of date, and survives whatever happens around it."""
+"""The cache changes no sample, never returns outdated data, and survives kills, disk errors and other processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_pair(root: Path, number: int, seed: int | None = None) -> None:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files of just now count as settled
+    monkeypatch.setattr(cache, "_SETTLED", -60.0)  # files that were just written count as settled
     for number in (1, 2, 3):
         write_pair(tmp_path / "data", number)
     return tmp_path / "data"
@@ -78,7 +78,7 @@ def entries(folder: Path) -> list[Path]:
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
-    """The names of the files that are decoded during the test."""
+    """A list of the names of the files that are decoded during the test."""
     names: list[str] = []
 
     def recorded(read, path, **given):
@@ -90,7 +90,7 @@ def decoded(monkeypatch) -> list[str]:
     return names
 
 
-# The same samples.
+# Samples are the same with and without the cache.
 
 
 @pytest.mark.parametrize("size", [SIZE, NATIVE, None], ids=str)
@@ -152,7 +152,7 @@ def test_errors_are_the_same(root, folder):
         cached[0]
 
 
-# What an entry is found by.
+# What identifies an entry.
 
 
 def test_settings_do_not_share_labels(root, folder):
@@ -184,7 +184,7 @@ def test_a_changed_file_gives_another_sample(root, folder):
     before = cached[0]
     times = [(path, path.stat()) for path in (root / "images/00001.png", root / "labels/00001.png")]
     write_pair(root, 1, seed=9)
-    for path, status in times:  # as an archive unpacked over it would
+    for path, status in times:  # as unpacking an archive over it would
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = cached[0]
     assert not torch.equal(before["image"], after["image"]) and not torch.equal(before["label"], after["label"])
@@ -192,7 +192,7 @@ def test_a_changed_file_gives_another_sample(root, folder):
 
 
 def test_a_file_overwritten_in_the_same_instant_is_noticed(root, folder, monkeypatch):
-    """The times of a file tick so slowly that two writes may share them: a young file is hashed at every read."""
+    """File times are so coarse that two writes may share them, so a young file is hashed at every read."""
     monkeypatch.setattr(cache, "_SETTLED", 2.0)
     path = root / "labels" / "00001.png"
     status = path.stat()
@@ -229,7 +229,7 @@ def test_pseudo_labels_are_never_out_of_date(root, folder):
         pseudo.mkdir(exist_ok=True)
         for number in (1, 2, 3):
             label = np.random.default_rng([seed, number]).integers(0, 19, SIZE[::-1], dtype=np.uint8)
-            Image.fromarray(label).save(pseudo / f"0000{number}.png", compress_level=0)  # all of one file size
+            Image.fromarray(label).save(pseudo / f"0000{number}.png", compress_level=0)  # all files have the same size
 
     pseudo = root.with_name("pseudo")
     options: dict[str, Any] = {"size": SIZE, "pseudo_label_dir": pseudo, "augment": Augment(mirror=True)}
@@ -238,7 +238,7 @@ def test_pseudo_labels_are_never_out_of_date(root, folder):
         expected = samples(GTA5(root, **options))
         for _ in range(2):
             assert_same(samples(GTA5(root, cache=Cache(folder), **options)), expected)
-    # Images are not stored again, and a pseudo-label is not taken for a label of the same bytes.
+    # Images are not stored again, and a pseudo-label is not confused with a label of the same bytes.
     assert len(entries(folder)) == 3 + 4 * 3
     shutil.copy(root / "labels" / "00001.png", pseudo / "00002.png")
     samples(GTA5(root, size=SIZE, cache=Cache(folder)))
@@ -265,7 +265,7 @@ def test_a_file_replaced_while_it_is_read_is_not_stored(root, folder):
     assert len(reads) == 2
 
 
-# Several processes, kills, faults of the disk.
+# Several processes, kills and disk errors.
 
 
 def test_workers_fill_it_together(root, folder):
@@ -280,7 +280,7 @@ def test_workers_fill_it_together(root, folder):
 
 
 def test_a_killed_writer_leaves_no_wrong_entry(root, folder):
-    """A process that stores entries without end is killed at random moments; what is there is always whole."""
+    """A process that keeps storing entries is killed at random moments; every entry that exists is complete."""
     pixels = np.arange(300 * 400 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 400, 3)
     files = sorted((root / "images").iterdir())
     rng = np.random.default_rng(0)
@@ -360,7 +360,7 @@ def test_leftovers_of_killed_runs_are_swept(root, folder):
     assert not old.exists() and young.exists()
 
 
-# What is said before it starts.
+# What is reported before the cache is used.
 
 Usage = namedtuple("Usage", "total used free")
 

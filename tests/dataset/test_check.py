@@ -1,4 +1,4 @@
-"""`python -m dataset.check`, and what a run looks at first: every kind of fault, put into good data."""
+"""`python -m dataset.check`, and the checks at the start of a run: every kind of fault, put into good data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def good(tmp_path, monkeypatch) -> Path:
 
 
 def run(capsys, *arguments: str) -> tuple[object, list[str], str]:
-    """Exit code, lines on standard output, standard error."""
+    """Exit code, lines of standard output, and standard error."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         config.run(lambda: script.main([*OWN, "--num-workers", "0", *arguments]))
@@ -115,7 +115,7 @@ OTHER_ID = np.array([[10, 20, 30, 30], [30, 30, 12, 12]], np.uint8)
          "source: classes in the labels: ground; ... two"),
         (copy("game/images/0.png", "camera/images/x.png"),
          "1 of 4 target images ... source images ... content: camera/images/x.png is game/images/0.png"),
-        (copy("camera/images/1.jpg", "camera/images/copy.jpg"), None),  # twice in one set: no matter
+        (copy("camera/images/1.jpg", "camera/images/copy.jpg"), None),  # twice in one set is no fault
         (lambda: Path("camera/val.txt").write_text("9.jpg\n"), "scored: 1 of 1 images ... missing: camera/images/9"),
         (delete("classes.yaml"), None),
     ],
@@ -171,7 +171,7 @@ def test_skip_bad_images_counts_what_it_leaves_out(good, capsys):
 
 
 def write_gta5(root: Path, ids: np.ndarray) -> tuple[str, ...]:
-    """Four pairs with labels of `ids`, and one image of Cityscapes; the options that name both."""
+    """Four pairs with labels of `ids`, and one image of Cityscapes; returns the options that name both."""
     for i in range(4):
         write(root / f"game/images/0000{i}.png", picture(i))
         write(root / f"game/labels/0000{i}.png", ids)
@@ -314,7 +314,7 @@ def test_ids_of_a_label_larger_than_exact_counts_are_counted_in_strips(monkeypat
     assert examine.id_counts(label).tolist() == np.bincount(label.ravel(), minlength=256).tolist()
 
 
-# What a run looks at first.
+# What a run checks first.
 
 
 def folder(**arguments) -> Folder:

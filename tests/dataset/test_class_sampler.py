@@ -56,7 +56,7 @@ def test_resumes_exactly_and_processes_share_one_order(batches: int) -> None:
 def test_pixels_are_counted_once_and_again_when_a_label_changes(root, tmp_path, monkeypatch) -> None:  # noqa: F811
     data = GTA5(root, size=(4, 2))
     expected = np.zeros((3, 20), np.int64)
-    expected[:, 0], expected[:, 13], expected[:, -1] = 4, 4, 0  # resized to 4 x 2, where the unlabelled pixel is gone
+    expected[:, 0], expected[:, 13], expected[:, -1] = 4, 4, 0  # resized to 4x2, where the unlabelled pixel is lost
     assert class_pixels(data, tmp_path / "kept", workers=2).tolist() == expected.tolist()
     monkeypatch.setattr(GTA5, "label_pixels", None)
     assert class_pixels(data, tmp_path / "kept").tolist() == expected.tolist()

@@ -65,7 +65,7 @@ def test_the_main_mean_is_over_classes_that_the_source_has():
     without = [i for i in range(19) if i not in (9, 14, 16)]
     assert CITYSCAPES.main_subset(without) == "16"
     assert CITYSCAPES.main_subset([i for i in without if i != 4]) == "13"
-    assert CITYSCAPES.main_subset([0, 1]) == "19"  # none fits
+    assert CITYSCAPES.main_subset([0, 1]) == "19"  # no class set fits
     assert CITYSCAPES.first(13).main_subset(without) == "12"
 
 

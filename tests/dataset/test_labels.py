@@ -1,4 +1,4 @@
-"""Label files in the forms in which people save them, and what is said about forms that may mean two things."""
+"""Label files in the forms in which people save them, and the messages about ambiguous forms."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_exact_colours_of_the_table_are_its_classes(tmp_path):
         path = save(tmp_path / name, pixels, mode)
         assert Folder.decoder(table())(path).tolist() == [[7, 9, 9], [9, 7, 7]]
         assert train_ids(Folder, path, table=table()).tolist() == [[0, 1, 1], [1, 0, 0]]
-    # A checkpoint brings the table along, and a process that reads labels gets it sent.
+    # A checkpoint contains the table, and it is sent to processes that read labels.
     again = parse_classes(plain_values(table(ignore=[[1, 2, 3], 4])), "checkpoint")
     assert again.label_colours == {SKY: 0, ROAD: 1, (1, 2, 3): IGNORE} and again == table(ignore=[4, "#010203"])
     assert pickle.loads(pickle.dumps(Folder.decoder(again)))(path).tolist() == [[7, 9, 9], [9, 7, 7]]
@@ -146,7 +146,7 @@ def test_any_other_colour_is_an_error_with_the_colour_and_the_file(tmp_path):
     refused(Folder, path, table(), "[128, 64, 129] (#804081) at x 2, y 0", "(33 % of the pixels")
     path = save(tmp_path / "b.png", colours([SKY, VOID, (1, 1, 1)]))
     refused(Folder, path, table(ignore=["#000000"]), "[1, 1, 1] (#010101)")
-    # Grey values that are neither colours nor ids of the table.
+    # Grey values that are neither colours nor ids in the table.
     path = save(tmp_path / "c.png", colours([VOID, (12, 12, 12)]))
     refused(Folder, path, table(ignore=["#000000"]), "[12, 12, 12] (#0c0c0c)")
 
@@ -243,11 +243,11 @@ def test_colours_that_a_program_has_numbered_anew(tmp_path):
     for other in (path, tmp_path / "a.bmp"):
         Image.open(path).save(other)
         assert train_ids(Folder, other, table=classes).tolist() == [[1, 0, 255, 255]]
-    # Indices that go with the palette, or whose palette is none of the table, are the ids.
+    # Indices are the ids if they agree with the palette, or if the palette is not that of the table.
     palette = [VOID] * 7 + [SKY, VOID, ROAD]
     assert Folder.decoder(classes)(indexed(path, [7, 9, 9], palette)).tolist() == [[7, 9, 9]]
     assert Folder.decoder(classes)(indexed(path, [7, 9, 9], [(i, 99, 0) for i in range(12)])).tolist() == [[7, 9, 9]]
-    # Both may be meant.
+    # Indices and colours are both possible.
     refused(Folder, indexed(path, [7, 9, 9], [VOID] * 7 + [ROAD, VOID, SKY]), classes, "indices (7, 9) and colours")
 
 
@@ -269,7 +269,7 @@ def test_the_label_of_an_image_may_have_other_ends(tmp_path):
     assert [label_file(tmp_path, stem).name for stem in "abcdefg"] == list(names)
     assert [label_stem(Path(name)) and label_stem(Path(name))[0] for name in names] == list("abcdefg")  # type: ignore
     assert label_file(tmp_path, "h") == tmp_path / "h.png" and label_stem(Path("a.jpg")) is None
-    # The plain name comes before the others, label ids before train ids.
+    # The plain name is preferred to the others, and label ids to train ids.
     for name in ("b.png", "d_labelIds.png"):
         save(tmp_path / name, IDS)
     assert [label_file(tmp_path, stem).name for stem in "bd"] == ["b.png", "d_labelIds.png"]
@@ -364,7 +364,7 @@ def test_masks_of_0_and_255_are_refused_by_every_reader_of_two_classes(tmp_path,
     classes = no_colours()
     with pytest.raises(UserError, match="masks of 0 and 255"):
         GTA5(tmp_path / "gta", table=classes)
-    # Scored labels are only announced.
+    # Labels that only serve scores lead to a note, not to an error.
     scored = Folder(tmp_path / "own", table=classes, labels=None, label_size="native")
     assert [line.partition(" without")[0] for line in quick_check(scored)] == ["masks of 0 and 255"]
 
@@ -380,7 +380,7 @@ def test_255_may_be_a_class_or_be_ignored_on_purpose(tmp_path):
     assert says(quick_check(on_purpose)[0], "4 labels ... only one class, other")
     with pytest.raises(UserError, match="masks of 0 and 255"):
         Folder(tmp_path, table=no_colours(ignore="rest"))
-    save(tmp_path / "labels/3.png", IDS)  # with a 1 somewhere
+    save(tmp_path / "labels/3.png", IDS)  # one pixel is 1
     assert quick_check(Folder(tmp_path, table=no_colours())) == []
 
 
@@ -390,7 +390,7 @@ def test_many_labels_are_looked_at_before_a_single_class_is_reported(tmp_path):
     assert quick_check(Folder(tmp_path, table=no_colours())) == []
 
 
-# Train ids in the place of label ids
+# Train ids instead of label ids
 
 
 def counts(*ids: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trees as people have them after unpacking and renaming, after public reports about code of this family."""
+"""Folder trees as people have them after unpacking and renaming, taken from public reports about similar code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_folders_of_other_names_are_given_apart(root):
         Folder(root, table=CITYSCAPES)
     data = Folder(root / "img_dir", label_root=root / "ann_dir", table=CITYSCAPES)
     assert data.names == ["train/1.png"] and data.label_path("train/1.png") == root / "ann_dir/train/1.png"
-    # A list made beside the two folders begins with their names.
+    # The names in a list that was made beside the two folders begin with a folder.
     for line in ("img_dir/train/1.png ann_dir/train/1.png", "img_dir/train/1.png,ann_dir/train/1.png"):
         apart = Folder(root / "img_dir", listed(root, line), label_root=root / "ann_dir", table=CITYSCAPES)
         assert apart.names == ["train/1.png"]
@@ -106,7 +106,7 @@ def test_a_matlab_file_is_no_list(root):
 
 def test_labels_without_their_images_and_images_without_their_labels(root):
     save(root, "images/1.png", "labels/1.png", "labels/2.png")
-    assert GTA5(root).names == ["1.png"]  # a part of the images, as in other projects' downloads
+    assert GTA5(root).names == ["1.png"]  # only some of the images, as in other projects' downloads
     (root / "labels").rename(root / "annotations")
     with pytest.raises(UserError, match=r"labels/1\.png: label not found .*1 of 1"):
         GTA5(root)

@@ -94,8 +94,8 @@ def test_names_of_columns_do_not_count_and_are_logged(tmp_path, caplog, header):
 @pytest.mark.parametrize(
     "lines",
     [
-        ("image",),  # the only line
-        ("image", "street"),  # images without endings
+        ("image",),  # the file has only this line
+        ("image", "street"),  # names without endings
         ("image", "image 2", "3.png"),
         ("image_1", "2.png"),
         ("images/one", "2.png"),
@@ -190,7 +190,7 @@ CASES: list[tuple[type[SegmentationDataset], tuple[str, ...], str, tuple[str, ..
 def test_a_line_means_the_image(root, reader, files, name, line):
     save(root, *files)
     data = reader(root, listed(root, line), table=CITYSCAPES)
-    # The lists of CamVid may give an ending, which is part of the name then.
+    # The lists of CamVid may give endings; an ending is then part of the name.
     assert [Path(name).with_suffix("") for name in data.names] == [Path(name).with_suffix("")]
     assert data.image_path(data.names[0]) == root / files[0]
     assert data.label_path(data.names[0]) == root / files[1]

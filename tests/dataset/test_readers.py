@@ -63,7 +63,7 @@ def test_gta5_jpeg_images_have_png_labels(tmp_path):
 
 @pytest.fixture
 def misfits(tmp_path):
-    """As downloaded: two known pairs of two sizes among others."""
+    """As downloaded: two known pairs whose image and label differ in size, among others."""
     for name in ("00001", "15188", "17705", "20000"):
         save(tmp_path / "images" / f"{name}.png", image())
         save(tmp_path / "labels" / f"{name}.png", LABEL if name in ("00001", "20000") else LABEL.T)
@@ -252,7 +252,7 @@ def test_the_camvid_preset_starts_from_the_download(camvid_download, monkeypatch
     (camvid_download / "work").mkdir()
     monkeypatch.chdir(camvid_download / "work")
     names = ["train/0006R0_1"]
-    if here:  # a file comes first, also one in the current folder
+    if here:  # a file is preferred, even one in the current folder
         names = ["train/0001TP_2"]
         Path("train_day.txt").write_text("train/0001TP_2\n")
     folders = ("--data-dir", "..", "--data-dir-target", str(camvid_download))
@@ -323,7 +323,7 @@ def test_aerial_refuses_masks_that_are_not_prepared(aerial):
         Aerial(aerial)[0]
 
 
-# Labels apart from the images
+# Labels in another folder than the images
 
 
 @pytest.fixture
@@ -479,7 +479,7 @@ def test_acdc_and_dark_zurich(tmp_path, folder):
         ACDC(tmp_path)
 
 
-# Images of another size than their labels
+# Images whose size differs from that of their labels
 
 
 def test_labels_in_the_same_folder_may_be_larger_but_not_of_another_shape(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of all kinds: what is read gives the right pixels, what is not is named in one line."""
+"""Files of all kinds: supported ones give the right pixels, others are reported in one line."""
 
 import os
 import struct
@@ -25,7 +25,7 @@ IDS = RNG.integers(0, 34, (4, 6), dtype=np.uint8)
 
 
 def png(path: Path, width: int, depth: int, row: bytes, kind: int = 0, height: int = 1) -> Path:
-    """A PNG of one row (repeated) with `depth` bits a pixel, byte by byte; kind 0 is grey, 2 RGB."""
+    """A PNG, built byte by byte, of one repeated row with `depth` bits per pixel; kind 0 is grey, 2 is RGB."""
 
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     path.write_bytes(png_of(header, (b"\0" + row) * min(height, 9)))
@@ -40,7 +40,7 @@ def png_of(header: bytes, data: bytes) -> bytes:
 
 
 def palette(path: Path, ids: np.ndarray = IDS) -> Path:
-    """Saved with colours that have nothing to do with the ids, one of them transparent."""
+    """A file with a palette that is unrelated to the ids; one of its colours is transparent."""
     image = Image.fromarray(ids)
     image.putpalette([(7 * i + 90) % 256 for i in range(768)])
     image.save(path, transparency=0)
@@ -81,7 +81,7 @@ def test_photographs_that_are_no_rgb(tmp_path):
     path = tmp_path / "a.png"
     alpha = RNG.integers(0, 256, (4, 6, 1), dtype=np.uint8)
     Image.fromarray(np.dstack([COLOURS, alpha])).save(path)
-    assert np.array_equal(pixels_of(path), COLOURS)  # a transparent pixel has a colour too
+    assert np.array_equal(pixels_of(path), COLOURS)  # a transparent pixel keeps its colour
     Image.fromarray(COLOURS[:, :, 0]).save(path)
     assert np.array_equal(pixels_of(path), np.repeat(COLOURS[:, :, :1], 3, axis=2))
     palette(path)
@@ -121,7 +121,7 @@ def test_ids_are_the_stored_values_of_any_depth(tmp_path, depth, row, ids):
 
 def test_ids_of_a_palette_are_its_indices(tmp_path):
     assert np.array_equal(read_ids(palette(tmp_path / "a.png")), IDS)
-    few = IDS % 4  # saved with two bits a pixel
+    few = IDS % 4  # saved with two bits per pixel
     assert np.array_equal(read_ids(palette(tmp_path / "a.png", few)), few)
 
 
@@ -129,7 +129,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 
 def save_interlaced(path: Path, pixels: np.ndarray) -> None:
-    """As the seven passes of a PNG: x, y of the first pixel, steps in x and y."""
+    """Interlaced, in the seven passes of PNG: x and y of the first pixel, steps in x and y."""
     passes = [pixels[y::dy, x::dx] for x, y, dx, dy in ADAM7]
     data = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
     kind = 2 if pixels.ndim == 3 else 0
@@ -192,7 +192,7 @@ def test_labels_that_have_no_ids(tmp_path):
     refused(read_ids, path, "label a JPEG")
 
 
-# Damage.
+# Damaged files.
 
 WRITERS = {
     "png": lambda path: Image.fromarray(COLOURS.repeat(8, 0)).save(path),
@@ -219,7 +219,7 @@ def test_random_damage_never_escapes(tmp_path, suffix):
     for number in range(60):
         rng = np.random.default_rng(number)
         damaged = content.copy()
-        # Half of the time in the first 64 bytes, where the headers are.
+        # Half of the faults lie in the first 64 bytes, where the headers are.
         damaged[rng.integers(0, (64, len(content))[number % 2], 3)] = rng.integers(0, 256, 3)
         path.write_bytes(damaged.tobytes())
         for read in (read_image, read_ids):
@@ -228,11 +228,11 @@ def test_random_damage_never_escapes(tmp_path, suffix):
             except UserError as error:
                 assert str(path) in str(error) and "\n" not in str(error)
             else:
-                assert suffix != "png" or np.array_equal(pixels, COLOURS.repeat(8, 0))  # the others have no checksum
+                assert suffix != "png" or np.array_equal(pixels, COLOURS.repeat(8, 0))  # others have no checksum
 
 
 def test_pixels_that_do_not_fit_their_checksum(tmp_path):
-    """Pillow alone decodes such a file, to other pixels."""
+    """Only Pillow decodes such a file, and to other pixels."""
     path = tmp_path / "a.png"
     for mode, read in (("RGB", read_image), ("RGBA", read_image), ("L", read_ids), ("1", read_ids)):
         Image.fromarray(COLOURS.repeat(8, 0)).convert(mode).save(path, compress_level=0)
@@ -320,7 +320,7 @@ def test_a_folder_linked_into_itself(tmp_path):
 
 # Lists.
 
-# Among the letters are signs that Python, but no list, takes for ends of lines.
+# The names contain characters that Python treats as ends of lines, but a list does not.
 NAMES = st.text(st.sampled_from("ab.é街-_/ \u00a0\u2028\x85\x0b\x1c😀"), min_size=1).map(str.strip)
 
 

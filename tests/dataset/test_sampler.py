@@ -1,4 +1,4 @@
-"""Samples in a balanced, seeded order that resumes exactly."""
+"""The order of samples: balanced, seeded, and resumed exactly."""
 
 import itertools
 

@@ -38,7 +38,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def entry(number: int, **changes: Any) -> dict[str, Any]:
-    """The content with one class changed; a change to None takes the key out."""
+    """The content with one class changed; a change to None removes the key."""
     changed = content()
     changed["classes"][number] = {k: v for k, v in (changed["classes"][number] | changes).items() if v is not None}
     return changed

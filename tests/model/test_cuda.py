@@ -45,9 +45,9 @@ def test_a_full_iteration_waits_for_the_two_label_maps_alone(monkeypatch: pytest
             warnings.simplefilter("always")
             copies = counted_copies(monkeypatch)
             iteration()
-            float(memory.stuff.count.sum())  # one that is seen
+            float(memory.stuff.count.sum())  # a wait that is noticed
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
-    # The two copies, of label maps, are waited for by events, which are not seen as such.
+    # The waits for the copies of the two label maps use events, which are not noticed.
     assert len(copies) == 2 and len(waits) == 1, waits

@@ -1,7 +1,7 @@
 """A GPU for machines without one: tensors say that they are on it, and compute on the CPU.
 
-Mixed devices are refused, but for indexing. The waits that tensors.py lists are warned of, where
-`torch.cuda.set_sync_debug_mode` asks for it. A non-blocking copy to the host holds garbage until it is waited for.
+Mixed devices are refused, except in indexing. The waits that tensors.py lists cause a warning if
+`torch.cuda.set_sync_debug_mode` asks for it. A non-blocking copy to the host holds garbage until one waits for it.
 Autocast casts as on a GPU. Speed, memory and CUDA's own kernels cannot be pretended.
 Used as a plugin of pytest (plugin.py), in a process that loads what `build` makes before PyTorch.
 """
@@ -15,7 +15,7 @@ import torch
 
 
 def build(folder: Path) -> Path:
-    """Compile backend.cpp; the result is for LD_PRELOAD."""
+    """Compile backend.cpp; returns the library for LD_PRELOAD."""
     source, made = Path(__file__).with_name("backend.cpp"), folder / "backend.so"
     installed = Path(torch.__file__).parent
     libraries = [f"-L{installed / 'lib'}", f"-Wl,-rpath,{installed / 'lib'}", "-lc10", "-ltorch_cpu"]

@@ -13,7 +13,7 @@ NAME = "pretended GPU"
 
 
 class Event:
-    """Only copies to the host are ever under way: they arrive when they are waited for."""
+    """An event. Only copies to the host can be pending; they arrive when one waits for them."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self._number = 0
@@ -26,7 +26,7 @@ class Event:
 
 
 def _always(value: Any) -> Any:
-    """A function of its own each time: PyTorch keeps a register of its functions."""
+    """A new function each time, because PyTorch keeps a register of functions."""
     return lambda *_, **__: value
 
 
@@ -71,5 +71,5 @@ def pytest_configure() -> None:
     torch.tensor, torch.empty, torch.empty_like = _tensor, _able_to_pin(torch.empty), _able_to_pin(torch.empty_like)
     Tensor.pin_memory = _pinned  # type: ignore[method-assign, assignment]
     Tensor.is_pinned = lambda self, device=None: getattr(self, "pinned", False)  # type: ignore[method-assign]
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter changes its class with its device
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # its class changes with its device
     tensors.Everywhere().__enter__()

@@ -17,7 +17,7 @@ _WAITING = (aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.d
 _COPYING = (aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default, *_INDEXING)
 
 waits_are_warned_of = False
-_under_way: list[tuple[int, Tensor, Tensor]] = []  # copies to the host: number, where they go, and what they bring
+_under_way: list[tuple[int, Tensor, Tensor]] = []  # pending copies to the host: number, destination, values
 _sent = 0
 
 
@@ -49,7 +49,7 @@ class OnGpu(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{self.on_cpu!r} on a pretended GPU"
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # saved as any tensor
+    def __reduce_ex__(self, protocol: Any) -> Any:  # saved like any other tensor
         return self.on_cpu.detach().requires_grad_(self.requires_grad).__reduce_ex__(protocol)
 
     def __deepcopy__(self, memo: Any) -> Tensor:
@@ -59,14 +59,14 @@ class OnGpu(Tensor):
 
 
 class Everywhere(TorchDispatchMode):
-    """For the operations that make a tensor on the pretended GPU from none."""
+    """Handles the operations that make a tensor on the pretended GPU from no other."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(operation, args, kwargs or {})
 
 
 def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """The operation on the CPU; its results are on the GPU if its arguments or `device` are."""
+    """Run the operation on the CPU; its results are on the GPU if its arguments or `device` are."""
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
     if composite:
         with Everywhere():
@@ -90,7 +90,7 @@ def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if sends:
         send(result)
     to_cpu = (device is not None and not to_gpu) or (operation is aten.copy_.default and not isinstance(args[0], OnGpu))
-    # An operation in place returns its argument.
+    # An in-place operation returns its argument.
     known = {id(_to_cpu(tensor)): tensor for tensor in tensors}
 
     def as_result(value: Any) -> Any:
@@ -102,7 +102,7 @@ def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def send(arrived: Tensor) -> None:
-    """Let a copy on the host hold garbage until it is waited for, as the memory that a real GPU still writes to may."""
+    """Fill a copy on the host with garbage until one waits for it, like memory to which a real GPU still writes."""
     global _sent
     _sent += 1
     _under_way.append((_sent, arrived, arrived.clone()))
@@ -131,7 +131,7 @@ def _to_cpu(value: Any) -> Any:
 
 
 def _check(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
-    """Refuse what a GPU refuses, and warn of what it waits for."""
+    """Refuse what a GPU refuses, and warn about waits."""
     on_gpu = [isinstance(tensor, OnGpu) for tensor in tensors]
     host = [tensor for tensor, there in zip(tensors, on_gpu) if not there and tensor.dim()]
     if any(on_gpu) and host and operation not in _COPYING:
@@ -144,7 +144,7 @@ def _check(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tens
 
 
 def _waits(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
-    """Does the host wait in this operation until the GPU has caught up?"""
+    """Whether the host waits in this operation until the GPU has caught up."""
     if operation in (aten.copy_.default, aten._to_copy.default):
         return _crosses(operation, args, kwargs, tensors) and not _behind(args, kwargs)
     if operation in _INDEXING:
@@ -154,7 +154,7 @@ def _waits(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tens
 
 
 def _crosses(operation: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
-    """Does a copy lead from the host to the GPU or back?"""
+    """Whether the operation copies from the host to the GPU or back."""
     to = torch.device(kwargs.get("device") or tensors[-1].device) if operation is aten._to_copy.default else None
     if to is not None:
         return isinstance(tensors[0], OnGpu) != (to.type == "cuda")

@@ -14,7 +14,7 @@ def domain_loss(scores: Tensor, domain: int) -> float:
     for image in scores.double():
         losses = []
         for score in image.flatten().tolist():
-            margin = score if domain == 1 else -score  # log odds of the wanted domain
+            margin = score if domain == 1 else -score  # log odds of the domain
             losses.append(math.log1p(math.exp(-margin)) if margin > 0 else math.log1p(math.exp(margin)) - margin)
         images.append(sum(losses) / len(losses))
     return sum(images) / len(images)

@@ -9,7 +9,7 @@ from torch import Tensor
 def weights(
     stuff: dict[int, Tensor], things: dict[int, list[Tensor]], form: str, beta: float
 ) -> tuple[dict[int, Tensor], dict[int, list[Tensor]]]:
-    """From the distances of one image's matched stuff classes and thing instances, those of the same regions."""
+    """The weights of one image's matched stuff classes and thing instances, from their distances."""
     one = torch.ones((), dtype=torch.float64)
     if form == "none":
         return dict.fromkeys(stuff, one), {c: [one for _ in ds] for c, ds in things.items()}

@@ -13,7 +13,7 @@ from model.terms.memory import Classify, SourceMemory, correct_labels
 from model.terms.regions import ClassSplit, LabelMaps
 from tests.twins.memory import Classifier, Memory
 
-SIZES = [  # images, classes, height, width
+SIZES = [  # a shape: images, classes, height, width
     (1, 2, 1, 1),
     (2, 5, 1, 9),
     (3, 3, 8, 1),
@@ -59,11 +59,11 @@ class Case:
         return Classifier(self.weight, self.bias)
 
     def correct(self, images: slice = slice(None)) -> LabelMaps:
-        """What a source memory learns from."""
+        """The inputs of a source memory's update."""
         return LabelMaps(correct_labels(self.logits[images], self.labels[images]))
 
     def memories(self, num_prototype: int) -> tuple[SourceMemory, Memory]:
-        """Ours and the twin's, empty."""
+        """Our memory and the twin's, both empty."""
         dim = self.features.shape[1]
         return SourceMemory(self.split, dim, num_prototype), Memory(self.split, dim, num_prototype)
 
@@ -71,7 +71,7 @@ class Case:
 def random_case(
     seed: int, batch: int, num_classes: int, height: int, width: int, dim: int = 6, noise: float = 1.2
 ) -> Case:
-    """Not-negative features around one prototype a class; the classifier knows the prototypes, and accepts most."""
+    """Non-negative features around one prototype per class; the classifier knows the prototypes and accepts most."""
     g = torch.Generator().manual_seed(seed)
     prototypes = torch.rand(num_classes, dim, generator=g) * 2
     maps = torch.stack([blobs(g, num_classes, height, width) for _ in range(batch)])
@@ -96,7 +96,7 @@ def copy_into(ours: SourceMemory, twin: Memory) -> None:
 
 
 def fill_memories(ours: SourceMemory, twin: Memory, seed: int, writes: dict[int, int] | None = None) -> None:
-    """Write random vectors to both; `writes` says how many by class, by default one more than there are slots."""
+    """Write random vectors to both; `writes` gives the number per class, by default one more than there are slots."""
     g = torch.Generator().manual_seed(seed)
     for c, ring in twin.rings.items():
         number = len(ring.slots) + 1 if writes is None else writes[c]
@@ -106,13 +106,13 @@ def fill_memories(ours: SourceMemory, twin: Memory, seed: int, writes: dict[int,
 
 
 def assert_gradient(ours: Tensor, twin: Tensor, tolerance: float = 1e-4) -> None:
-    """Equal within `tolerance` of the gradient's largest entry."""
+    """Check that they are equal within `tolerance` times the gradient's largest entry."""
     assert torch.isfinite(ours).all()
     scale = max(twin.abs().max().item(), 1e-12)
     assert (ours.double() - twin).abs().max().item() <= tolerance * scale
 
 
 def assert_value(ours: Tensor | float, twin: Tensor | float, tolerance: float = 1e-5) -> None:
-    """Equal within `tolerance` relative; exactly where the twin is 0 (or underflows float32)."""
+    """Check that the relative difference is at most `tolerance`, and 0 where the twin is 0 (or underflows float32)."""
     a, b = (float(x.detach()) if isinstance(x, Tensor) else x for x in (ours, twin))
     assert abs(a - b) <= max(tolerance * abs(b), 1e-38 if b else 0), (a, b)

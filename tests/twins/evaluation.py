@@ -10,7 +10,7 @@ Confusion = list[list[int]]
 
 
 def confusion(images: list[tuple[Tensor, list[list[int]]]], num_classes: int, ignore_label: int = 255) -> Confusion:
-    """Counts [truth][prediction] over logits [C, h, w] and labels H x W."""
+    """Pixel counts [truth][prediction] from logits [C, h, w] and labels [H][W]."""
     counts = [[0] * num_classes for _ in range(num_classes)]
     for logits, label in images:
         height, width = len(label), len(label[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 def fused(context: Tensor, attention: Tensor, details: list[tuple[Tensor, int, int]]) -> list[list[list[float]]]:
     """One image's fused logits [C][2 n - 1][2 m - 1].
 
-    context, attention: [C, n, m] of the context, the attention before its sigmoid; details: the logits [C, n, m] of
+    context: logits [C, n, m]; attention: the same shape, before its sigmoid; details: the logits [C, n, m] of
     each window, and the row and the column of the fused map where its first point lies.
     """
     classes, height, width = context.shape

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-Centroids = dict[int, Tensor]  # by class id, those that are there
+Centroids = dict[int, Tensor]  # by class id, only classes that are present
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mean(values: list[Tensor]) -> Tensor:
-    """0 for an empty list."""
+    """The mean, or 0 for an empty list."""
     total = torch.zeros((), dtype=torch.float64)
     for value in values:
         total = total + value

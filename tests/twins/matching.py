@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def distance(x: Tensor, slots: list[Tensor]) -> Tensor:
-    """min over the slots m of ||x - m||_1 / D; the gradient is that of the winner alone."""
+    """The minimum over the slots m of ||x - m||_1 / D; only the nearest slot gives a gradient."""
     best = None
     for slot in slots:
         candidate = (x - slot.double()).abs().sum() / len(x)

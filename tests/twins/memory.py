@@ -1,4 +1,4 @@
-"""Twin of `model.terms.memory`: labels resized pixel by pixel, every vector judged and written on its own."""
+"""Twin of `model.terms.memory`: labels are resized pixel by pixel, vectors are checked and written one by one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Classifier:
         self.weight, self.bias = weight.detach().double(), bias.detach().double()
 
     def says(self, vector: Tensor) -> int:
-        """The class of the largest logit, the first of equal ones."""
+        """The class of the largest logit; the first one if several are equal."""
         logits = [float((row * vector.detach()).sum() + b) for row, b in zip(self.weight, self.bias)]
         return logits.index(max(logits))
 
 
 def resized(labels: Labels, height: int, width: int) -> Labels:
-    """Nearest as F.interpolate rounds: the pixel floor(i * in / out), computed in float32."""
+    """Nearest neighbour as F.interpolate rounds it: the pixel floor(i * in / out), computed in float32."""
 
     def index(i: int, size_in: int, size_out: int) -> int:
         return min(int(np.float32(i) * (np.float32(size_in) / np.float32(size_out))), size_in - 1)
@@ -33,7 +33,7 @@ def resized(labels: Labels, height: int, width: int) -> Labels:
 
 
 def correct_labels(logits: Tensor, labels: Tensor) -> Labels:
-    """Of one image: logits [C, h, w], labels [H, W]; 255 where the prediction differs."""
+    """Labels of one image at feature size, 255 where the prediction differs: logits [C, h, w], labels [H, W]."""
     _, height, width = logits.shape
     small = resized(labels.tolist(), height, width)
     predicted = logits.argmax(0).tolist()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def teacher(student: list[list[float]], ema: float) -> list[float]:
-    """The teacher's weights after the student had these, one list for each step."""
+    """The teacher's weights after the student had these weights, given as one list per step."""
     average = [0.0] * len(student[0])
     for step, weights in enumerate(student):
         keep = min(1 - 1 / (step + 1), ema)
@@ -18,7 +18,7 @@ def teacher(student: list[list[float]], ema: float) -> list[float]:
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255) -> float:
-    """Logits at label size; the mean over all pixels of weight * -log soft-max, ignored pixels counting as 0."""
+    """The mean over all pixels of weight * -log soft-max, with ignored pixels counted as 0; logits at label size."""
     total = 0.0
     batch, height, width = labels.shape
     for b in range(batch):
@@ -33,7 +33,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, igno
 
 
 def colour_jitter(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
-    """One change after the other, pixel by pixel, on float RGB [3, H, W]; clamped at the end."""
+    """Colour jitter: one change after the other, pixel by pixel, on float RGB [3, H, W]; clamped at the end."""
     pixels = [tuple((1 + brightness) * float(v) for v in image[:, y, x]) for y, x in np.ndindex(image.shape[1:])]
     mean = sum(_grey(pixel) for pixel in pixels) / len(pixels)
     pixels = [tuple(mean + (1 + contrast) * (v - mean) for v in pixel) for pixel in pixels]
@@ -56,7 +56,7 @@ def _grey(pixel: tuple[float, ...]) -> float:
 
 
 def gaussian_blur(plane: np.ndarray, sigma: float) -> np.ndarray:
-    """One plane [H, W], every pixel a weighted mean of its neighbours; beyond the edge the plane is mirrored."""
+    """Blur of one plane [H, W]: every pixel is a weighted mean of its neighbours; the edges are mirrored."""
     height, width = plane.shape
     radius = min(math.ceil(3 * sigma), height - 1, width - 1)
     weights = [math.exp(-(d**2) / (2 * sigma**2)) for d in range(-radius, radius + 1)]

@@ -33,7 +33,7 @@ def components(labels: Labels, c: int) -> list[list[Pixel]]:
 
 
 def largest_components(labels: Labels, c: int, limit: int = 10) -> list[list[Pixel]]:
-    """The `limit` components of class c with most pixels; equal ones stay in raster order (sort is stable)."""
+    """The `limit` largest components of class c; equal ones stay in raster order (sort is stable)."""
     return sorted(components(labels, c), key=len, reverse=True)[:limit]
 
 
@@ -50,14 +50,14 @@ class Features:
         self._vectors = self.tensor.flatten(1).unbind(1)
 
     def mean(self, pixels: list[Pixel]) -> Tensor:
-        """Mean over pixels, added up one by one."""
+        """Mean over pixels, summed one by one."""
         total = torch.zeros(self.dim, dtype=torch.float64)
         for y, x in pixels:
             total = total + self._vectors[y * self.width + x]
         return total / len(pixels)
 
     def centroid(self, labels: Labels, c: int) -> Tensor | None:
-        """Mean over the pixels of class c; None where there is none."""
+        """Mean over the pixels of class c; None if there are none."""
         pixels = pixels_of(labels, c)
         return self.mean(pixels) if pixels else None
 
@@ -65,7 +65,7 @@ class Features:
         return [self.mean(component) for component in largest_components(labels, c)]
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """Of `loss` with respect to the features [D, h, w]; zeros where it does not depend on them."""
+        """Gradient of `loss` with respect to the features [D, h, w]; zeros if it does not depend on them."""
         if not loss.requires_grad:
             return torch.zeros_like(self.tensor)
         (gradient,) = torch.autograd.grad(loss, self.tensor, allow_unused=True, retain_graph=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -> tuple[float, Tensor]:
-    """Value and gradient: mean over images of the mean over valid pixels of -log softmax; 0 for an image without."""
+    """Value and gradient: mean over images of the mean over valid pixels of -log softmax (0 without valid pixels)."""
     gradient = torch.zeros(logits.shape, dtype=torch.float64)
     total, batch = 0.0, len(logits)
     for b in range(batch):
@@ -27,7 +27,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255) -
 
 
 def upsample(plane: list[list[float]], height: int, width: int) -> list[list[float]]:
-    """Bilinear with the corner pixels' centres on the corners (align_corners=True)."""
+    """Bilinear up-sampling that maps corner pixels to corner pixels (align_corners=True)."""
 
     def neighbours(i: int, size_in: int, size_out: int) -> tuple[int, int, float]:
         position = i * (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Options for speed and memory on a GPU: the losses of the plain iteration within their precision, and no waiting."""
+"""Options for speed and memory on a GPU: losses equal those of the plain iteration within precision, without waits."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_iteration_with_its_steps_waits_for_the_label_maps_alone(amp: str) ->
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
-    assert not waits  # beside those for the events of the two label maps, which are not seen as such
+    assert not waits  # apart from the events of the two label maps, which are not noticed
 
 
 def test_kept_copies_are_pinned() -> None:

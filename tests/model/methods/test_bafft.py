@@ -1,4 +1,4 @@
-"""One iteration: its losses against the twins, its gradients term by term, its traffic, and 20 steps by hand."""
+"""One iteration: losses and gradients compared with the twins, waits and memory, and 20 steps by hand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ FORMS = [
 def assert_terms_equal_the_twin(
     case: Case, ours: SourceMemory, memory: twin_memory.Memory, forms: Forms
 ) -> dict[str, float]:
-    """Values to 1e-5 and gradients to 1e-4, each image and term; returns the sums of the values over the images."""
+    """Compare values (1e-5) and gradients (1e-4) of each image and term; returns the sums of values over the images."""
     features = case.features.clone().requires_grad_()
     values: dict[str, float] = {}
     for number, image in enumerate(pool_regions(features, LabelMaps(case.prediction), case.split)):
@@ -153,8 +153,8 @@ def test_an_image_of_classes_that_nobody_knows_has_no_loss(forms: Forms) -> None
 
 def test_an_absent_stuff_class_is_matched_only_as_released_and_has_no_gradient() -> None:
     case = random_case(15, 1, 3, 5, 5)
-    case.prediction = torch.full_like(case.prediction, 1)  # a thing: both stuff classes are absent
-    case.bias = torch.tensor([2.0, 1.0, 0.0])  # accepts zeros as class 0
+    case.prediction = torch.full_like(case.prediction, 1)  # class 1 is a thing, so both stuff classes are absent
+    case.bias = torch.tensor([2.0, 1.0, 0.0])  # so that zeros are accepted as class 0
     ours, memory = case.memories(2)
     fill_memories(ours, memory, 6)
     features = case.features.requires_grad_()
@@ -223,13 +223,13 @@ class Setup:
 
 
 def gradients_of(model: nn.Module) -> dict[str, Tensor]:
-    """By name; zeros where nothing came back."""
+    """Gradients by the parameter's name; zeros for parameters that got none."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in trained.items()}
 
 
 def target_maps(setup: Setup, source: Batch, target: Batch) -> tuple[DeepLab, tuple[Tensor, ...]]:
-    """A copy of the network, and its features and logits of both domains, with graph."""
+    """A copy of the network, and its features and logits of both domains, with their graph."""
     model = copy.deepcopy(setup.model)
     return model, (*model(source["image"]), *model(target["image"]))
 
@@ -241,7 +241,7 @@ def scores_of(discriminator: nn.Module, name: str, features: Tensor, logits: Ten
 
 
 def expected_losses(setup: Setup, source: Batch, target: Batch) -> dict[str, float]:
-    """Every term of an iteration, from the twins; updates the twin of the memory."""
+    """Every term of an iteration, computed by the twins; also updates the twin of the memory."""
     _, (features_s, logits_s, features_t, logits_t) = target_maps(setup, source, target)
     size_s, size_t = source["image"].shape[2:], target["image"].shape[2:]
     up_s, up_t = upsample(logits_s, size_s).detach(), upsample(logits_t, size_t).detach()
@@ -273,7 +273,7 @@ def expected_losses(setup: Setup, source: Batch, target: Batch) -> dict[str, flo
     ("aim", "form", "batch"), [("none", "released", 1), ("paper", "paper", 3), ("released", "released", 2)]
 )
 def test_every_loss_of_an_iteration_equals_the_twins(aim: str, form: str, batch: int) -> None:
-    """Means over the images; the target losses see the memory after the source update."""
+    """Mean losses over the images; the target losses see the memory after the source update."""
     setup = Setup(ALL_ON | {"aim": aim, "isia": form})
     for seed in (1, 2):
         source, target = batch_of(seed, batch), batch_of(seed + 10, batch)
@@ -291,7 +291,7 @@ def test_every_loss_of_an_iteration_equals_the_twins(aim: str, form: str, batch:
 
 
 def term_gradients(setup: Setup, source: Batch, target: Batch, term: str) -> dict[str, Tensor]:
-    """Of one unweighted target term with respect to the parameters: the twin's gradient, pulled back by hand."""
+    """Gradient of one unweighted target term with respect to the parameters: the twin's, propagated back by hand."""
     model, (features_s, logits_s, features, logits) = target_maps(setup, source, target)
     size = target["image"].shape[2:]
     if term in CATEGORY:
@@ -376,7 +376,7 @@ def source_only(setup: Setup, source: Batch) -> dict[str, Tensor]:
 
 
 def test_each_player_learns_from_its_own_losses_only() -> None:
-    """The discriminators' gradients are those of their loss on detached maps, and they stay trainable."""
+    """The discriminators get the gradients of their loss on detached maps, and they stay trainable."""
     setup = Setup(ON_TARGET)
     source, target = batch_of(7), batch_of(8)
     _, maps = target_maps(setup, source, target)
@@ -450,7 +450,7 @@ def test_terms_that_are_all_off_leave_the_cross_entropy_alone() -> None:
 
 @pytest.mark.parametrize("bn", ["shared", "source", "target", "frozen"])
 def test_terms_that_are_all_off_see_the_target_for_its_statistics_only(bn: str) -> None:
-    """They have no backward pass through it, and no forward pass either unless it feeds the running statistics."""
+    """The target gets no backward pass then, and a forward pass only if it feeds the running statistics."""
     setup, sizes, losses = Setup(OFF | {"bn": bn}), [], []
     setup.method.segmenter.register_forward_hook(lambda _, images, maps: sizes.append(images[0].shape[2:]))
     source, target = batch_of(1, size=(40, 72)), batch_of(2, size=(32, 48))
@@ -479,18 +479,18 @@ def test_bf16_autocast_agrees_within_its_precision_and_keeps_float32_losses() ->
     assert losses.keys() == expected.keys()
     for name, value in losses.items():
         assert value.dtype == torch.float32
-        # A pixel whose class changes moves the terms that count regions by more than rounding does.
+        # If the class of a pixel changes, the terms that count regions change by more than rounding.
         tolerance = 0.15 if name in CATEGORY else 0.03
         assert value.item() == pytest.approx(expected[name].item(), rel=tolerance), name
     assert low.memory.stuff.entries.dtype == torch.float32
     assert all(torch.isfinite(gradient).all() for gradient in low.gradients().values())
 
 
-# ---------------------------------------------------------------- traffic and memory
+# ---------------------------------------------------------------- waits and memory
 
 
 class Traffic(TorchDispatchMode):
-    """Counts what makes the host wait for a device, and notes the largest new tensor."""
+    """Counts operations that make the host wait for a device, and records the largest new tensor."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "item")
 
@@ -520,7 +520,7 @@ def test_the_counter_sees_what_it_should() -> None:
         bool(x[0] > 2)
         x[x > 0.5]
         x.nonzero()
-        x[x >= 0] = x + 1  # as many values as places; a single number would be a fill, which does not wait
+        x[x >= 0] = x + 1  # one value per place; a single number would be a fill, which does not wait
         torch.where(x > 0, x, 0)
     assert traffic.waits == ["_local_scalar_dense", "_local_scalar_dense", "index", "nonzero", "index_put_"]
 
@@ -550,7 +550,7 @@ def test_a_full_iteration_waits_for_the_device_at_most_four_times(
 
 @pytest.mark.parametrize("forms", FORMS, ids=lambda f: f"{f.aim}-{f.isia}")
 def test_category_and_instance_terms_allocate_less_than_twice_the_feature_map(forms: Forms) -> None:
-    """The worst case: every class present, ten instances and more of each thing class, a memory larger than the map."""
+    """The worst case: all classes are present, each thing class ten times or more; the memory exceeds the map."""
     classes, dim, height, width = 19, 256, 17, 33
     case = random_case(0, 1, classes, height, width, dim=dim)
     case.prediction = torch.randint(classes, (1, height, width), generator=torch.Generator().manual_seed(0))
@@ -574,7 +574,7 @@ TABLE = ClassTable("five", tuple("abcde"), ((0, 0, 0),) * 5, (0, 2, 4), (1, 3), 
 
 
 def trainer_of(model: DeepLab, **options: Any) -> Trainer:
-    """A trainer of stage 1 that is given its batches one by one."""
+    """A trainer of stage 1 that gets its batches one by one."""
     given = {
         "preset": "builtin",
         "num_steps": 40,
@@ -604,7 +604,7 @@ def trainer_of(model: DeepLab, **options: Any) -> Trainer:
 def by_hand(
     model: DeepLab, D: nn.Module, batches: list[tuple[Batch, Batch]], total: int, lr: float, lr_D: float, lam: float
 ) -> None:
-    """Supervised and output-space adversarial training as AdaptSegNet's, with the poly schedule."""
+    """Supervised and output-space adversarial training as in AdaptSegNet, with the poly schedule."""
     bce, ce = nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(ignore_index=255)
     head = [p for p in model.layer6.parameters() if p.requires_grad]
     body = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith("layer6")]

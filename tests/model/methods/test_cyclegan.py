@@ -1,4 +1,4 @@
-"""One iteration of CycleGAN against a slow twin; its pools, crops, rates and state."""
+"""One iteration of CycleGAN compared with a slow twin; its pools, crops, rates and state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def options(**changes: Any) -> SimpleNamespace:
 def method(seed: int = 0, **changes: Any) -> CycleGAN:
     torch.manual_seed(seed)
     made = CycleGAN(options(**changes))
-    for parameter in made.networks.parameters():  # so that all networks and terms are of consequence
+    for parameter in made.networks.parameters():  # so that all networks and terms matter
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, 0.0, 0.2)
     return made
@@ -40,7 +40,7 @@ def batch(seed: int, width: int = WIDTH, height: int = HEIGHT, count: int = 1) -
 
 
 class Player:
-    """Notes the weighted losses that go through `backward`."""
+    """Records the weighted losses that are passed to `backward`."""
 
     def __init__(self) -> None:
         self.losses: list[tuple[str, Tensor]] = []
@@ -80,7 +80,7 @@ def test_a_discriminators_loss_reaches_no_generator() -> None:
 
 
 def test_discriminators_learn_from_the_pool_once_it_is_full() -> None:
-    """With a pool of one image the answer is either the new image or the one of the step before."""
+    """A pool of one image returns either the new image or the one of the step before."""
     cyclegan = method()
     for pool in cyclegan.pools.values():
         pool.size = 1
@@ -184,7 +184,7 @@ def test_each_of_several_processes_takes_its_own_pools_back() -> None:
     sent: list[Tensor] = []
 
     def gather(tensors: list[Tensor]) -> list[Tensor]:
-        """Collects from the first process, and hands everything to the second."""
+        """Collects from the first process, and gives everything to the second."""
         sent.extend(tensors)
         return [torch.cat([sent[-3], sent[-1]], 1)] if len(sent) > 2 else list(tensors)
 

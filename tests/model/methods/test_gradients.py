@@ -1,4 +1,4 @@
-"""Gradient shares: the norms by hand, and no trace of them in the training state."""
+"""Gradient shares: the norms by hand, and that measuring them does not change the training state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates of the optimisers."""
+"""Learning rates of the optimisers."""
 
 from __future__ import annotations
 

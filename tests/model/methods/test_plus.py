@@ -1,4 +1,4 @@
-"""`--method plus`: an iteration put together by hand, the teacher, the statistics, and the terms in its light."""
+"""`--method plus`: an iteration composed by hand, the teacher, the statistics, and the terms that use the teacher."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plus(*, imagenet: DeepLab | None = None, **options: Any) -> Plus:
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny", CLASSES)
     for conv in segmenter.layer6.convs():
-        conv.weight.data *= 20  # sure of itself, here and there
+        conv.weight.data *= 20  # so that some predictions are confident
     method = method_of(segmenter, split_of(CLASSES), Plus, imagenet=imagenet, **{**OPTIONS, **options})
     assert isinstance(method, Plus)
     method.set_training_mode()
@@ -66,7 +66,7 @@ def gradients(method: Plus, step: Step = STEP, target: Batch | None = None) -> t
 def assert_equal_iteration(
     losses: dict[str, Tensor], found: list[Tensor], values: dict[str, Tensor], student: DeepLab
 ) -> None:
-    """These losses and no others, and the gradients that the student has."""
+    """Check that these are all losses, and that the student has these gradients."""
     assert losses.keys() == values.keys()
     for name, value in values.items():
         assert_value(losses[name], value)
@@ -207,7 +207,7 @@ def test_masks_of_stage_1_are_the_labels_of_the_mixed_target_and_count_fully() -
     target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
     target["label"][:, :11] = 255
     losses, _ = gradients(method, target=target)
-    assert_value(losses["mix"], losses["pseudo"] * 2 / 3, 1e-4)  # the one a mean over all pixels, the other over labels
+    assert_value(losses["mix"], losses["pseudo"] * 2 / 3, 1e-4)  # means over all pixels and over labelled ones
 
 
 def test_adversarial_terms_act_on_the_plain_target() -> None:
@@ -236,7 +236,7 @@ def test_category_terms_see_the_labels_of_the_mixed_images(monkeypatch: pytest.M
     assert "adv_cate" not in first and not seen  # the first step only fills the memory
     losses, _ = gradients(method)
     assert {"adv_cls", "adv_ins", "adv_cate"} < losses.keys() and len(seen) == 1
-    assert not method.active  # no gradient of the plain target
+    assert not method.active  # the plain target gives no gradient
 
 
 def test_contrast_takes_the_pasted_and_the_sure_pixels() -> None:
@@ -355,7 +355,7 @@ def test_an_iteration_with_high_resolution_crops_is_the_sum_that_the_specificati
             own = label[:, rows, columns]
             up = upsample(maps, own.shape[1:])
             pixels = F.cross_entropy(up, own.long(), ignore_index=255, reduction="none")
-            if weight is None:  # of the source: the mean over an image's labelled pixels
+            if weight is None:  # cross-entropy of the source: the mean over an image's labelled pixels
                 means = [one.sum() / (valid != 255).sum() for one, valid in zip(pixels, own, strict=True)]
                 total = total + share * torch.stack(means).mean()
             else:
@@ -363,7 +363,7 @@ def test_an_iteration_with_high_resolution_crops_is_the_sum_that_the_specificati
         return total
 
     seg = each(source["image"], source["label"], None)
-    torch.rand(2, generator=generator)  # the place of the plain target's crop, which no term needs here
+    torch.rand(2, generator=generator)  # in place of the plain target's crop, which no term needs here
     mix = each(changed, mixed.label, torch.where(mixed.pasted, 1.0, quality[:, None, None]))
     hidden = hide_blocks(strong_augmentation(target["image"], 0.2, 0.6, generator), 8, 0.7, generator)
     masked = each(hidden, labels, quality[:, None, None].expand(labels.shape))

@@ -1,4 +1,4 @@
-"""Recomputed activations: the gradients and running statistics of the plain pass, and less kept."""
+"""Recomputed activations: gradients and running statistics equal those of a plain pass, and less memory is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_gradients_and_running_statistics_equal_the_plain_pass(backbone: str, bn
 
 
 def kept_bytes(network: DeepLab) -> int:
-    """What autograd keeps beside parameters, the inputs of recomputed blocks among it."""
+    """What autograd keeps besides parameters, including the inputs of recomputed blocks."""
     storages: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
 

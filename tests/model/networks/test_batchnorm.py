@@ -48,7 +48,7 @@ def after_one_iteration(bn: str, target: bool = True) -> dict[str, Tensor]:
 
 
 def after_passes(*seeds: int) -> dict[str, Tensor]:
-    """Statistics of a network in train mode that has seen these batches."""
+    """Running statistics of a network in train mode after these batches."""
     model = network().train()
     for seed in seeds:
         model(batch(seed)["image"])

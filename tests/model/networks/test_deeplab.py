@@ -1,4 +1,4 @@
-"""The segmenter against a twin that reads its state dict and applies one function after the other."""
+"""The segmenter compared with a twin that reads its state dict and applies one function after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = dict[str, Tensor]
 
 
 def fill(model: nn.Module) -> nn.Module:
-    """Weights from a formula, the same with every version: sines, scaled so that signals keep their size."""
+    """Weights from a formula, so that they never depend on a version: sines, scaled so that signals keep their size."""
     for number, (name, tensor) in enumerate(sorted(model.state_dict().items())):
         if not tensor.is_floating_point():
             continue
@@ -149,7 +149,7 @@ def test_forward_equals_the_twin_and_a_fixed_number(options: dict[str, Any], exp
     twin_features, twin_logits = twin(model, images)
     torch.testing.assert_close(features, twin_features, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(logits, twin_logits, rtol=1e-9, atol=1e-9)
-    assert features.std() > 1e-3  # the formula lets the signal through
+    assert features.std() > 1e-3  # the weights let the signal through
     assert logits.abs().mean().item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_forward_equals_the_twin_and_a_fixed_number(options: dict[str, Any], exp
     ],
 )
 def test_sizes_at_full_width(backbone: str, output_stride: int, dim: int, sizes: dict[Any, Any]) -> None:
-    with torch.device("meta"):  # shapes alone, nothing is computed
+    with torch.device("meta"):  # only shapes are computed
         model = build_segmenter(backbone, 19, output_stride=output_stride)
         assert model.feature_dim == dim
         for size, expected in sizes.items():
@@ -228,7 +228,7 @@ def test_number_of_parameters_at_full_width() -> None:
             model = build_segmenter(backbone)
         return sum(p.numel() for n, p in model.named_parameters() if not n.startswith("layer6"))
 
-    # torchvision's published totals, less their classifiers (and MobileNetV2's last 1x1 convolution)
+    # torchvision's published totals without the classifiers (and without MobileNetV2's last 1x1 convolution)
     assert count("resnet18") == 11_689_512 - 513_000
     assert count("resnet34") == 21_797_672 - 513_000
     assert count("resnet50") == 25_557_032 - 2_049_000
@@ -384,18 +384,18 @@ def test_wrong_options_are_named(options: dict[str, Any], words: str) -> None:
         build_segmenter(**options)
 
 
-# ---------------------------------------------------------------- torchvision, where it imports
+# ---------------------------------------------------------------- torchvision, if it can be imported
 
 
 @torch.no_grad()
 def test_features_equal_torchvisions() -> None:
     try:
         from torchvision.models import resnet50
-    except (ImportError, RuntimeError) as error:  # RuntimeError: its CUDA build beside a CPU build of torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: its CUDA build next to a CPU build of torch
         pytest.skip(f"torchvision does not import: {error}")
     theirs = resnet50(replace_stride_with_dilation=[False, True, True]).double().eval()
     theirs.maxpool.ceil_mode = True
-    for stage, dilation in ((theirs.layer3, 2), (theirs.layer4, 4)):  # it leaves the first block undilated
+    for stage, dilation in ((theirs.layer3, 2), (theirs.layer4, 4)):  # torchvision does not dilate the first block
         stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
     ours = build_segmenter("resnet50", 19, stride_style="torchvision", normalization="imagenet").double().eval()
     fill(ours)

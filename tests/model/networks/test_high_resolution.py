@@ -1,4 +1,4 @@
-"""High-resolution crops: where the windows lie, how context and detail are fused, and what the rest sees of it."""
+"""High-resolution crops: where the windows lie, how context and detail are fused, and what the other code gets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pictures(height: int, width: int, batch: int = 2) -> Tensor:
 
 
 def ideal(monkeypatch: pytest.MonkeyPatch, stride: int) -> None:
-    """A network whose logits are the image itself, read off at the points of its map, from corner to corner."""
+    """A network whose logits are the image itself, sampled at the points of its map, from corner to corner."""
 
     def forward(self: DeepLab, images: Tensor) -> tuple[Tensor, Tensor]:
         size = tuple(-(-side // stride) for side in images.shape[2:])
@@ -109,7 +109,7 @@ def test_one_window_counts_inside_and_the_context_outside() -> None:
 def test_context_and_detail_show_the_same_place_within_a_pixel(
     stride: int, height: int, width: int, place: tuple[float, float]
 ) -> None:
-    """Every pixel of the image holds its own row and column, and so must the fused logits, whichever is trusted."""
+    """Every pixel of the image holds its own row and column, and so must the fused logits, whatever the attention."""
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
     one = torch.ones(height, width, dtype=torch.float64)
     image = torch.stack([rows[:, None] * one, columns * one, one])[None]
@@ -120,7 +120,7 @@ def test_context_and_detail_show_the_same_place_within_a_pixel(
             found = [model(image)[1], model.with_detail(image, torch.tensor(place))[1]]
         for logits in found:
             error = (upsample(logits, (height, width)) - image)[0].abs().amax((1, 2))
-            # A window begins at a whole pixel, up to half of one beside its point, and its end may lie as far off.
+            # A window begins at a whole pixel, up to half a pixel from its point, and its end may be off by as much.
             limit = torch.tensor([1.0, 1.0, 1e-9]) + 1e-9
             shortest = min(logits.shape[2:])
             assert shortest < 3 or bool((error <= limit).all()), (trust, error)

@@ -1,4 +1,4 @@
-"""BatchNorm and activation in one, with a stand-in for the package's function; the package itself: test_optional.py."""
+"""BatchNorm and activation in one, with a stand-in for the package; test_optional.py tests the package itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.networks.norm import FusedNorm
 def stand_in(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Any, var: Any, training: bool, momentum: float, eps: float, *act: Any
 ) -> Tensor:
-    """What the package computes; refuses what it refuses."""
+    """Computes what the package computes, and refuses what it refuses."""
     assert x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and act == ("leaky_relu", 0.01)
     y = F.batch_norm(x, mean, var, weight.abs() + eps, bias, training or mean is None, momentum, eps)
     return F.leaky_relu(y, 0.01)

@@ -1,4 +1,4 @@
-"""The networks of CycleGAN: their layers, the sizes of all maps, and what a score sees."""
+"""The networks of CycleGAN: their layers, the sizes of all maps, and the receptive field of a score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.networks.translation import Generator, PatchDiscriminator, blocks_for
 
 
 def maps(network: nn.Module, images: Tensor) -> list[tuple[int, ...]]:
-    """[C, H, W] after every convolution."""
+    """The shape [C, H, W] after every convolution."""
     sizes: list[tuple[int, ...]] = []
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -36,7 +36,7 @@ def test_discriminator_sizes() -> None:
 
 
 def test_numbers_of_parameters_are_those_of_the_published_networks() -> None:
-    """11.378 and 2.765 million, as the published code prints them."""
+    """The numbers of parameters are 11.378 and 2.765 million, as the published code prints them."""
     with torch.device("meta"):
         networks = Generator(9), PatchDiscriminator()
     assert [sum(p.numel() for p in n.parameters()) for n in networks] == [11_378_179, 2_764_737]
@@ -70,7 +70,7 @@ def test_instance_norm_is_without_parameters_and_statistics() -> None:
 
 
 def test_a_score_sees_seventy_by_seventy_pixels() -> None:
-    """By the gradient of one score, with instance norm out of the way, which sees the whole image."""
+    """Measured by the gradient of one score; instance norm, which sees the whole image, is removed."""
     network = PatchDiscriminator(0.1)
     for module in network.modules():
         if isinstance(module, nn.InstanceNorm2d):

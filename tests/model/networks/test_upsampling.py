@@ -1,4 +1,4 @@
-"""Class by class against the whole volume at full size."""
+"""Up-sampling class by class compared with the whole volume at full size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_value_and_class_are_those_of_the_volume(number, shape, size):
         assert torch.equal(value, expected) and torch.equal(label.long(), index)
     else:
         torch.testing.assert_close(value, expected)
-        assert (label.long() == index).float().mean() > 0.999  # sums in another order may swap equal classes
+        assert (label.long() == index).float().mean() > 0.999  # another order of summation may swap equal classes
     assert all(torch.equal(m, b) for m, b in zip(maps, before))
 
 

@@ -54,7 +54,7 @@ def test_only_the_released_weight_has_a_gradient() -> None:
         weight, _ = aim_weights(distance, everyone, torch.zeros(0, 0), nobody, form)
         assert weight.requires_grad == (form == "released")
     (gradient,) = torch.autograd.grad(stuff_matching(distance, everyone, distance), distance)
-    assert gradient.tolist() == [4.0, 6.0]  # of d^2
+    assert gradient.tolist() == [4.0, 6.0]  # the gradient of d^2
 
 
 def test_an_unknown_form_is_refused() -> None:

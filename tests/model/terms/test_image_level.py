@@ -70,7 +70,7 @@ def test_lab_of_a_constant_image_is_the_mean_colour_of_the_target() -> None:
 
 
 def test_lab_of_two_greys_by_hand() -> None:
-    """L of 20 and 60 get the mean 70 and the deviation 10 of 60 and 80: they become 60 and 80."""
+    """Lightness values 20 and 60 get the mean 70 and the deviation 10 of 60 and 80: they become 60 and 80."""
     source, target = (
         lab_to_rgb(torch.tensor([[[low, high]], [[0.0, 0.0]], [[0.0, 0.0]]])[None])
         for low, high in ((20.0, 60.0), (60.0, 80.0))
@@ -97,7 +97,7 @@ def test_lab_equals_the_twin(size: tuple[int, int], size_t: tuple[int, int], hig
 
 
 def test_fda_with_a_window_of_one_moves_the_mean_alone() -> None:
-    """b = 0: the amplitude at zero is the sum of the pixels."""
+    """With b = 0 only the amplitude at frequency zero is taken over, which is the sum of the pixels."""
     source, target = images(6, 1, 20, 24, 100, 120), images(7, 1, 20, 24, 150, 170)
     wanted = source + target.float().mean((2, 3), keepdim=True) - source.float().mean((2, 3), keepdim=True)
     torch.testing.assert_close(fda(source, target, 0.01), wanted, rtol=0, atol=0.01)

@@ -50,7 +50,7 @@ def test_half_of_the_images_come_from_the_pool_and_from_all_its_places() -> None
     answers = [numbers(pool.query(numbered(n), draws(n)))[0] for n in range(5, 2005)]
     old = [n for n, answer in enumerate(answers, 5) if answer != n]
     assert len(old) / 2000 == pytest.approx(0.5, abs=0.04)
-    assert len(pool.state()) == 5 and len({*answers, *numbers(pool.state())}) == 2005  # none is lost
+    assert len(pool.state()) == 5 and len({*answers, *numbers(pool.state())}) == 2005  # no image is lost
 
 
 def test_images_are_detached_copies() -> None:

@@ -79,7 +79,7 @@ def test_isia_equals_the_twin(classes: int, dim: int, share: float, signed: bool
     (gradient,) = torch.autograd.grad(ours, target)
     expected, wanted = paper_twin(target, present, source, ready)
     assert_value(ours, expected)
-    if dim > 1:  # in one dimension a cosine is a sign: its gradient is 0, and rounding in ours
+    if dim > 1:  # in one dimension a cosine is a sign: its exact gradient is 0, and ours is rounding
         assert_gradient(gradient, wanted)
     else:
         torch.testing.assert_close(gradient.double(), wanted, rtol=1e-4, atol=1e-6)
@@ -88,9 +88,9 @@ def test_isia_equals_the_twin(classes: int, dim: int, share: float, signed: bool
 @pytest.mark.parametrize(
     ("present", "ready"),
     [
-        (flags(0, 0, 0), flags(1, 1, 1)),  # nothing in the target
+        (flags(0, 0, 0), flags(1, 1, 1)),  # the target has no class
         (flags(0, 0, 0), flags(0, 0, 0)),
-        (flags(0, 1, 0), flags(0, 0, 0)),  # one class alone, memory empty
+        (flags(0, 1, 0), flags(0, 0, 0)),  # a single class and an empty memory
     ],
 )
 def test_empty_means_are_zero_with_gradient_zero(present: Tensor, ready: Tensor) -> None:
@@ -111,7 +111,7 @@ def test_zero_features_give_a_finite_loss_and_gradient() -> None:
 
 
 def test_equal_directions_are_most_similar_and_not_pushed() -> None:
-    """Cosines of 1: the exact gradient is 0, ours is rounding."""
+    """If all cosines are 1, the exact gradient is 0, and ours is rounding."""
     direction = torch.rand(16, generator=torch.Generator().manual_seed(0))
     target = (torch.arange(1.0, 5.0)[:, None] * direction).requires_grad_()
     everything = flags(1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The source memory against its twin, which judges and writes one vector at a time."""
+"""The source memory compared with its twin, which checks and writes one vector at a time."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_more_instances_in_a_call_than_slots_keep_the_last() -> None:
     ours, expected = case.memories(1)
     update_both(case, ours, expected)
     assert ours.things.count.tolist() == [40] and ours.stuff.count.tolist() == [0]
-    first_to_tenth = features[3, :, 1, 1:20:2].T  # of equal size, so in raster order
+    first_to_tenth = features[3, :, 1, 1:20:2].T  # equal sizes, so they come in raster order
     torch.testing.assert_close(ours.things.entries[0], first_to_tenth)
 
 

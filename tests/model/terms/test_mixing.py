@@ -1,4 +1,4 @@
-"""Class mixing: which pixels are pasted, and where the domains differ in size."""
+"""Class mixing: which pixels are pasted, also if the domains differ in size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mix(label: Tensor, target: Tensor, classes: int, seed: int = 0, ignore_label
 @pytest.mark.parametrize("number", range(1, 8))
 @pytest.mark.parametrize("seed", range(3))
 def test_half_of_the_classes_of_an_image_rounded_up_are_pasted(number: int, seed: int) -> None:
-    label = torch.arange(number).repeat(2, 3, 1)  # a column for each class
+    label = torch.arange(number).repeat(2, 3, 1)  # one column per class
     mixed = mix(label, torch.full_like(label, 9), 10, seed)
     for image in range(2):
         pasted = {c for c in range(number) if mixed.pasted[image, :, c].any()}
@@ -40,7 +40,7 @@ def test_every_class_is_chosen_in_its_turn_and_images_choose_apart() -> None:
     label = torch.arange(4).repeat(2, 1, 1)
     drawn = torch.stack([mix(label, torch.zeros_like(label), 4, seed).pasted[:, 0] for seed in range(200)]).float()
     assert drawn.mean(0).flatten().tolist() == pytest.approx([0.5] * 8, abs=0.12)
-    assert 0.05 < (drawn[:, 0] == drawn[:, 1]).all(1).float().mean() < 0.35  # by chance one time in six
+    assert 0.05 < (drawn[:, 0] == drawn[:, 1]).all(1).float().mean() < 0.35  # this happens by chance once in six times
 
 
 def test_ignored_source_pixels_and_an_image_without_a_label_are_not_pasted() -> None:
@@ -60,7 +60,7 @@ def test_weights_are_one_for_pasted_pixels_and_the_quality_for_the_others() -> N
 
 @pytest.mark.parametrize(("height", "width"), [(2, 3), (5, 7), (3, 9), (9, 3), (5, 5)])
 def test_a_source_of_another_size_keeps_its_scale(height: int, width: int) -> None:
-    label = torch.arange(height * width).view(1, height, width)  # every pixel a class: pieces show where they lie
+    label = torch.arange(height * width).view(1, height, width)  # a class per pixel shows where pieces lie
     offsets = set()
     for seed in range(30):
         mixed = mix(label, torch.full((1, 5, 7), 200), 100, seed)

@@ -1,4 +1,4 @@
-"""Regions against flood fill and sums pixel by pixel, and by hand."""
+"""Regions compared with a flood fill and sums pixel by pixel, and by hand."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_components_take_any_integer_labels_and_nothing_else_is_an_instance(dtyp
 
 
 def assert_equal_to_twin(features: torch.Tensor, labels: torch.Tensor, split: ClassSplit) -> None:
-    """Values to 1e-5, and the gradient of a random weighting of all means to 1e-4."""
+    """Compare values to 1e-5, and the gradient of a random weighting of all means to 1e-4."""
     features = features.clone().requires_grad_()
     generator = torch.Generator().manual_seed(1)
     images = pool_regions(features, LabelMaps(labels), split)
@@ -165,7 +165,7 @@ def test_low_precision_features_are_pooled_in_float32_under_autocast(dtype: torc
 
 
 def test_instances_may_be_numbered_for_more_than_there_are() -> None:
-    """As on a GPU, where the shapes of all images are to be the same."""
+    """As on a GPU, where all images must give the same shapes."""
     case = random_case(8, 2, 7, 9, 12)
     numbers, count = LabelMaps(case.prediction).instances(case.split, MAX_INSTANCES)
     assert count == MAX_INSTANCES

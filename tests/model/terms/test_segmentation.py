@@ -19,7 +19,7 @@ def test_segmentation_loss_equals_the_twin(batch: int, classes: int, height: int
     case = random_case(0, batch, classes, height, width)
     labels = case.labels.clone()
     if batch > 1:
-        labels[1] = 255  # an image without a valid pixel counts as 0, in the mean over images too
+        labels[1] = 255  # an image without a valid pixel counts as 0 and is part of the mean over images
     logits = case.logits.requires_grad_()
     loss = segmentation_loss(logits, labels)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -113,7 +113,7 @@ def test_a_scaled_float16_gradient_of_a_large_map_keeps_what_is_small() -> None:
     (65536 * segmentation_loss(logits, labels)).backward()
     assert exact.grad is not None and logits.grad is not None and logits.grad.dtype == torch.float16
     error = (logits.grad.double() / 65536 - exact.grad).norm() / exact.grad.norm()
-    assert error < 3e-4  # cast before it is scaled, it is off by 1e-3
+    assert error < 3e-4  # if it were cast before it is scaled, it would be off by 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

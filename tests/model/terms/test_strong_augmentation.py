@@ -57,7 +57,7 @@ def test_a_batch_is_changed_image_by_image_from_the_generator_only() -> None:
     torch.manual_seed(0)
     assert torch.equal(found, strong_augmentation(images, 0.2, 1.15, torch.Generator().manual_seed(3)))
     kept = (found == images).flatten(1).all(1).float().mean()
-    assert kept == pytest.approx(0.1, abs=0.06)  # neither of the two: 0.2 * 0.5
+    assert kept == pytest.approx(0.1, abs=0.06)  # an image gets neither: 0.2 * 0.5
     coloured = strong_augmentation(images, 0.2, 0, torch.Generator().manual_seed(3))
     assert (coloured == images).flatten(1).all(1).float().mean() == pytest.approx(0.2, abs=0.08)
     blurred = strong_augmentation(images, 0, 1.15, torch.Generator().manual_seed(3))

@@ -21,7 +21,7 @@ def test_the_limit_is_the_median_of_the_class_to_a_bin() -> None:
         wanted = own[len(own) // 2] if len(own) else 0.0
         assert limit <= wanted < limit + 1 / BINS or (limit, wanted) == (0, 0)
     sure = thresholds.sure(labels, confidence)
-    assert 0.49 < sure.float().mean() < 0.53  # half of each class, and what shares the median's bin
+    assert 0.49 < sure.float().mean() < 0.53  # half of each class, plus the pixels in the same bin as the median
 
 
 def test_no_limit_is_above_the_cap() -> None:

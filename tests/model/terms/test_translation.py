@@ -35,11 +35,11 @@ def test_distance_by_hand() -> None:
 
 def test_scores_in_half_precision_are_judged_in_full() -> None:
     scores = torch.tensor([300.0, 300.0], dtype=torch.float16)
-    assert least_squares(scores, real=False).item() == pytest.approx(90_000)  # beyond float16
+    assert least_squares(scores, real=False).item() == pytest.approx(90_000)  # beyond the range of float16
 
 
 def test_semantic_loss_by_hand() -> None:
-    """Classes 1 and 0 are seen before; the probabilities of these after are 3/4 and 1/2."""
+    """Before restyling the classes are 1 and 0; after it, their probabilities are 3/4 and 1/2."""
     before = torch.tensor([[[[0.0, 2.0]], [[1.0, -3.0]]]], requires_grad=True)
     after = torch.tensor([[[[1.0, 2.0]], [[3.0, 2.0]]]]).log().requires_grad_()
     loss = semantic_loss(before, after)

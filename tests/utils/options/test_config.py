@@ -1,4 +1,4 @@
-"""Options: which script takes which flag, where a value comes from, and what is refused."""
+"""Options: which script has which flag, where a value comes from, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAGES, NETWORK = ("step1", "step2"), ("step1", "step2", "pseudo", "evaluate")
 SOURCE = (*STAGES, "check")
 ALL = (*NETWORK, "iou", "check")
 RESTYLE = ("restyle_train", "restyle_apply")
-# flag, a value, what it becomes, the scripts that take it: the flags of the published scripts that are kept.
+# Flags of the published scripts that are kept: flag, a value, what it becomes, and the scripts that have it.
 PUBLISHED = [
     ("--preset", "synthia_to_cityscapes", "synthia_to_cityscapes", ALL),
     ("--source", "camvid", "camvid", SOURCE),
@@ -205,7 +205,7 @@ def test_a_flag_overrides_method_preset_and_stage():
     given = ["--preset", "builtin", "--method", "released", "--aim", "paper", "--backbone", "vgg16", "--num-steps", "9"]
     options = parse("step1", given)[0]
     assert (options.aim, options.backbone, options.num_steps, options.num_steps_stop) == ("paper", "vgg16", 9, 9)
-    assert options.absent_stuff  # of the method, which nothing overrides
+    assert options.absent_stuff  # from the method, since nothing overrides it
     assert parse("step1", ["--no-random-mirror"])[0].random_mirror is False
 
 
@@ -298,7 +298,7 @@ def test_the_check_reads_with_all_processors():
     assert resolve("check", {"num_workers": 3}).num_workers == 3
 
 
-# `--help` may not wait for torch: the test measures imports, not seconds, which a busy machine stretches.
+# `--help` must not wait for torch. The test checks imports, not seconds, which depend on the load of the machine.
 IMPORTED = """
 import contextlib, io, runpy, sys
 name, *sys.argv[1:] = sys.argv[1:]
@@ -376,5 +376,5 @@ def test_run_turns_the_end_of_a_script_into_an_exit_code(capsys):
     assert exits(wrapped, capsys) == (2, "error: a.png: corrupt\n")
     assert exits(lambda: stopped(signal.SIGINT), capsys) == (130, "SIGINT: stopped; no file is left half-written\n")
     assert exits(lambda: stopped(signal.SIGTERM), capsys) == (143, "SIGTERM: stopped; no file is left half-written\n")
-    with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
+    with pytest.raises(ZeroDivisionError):  # an error in our own code keeps its traceback
         config.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]

@@ -1,4 +1,4 @@
-"""Evaluation of a data set against plain loops."""
+"""Evaluation of a data set compared with plain loops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def images(benchmark_root) -> SegmentationDataset:
 
 @pytest.fixture
 def segmenter() -> DeepLab:
-    """Frozen, its classes apart, so that no two tie."""
+    """A frozen network whose classes differ so much that no two tie."""
     torch.manual_seed(0)
     network = build_segmenter("tiny", 19).requires_grad_(False)
     for conv in network.layer6.convs():
@@ -34,7 +34,7 @@ def segmenter() -> DeepLab:
 
 
 def test_batches_give_the_maps_of_single_images(images, segmenter):
-    segmenter.double()  # which leaves no room for another order of sums
+    segmenter.double()  # so that another order of summation changes nothing
     single = list(predict(segmenter, images))
     for batch_size in (2, 3):
         batched = list(predict(segmenter, images, batch_size=batch_size))
@@ -44,7 +44,7 @@ def test_batches_give_the_maps_of_single_images(images, segmenter):
     chosen = list(predict(segmenter, images, indices=range(1, 3)))
     assert [sample["name"] for sample, _ in chosen] == images.names[1:3]
     matrices = [evaluate(segmenter, images, batch_size=n).matrix for n in (1, 3)]
-    assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 4  # a tie may fall the other way
+    assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 4  # a tie may be resolved the other way
 
 
 def test_images_are_stacked_where_they_are_read(images):
@@ -97,7 +97,7 @@ def test_confusion_and_iou_of_a_data_set_equal_the_twin(benchmark_root) -> None:
     segmenter = build_segmenter("tiny", 19)
     segmenter.layer6.requires_grad_(False)
     for conv in segmenter.layer6.convs():
-        conv.weight *= 30  # apart, so that no two classes tie
+        conv.weight *= 30  # so that no two classes tie
 
     found = evaluate(segmenter, images)
 
@@ -120,7 +120,7 @@ def test_each_layer_is_left_in_its_own_mode(images, segmenter):
     evaluate(segmenter, images)
     assert {name: module.training for name, module in segmenter.named_modules()} == before
     for _ in predict(segmenter, images):
-        break  # a caller that stops early
+        break  # the caller stops early
     assert {name: module.training for name, module in segmenter.named_modules()} == before
 
 

@@ -1,4 +1,4 @@
-"""What a command line names, and under which keys; reading it."""
+"""Which files a command line names, under which keys, and how they are read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_number_is_a_camera_unless_a_file_has_that_name(tree):
     ("text", "message"), [("nowhere", "not found"), ("*.gif", "no images or videos"), ("a/.hidden", "1 image")]
 )
 def test_what_leads_nowhere_is_refused(tree, text, message):
-    if text == "a/.hidden":  # asked for by its name, it is not hidden
+    if text == "a/.hidden":  # a hidden file is read if its name is given
         assert keys(text) == ["3"]
         return
     with pytest.raises(UserError, match=message):
@@ -75,7 +75,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
     pixels[:, :4] = 255
     image = Image.fromarray(pixels)
     exif = image.getexif()
-    exif[274] = 6  # turned clockwise to be looked at
+    exif[274] = 6  # shown turned clockwise
     image.save(tmp_path / "p.jpg", exif=exif, quality=100)
     assert read_still(tmp_path / "p.jpg").shape == (8, 4, 3)
     assert read_still(tmp_path / "p.jpg")[:4].min() > 200

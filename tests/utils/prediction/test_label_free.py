@@ -19,10 +19,10 @@ from utils.system import interrupt
 
 
 def test_density_by_hand() -> None:
-    """Pixels of two certain classes: each resembles only those of its own, and less than one other pixel's worth."""
+    """Confident pixels of two classes: each resembles only the pixels of its own class."""
     certain = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]])[:, None]
     found = soft_neighbourhood_density(certain, torch.Generator())
-    far = math.exp(-20)  # of exp(1 / 0.05) for a similarity of 1
+    far = math.exp(-20)  # relative to exp(1 / 0.05), the weight at a similarity of 1
 
     def entropy(near: int, others: int) -> float:
         total = near + others * far

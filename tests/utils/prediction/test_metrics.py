@@ -1,4 +1,4 @@
-"""The confusion matrix against a plain loop and values by hand."""
+"""The confusion matrix compared with a plain loop and values by hand."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def plain_matrix(pred, label, num_classes, ignore):
 
 
 def hand_case() -> ConfusionMatrix:
-    """Road: 2 of truth, 3 predicted, 2 hit. Sidewalk: 2, 1, 1. Sky: predicted once, never true. Rest absent."""
+    """Road: 2 true, 3 predicted, 2 correct. Sidewalk: 2, 1, 1. Sky: predicted once, never true. The rest is absent."""
     confusion = ConfusionMatrix(19, 255)
     pred, label = [[0, 0, 0], [1, 10, 5]], [[0, 0, 1], [1, 255, 255]]
     confusion.update(np.array(pred, np.uint8), np.array(label, np.uint8))
@@ -118,7 +118,7 @@ def test_table_in_percent():
 
 def test_f1_of_the_foreground():
     confusion = ConfusionMatrix(2)
-    confusion.update(np.array([1, 1, 1, 0, 0, 1]), np.array([1, 1, 0, 1, 0, 255]))  # 2 hit, 1 false, 1 missed
+    confusion.update(np.array([1, 1, 1, 0, 0, 1]), np.array([1, 1, 0, 1, 0, 255]))  # 2 correct, 1 false, 1 missed
     assert confusion.f1() == pytest.approx([2 * 1 / (2 * 1 + 2), 2 * 2 / (2 * 2 + 2)])
     found = confusion.as_dict(AERIAL)
     assert found["f1"] == {"foreground": pytest.approx(2 / 3)}

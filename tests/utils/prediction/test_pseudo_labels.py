@@ -1,4 +1,4 @@
-"""Pseudo-label thresholds and masks against sorted lists."""
+"""Pseudo-label thresholds and masks compared with sorted lists."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Images = list[tuple[Tensor, Tensor]]
 
 
 def predictions_of(images: Images) -> list[Prediction]:
-    """As the script stores them."""
+    """Labels and confidences as the script stores them."""
     return [
         (i, label.to(torch.uint8), (value * (LEVELS - 1)).round().to(torch.int32))
         for i, (label, value) in enumerate(images)
@@ -135,7 +135,7 @@ def test_masks_equal_sorting_except_within_one_step_of_the_threshold(tmp_path: P
 
 
 def test_a_pixel_at_the_threshold_is_kept_and_one_below_is_not(tmp_path: Path) -> None:
-    for lowest in (10, 20_000, 40_000):  # also where level / 65535 * 65535 is not the level again
+    for lowest in (10, 20_000, 40_000):  # also if level / 65535 * 65535 does not give the level again
         level = torch.arange(lowest, lowest + 4) / (LEVELS - 1)  # the threshold is element 2
         write([(torch.ones(1, 4), level[None].double())], 2, tmp_path, ignore_label=99)
         assert np.array(Image.open(tmp_path / "0.png")).tolist() == [[99, 99, 1, 1]]
@@ -153,13 +153,13 @@ def test_nothing_but_the_masks_is_left_behind(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "labels")) == ["0.png", "1.png"]
 
 
-# A run that ends early.
+# Runs that end early
 
 Kill = type("Kill", (BaseException,), {})
 
 
 def stopped(images: Images, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int, **options: Any) -> list[int]:
-    """Predictions that a run asked for which was killed before prediction number `after`; nothing is cleaned up."""
+    """The predictions of a run that is killed before prediction number `after`; nothing is cleaned up."""
     predictions = predictions_of(images)
     asked: list[int] = []
 
@@ -167,7 +167,7 @@ def stopped(images: Images, folder: Path, monkeypatch: pytest.MonkeyPatch, after
         for number in numbers:
             if len(asked) == after:
                 while len(list((folder / ".unfinished").glob("*.npz"))) < after:
-                    time.sleep(0.01)  # what waits in the background would be dropped
+                    time.sleep(0.01)  # what waits in the background is lost
                 raise Kill
             asked.append(number)
             yield predictions[number]
@@ -180,7 +180,7 @@ def stopped(images: Images, folder: Path, monkeypatch: pytest.MonkeyPatch, after
 
 
 def asked_again(images: Images, folder: Path, **options: Any) -> list[int]:
-    """The images that the next run predicts."""
+    """The images that the resumed run predicts."""
     asked: list[int] = []
     predictions = predictions_of(images)
 

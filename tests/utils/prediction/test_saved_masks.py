@@ -1,4 +1,4 @@
-"""Scores of saved masks against the official Cityscapes evaluation and counts by hand."""
+"""Scores of saved masks compared with the official Cityscapes evaluation and with counts by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save(path: Path, ids: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def maps() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Random label ids, all 34, and predictions that are right half of the time."""
+    """Random label ids (all 34), and predictions of which half are right."""
     pairs = []
     for shape in ((41, 67), (64, 33), (1, 200)):
         truth, other = RNG.integers(0, 34, (2, *shape))

@@ -1,4 +1,4 @@
-"""A run as it would be read from its folder, with a bit of everything."""
+"""A run as it would be read from its folder, with some of everything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stage(name: str, road: float) -> RunData:
 
 
 def full() -> RunData:
-    """Stage 2 with source only and stage 1 beside it."""
+    """Stage 2, to be compared with source only and stage 1."""
     confusion = np.zeros((19, 19), int)
     confusion[0, 0], confusion[0, 1], confusion[1, 1] = 90, 10, 5
     session = {

@@ -1,4 +1,4 @@
-"""Charts: where marks come to lie, and which numbers stand beside them."""
+"""Charts: where marks lie, and which numbers stand next to them."""
 
 from __future__ import annotations
 

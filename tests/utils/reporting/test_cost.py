@@ -1,4 +1,4 @@
-"""What is still ahead of a run."""
+"""The remaining time of a run."""
 
 from __future__ import annotations
 

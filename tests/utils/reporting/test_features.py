@@ -1,4 +1,4 @@
-"""Points of the feature space: which regions they are of, and how they are kept."""
+"""Points of the feature space: from which regions they come, and how they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole page: complete by itself, and usable in a browser at the widths of a phone, a tablet and a desk."""
+"""The whole page: self-contained, and usable in a browser at the widths of a phone, a tablet and a desktop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECTIONS = ["run", "scores", "curves", "pictures", "pseudo-labels", "memory", "c
 
 
 class Checked(HTMLParser):
-    """Holds the ids, the addresses and the elements that are open at the end."""
+    """Collects the ids, the addresses and the elements that are not closed."""
 
     VOID = ("meta", "img", "input", "br")
 

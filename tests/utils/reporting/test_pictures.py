@@ -17,7 +17,7 @@ LABELS = torch.tensor([[0, 1], [255, 13]])
 def test_labels_have_the_colours_of_the_class_table():
     shown = pictures.colours(LABELS, CITYSCAPES)
     assert shown.tolist() == [[[128, 64, 128], [244, 35, 232]], [[0, 0, 0], [0, 0, 142]]]
-    assert pictures.colours(LABELS, AERIAL)[1, 1].tolist() == [0, 0, 0]  # no class of that table
+    assert pictures.colours(LABELS, AERIAL)[1, 1].tolist() == [0, 0, 0]  # not a class of that table
 
 
 def test_an_overlay_leaves_what_has_no_class():

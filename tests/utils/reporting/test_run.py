@@ -1,4 +1,4 @@
-"""Reading what a run has left."""
+"""Reading the files of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of all files before a run starts."""
+"""The headers of all files, which are read before a run starts."""
 
 from __future__ import annotations
 

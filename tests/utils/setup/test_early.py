@@ -1,4 +1,4 @@
-"""What is refused before data are read or drawn."""
+"""What is refused before data are read or made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.setup import data_sets, early
 from utils.system import lock
 from utils.system.errors import UserError
 
-EMPTY = ("--data-dir-target", "nowhere")  # read later: it is not what is refused
+EMPTY = ("--data-dir-target", "nowhere")  # read later, and not what is refused here
 SOURCELESS = ("--data-dir", "nowhere")
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_left_of_the_look(run_folder):
 
 
 def only_message(caplog, word: str) -> str:
-    """The message with the word, which must have been logged once; a record that two handlers caught counts once."""
+    """The only logged message with this word; a record that two handlers caught counts once."""
     (message,) = {id(record): record.getMessage() for record in caplog.records if word in record.getMessage()}.values()
     return message
 

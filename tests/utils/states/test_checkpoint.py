@@ -1,4 +1,4 @@
-"""States that read back as they were, and damaged ones that are recognised."""
+"""States are read back as they were written, and damaged ones are recognised."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def saved(tmp_path) -> Path:
 
 
 def test_any_flipped_bit_is_recognised_or_of_no_meaning(saved):
-    """Names, sizes and checksums of the archive included; what is left are dates and the like."""
+    """Damage in names, sizes and checksums of the archive too; the rest are dates and the like."""
     content = saved.read_bytes()
     whole = checkpoint.read(saved)
     draw = random.Random(0)
@@ -168,7 +168,7 @@ def test_numbered_checkpoints_are_the_last_ones_and_none_of_later_steps(tmp_path
 
     (tmp_path / "step_mine.pth").touch()
     assert [save(step, 2) for step in (5, 10, 15)] == [[5], [10, 5], [15, 10]]
-    assert save(10, 2) == [10]  # taken up again from an earlier one
+    assert save(10, 2) == [10]  # resumed from an earlier checkpoint
     assert save(10, 2) == [10]
     assert save(12, 3) == [12, 10]
     assert save(14, 0) == []
@@ -236,7 +236,7 @@ def test_a_kept_content_is_handed_on_once_and_only_while_the_file_is_the_same(sa
     first = checkpoint.read(saved, keep=True)
     assert checkpoint.read(saved, keep=True) is first
     assert checkpoint.read(saved) is first and len(reads) == 1
-    assert checkpoint.read(saved) is not first and len(reads) == 2  # nothing is held any more
+    assert checkpoint.read(saved) is not first and len(reads) == 2  # the file is no longer kept open
     checkpoint.read(saved, keep=True)
     checkpoint.save(saved, {"step": 9})
     assert checkpoint.read(saved)["step"] == 9
@@ -245,4 +245,4 @@ def test_a_kept_content_is_handed_on_once_and_only_while_the_file_is_the_same(sa
     checkpoint.read(saved.parent / "other.pth")
     assert len(reads) == 6
     checkpoint.read(saved)
-    assert len(reads) == 7  # another file took its place
+    assert len(reads) == 7  # another file has replaced it

@@ -1,4 +1,4 @@
-"""Files that are no weight files: each kind is named, in one line, with what to do."""
+"""Files that are not weight files: each kind is named in one line, with what to do."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_torch_and_safetensors_write_is_left_to_them(tmp_path):
         torch.save({"a": torch.zeros(3)}, tmp_path / name, **how)
         assert identify(tmp_path / name) is None
     whole = (tmp_path / "new.pth").read_bytes()
-    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])  # damaged is what the reader says
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])  # the reader itself says that it is damaged
     assert identify(tmp_path / "cut.pth") is None
     (tmp_path / "empty.pth").touch()
     assert identify(tmp_path / "empty.pth") is None
@@ -168,7 +168,7 @@ def foreign(kind: str, state: dict[str, Any], path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["beside", "old format", "module", "pickle", "torchscript"])
-@pytest.mark.filterwarnings("ignore")  # of torch.jit, which it calls deprecated
+@pytest.mark.filterwarnings("ignore")  # torch.jit warns that it is deprecated
 def test_the_one_line_saves_the_tensors_of_a_file_with_foreign_objects(kind, tmp_path):
     path = tmp_path / "it's $HOME.pth"
     state = state_of(small())
@@ -179,7 +179,7 @@ def test_the_one_line_saves_the_tensors_of_a_file_with_foreign_objects(kind, tmp
     assert said.startswith(f"{path}: ") and named in said.partition("as weights (it ")[2] and "\n" not in said
     command = said.partition("save its tensors with: ")[2]
     assert command.startswith("python ")
-    root = Path(__file__).parents[3]  # where the classes of the pickled module are found
+    root = Path(__file__).parents[3]  # the classes of the pickled module are found there
     shell = f"cd {shlex.quote(str(tmp_path))} && {shlex.quote(sys.executable)} {command.removeprefix('python ')}"
     subprocess.run(shell, shell=True, check=True, env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"})
     model = small()
@@ -214,7 +214,7 @@ def test_numbers_and_arrays_of_numpy_are_no_foreign_objects(tmp_path):
     assert torch.equal(found.pop("state")["a"], torch.ones(2))
     assert np.array_equal(found.pop("iou"), content.pop("iou"))
     assert found == content
-    # NumPy 1 called the module that rebuilds them by another name, of the same length but for the underscore.
+    # NumPy 1 had another name for the module that rebuilds arrays, of the same length except for the underscore.
     with zipfile.ZipFile(tmp_path / "x.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
         for name in new.namelist():
             old.writestr(name, new.read(name).replace(b"numpy._core", b"numpy.core"))

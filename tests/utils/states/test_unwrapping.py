@@ -1,4 +1,4 @@
-"""Networks in the wrappers, below the prefixes and with the classifiers that public files have, at small width."""
+"""Small networks with the wrappers, prefixes and classifiers that public files have."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def head_as(name: str, state: State) -> State:
 
 
 def critic() -> State:
-    """Names that a backbone has too."""
+    """Names that occur in a backbone too."""
     return {"conv1.weight": torch.zeros(4, 3, 4, 4), "conv1.bias": torch.zeros(4), "conv2.weight": torch.zeros(4)}
 
 
 COUNTED = {"n_averaged": torch.tensor(3)}
-FILES: dict[str, tuple[Callable[[State], Any], str]] = {  # content, what the report says of its place
+FILES: dict[str, tuple[Callable[[State], Any], str]] = {  # content, and what the report says about its place
     "model_state_dict": (lambda s: {"model_state_dict": s, "epoch": 5}, "unwrapped model_state_dict"),
     "net": (lambda s: {"net": s}, "unwrapped net"),
     "nested": (lambda s: {"ResNet101": {"model_state": s}, "iter": 5}, "unwrapped ResNet101/model_state"),
@@ -198,7 +198,7 @@ def test_safetensors(half, tmp_path):
     safetensors.torch.save_file(under("model.", state), path)
     assert load_weights(model, path).place == "prefix model. stripped"
     assert holds(model, {name: value.float() for name, value in state.items()})
-    path.rename(tmp_path / "x.pth")  # told by its content
+    path.rename(tmp_path / "x.pth")  # recognised by its content
     assert len(load_weights(model, tmp_path / "x.pth").matched) == BODY["tiny"] + HEAD
 
 
@@ -295,7 +295,7 @@ def test_a_second_head_of_another_form_is_not_added(tmp_path):
     assert holds(model, state) and report.notes == () and len(report.unused) == HEAD
 
 
-FOREIGN_HEADS: dict[str, tuple[str, State, str]] = {  # prefix of the backbone, head, what is named
+FOREIGN_HEADS: dict[str, tuple[str, State, str]] = {  # prefix of the backbone, head, and what the message names
     "torchvision's DeepLab": (
         "backbone.",
         {"classifier.0.convs.1.0.weight": torch.zeros(8, 128, 3, 3), "classifier.4.weight": torch.zeros(5, 8, 1, 1)},
@@ -336,12 +336,12 @@ def test_what_input_a_network_of_other_code_wants_is_seen_in_its_statistics(norm
     assert (info.normalization, info.kind) == (
         (normalization, "torchvision") if normalization == "imagenet" else ("caffe", "caffe")
     )
-    # The names of this field's own DeepLab say it without that.
+    # The usual names of DeepLab in this field need no prefix.
     assert describe_file(saved({"net": state}, tmp_path)).kind == "caffe"
 
 
 def test_an_own_checkpoint_is_taken_as_it_is(tmp_path):
-    """Names that would be taken for prefixes or heads in the file of another stay what they are."""
+    """Names that would be prefixes or heads in other files are left as they are."""
     model = small()
     state = state_of(model)
     content = {"format": "bafft", "architecture": model.architecture, "segmenter": state, "teacher": other(state)}

@@ -1,4 +1,4 @@
-"""The loader on every published key pattern, at small width, with its report; and on files that are wrong."""
+"""The loader on every published pattern of names, with small networks, its report, and files that are wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small(backbone: str = "tiny", classes: int = 5, **options: Any) -> DeepLab:
 
 
 def state_of(model: DeepLab, *, head: bool = True) -> State:
-    """Other random weights of the same network."""
+    """Different random weights of the same network."""
     torch.manual_seed(1)
     state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     return {k: v for k, v in state.items() if head or not k.startswith("layer6")}
@@ -93,7 +93,7 @@ def test_negative_scales_are_reported_where_their_sign_would_be_lost(
     monkeypatch.setitem(sys.modules, "inplace_abn.functions", functions)
     fused = small(norm="inplace-abn")
     state = {name: value.abs() if value.dim() == 1 else value for name, value in state_of(fused).items()}
-    state["bn1.weight"][0] *= -1  # of a layer that is fused, and of one that is not
+    state["bn1.weight"][0] *= -1  # tensors of a layer that is fused, and of one that is not
     state["layer2.0.bn2.weight"][0] *= -1
     content = (
         state if kind == "published" else {"format": "bafft", "architecture": fused.architecture, "segmenter": state}
@@ -398,7 +398,7 @@ def test_wrong_files_end_in_one_line_that_names_them(tmp_path: Path) -> None:
     assert not (tmp_path / "touched").exists()
 
 
-# ---------------------------------------------------------------- real files, where they are at hand
+# ---------------------------------------------------------------- real files, if available
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Bound, errors and order of background work."""
+"""Background work: its limit, errors and order."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from utils.system import ctrl_c
 
 MODULES = ("utils.report", "utils.states", "dataset.builtin", "dataset.check")
 DELAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
-ENDING = (0, 2, -signal.SIGINT)  # through already: while Python clears up, the signal has its default action
-# What each would otherwise end with, of its own accord.
+ENDING = (0, 2, -signal.SIGINT)  # 0, 2: it had ended; while Python exits, the signal has its default action
+# Arguments with which a script soon ends by itself.
 ARGUMENTS = {"train_step1.py": ["--continue-train", "--snapshot-dir", "nowhere"], "demo.py": ["--help"]}
 NOWHERE = ["nowhere", "nowhere"]
 ENTRIES = [[name, *ARGUMENTS.get(name, NOWHERE)] for name in ctrl_c.SCRIPTS]
@@ -23,7 +23,7 @@ ENTRIES += [["-m", name, *NOWHERE] for name in MODULES]
 
 
 def interrupted(command: list[str], delay: float) -> tuple[int, list[str]]:
-    """Start Python, send SIGINT some seconds after it has imported the module; returns the exit code and the errors."""
+    """Start Python and send SIGINT some seconds after it has imported the module; returns exit code and stderr."""
     started = subprocess.Popen(
         [sys.executable, "-X", "importtime", *command],
         cwd=ROOT,
@@ -49,7 +49,7 @@ def check(code: int, errors: list[str], delay: float) -> None:
 
 @pytest.mark.parametrize("number", range(len(ENTRIES)), ids=[" ".join(entry[:2]) for entry in ENTRIES])
 def test_ctrl_c_in_the_first_moments_gives_one_line(number):
-    """At another moment of each script; one that is through by then has refused its arguments, in a line too."""
+    """Each script is interrupted at another moment; one that has ended by then has refused its arguments in a line."""
     delay = DELAYS[number % len(DELAYS)]
     check(*interrupted(ENTRIES[number], delay), delay)
 

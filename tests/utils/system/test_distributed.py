@@ -1,4 +1,4 @@
-"""Two processes do what one does with batches of twice the size; when one fails, both end."""
+"""Two processes do what one process does with batches of twice the size; if one fails, both end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_start(script: str, path: Path) -> None:
 
 
 def rows(output: str, step: int) -> int:
-    """How many rows the console has for a step of stage 1."""
+    """How many rows the console shows for a step of stage 1."""
     return len(re.findall(rf" step1 +{step} +[\d.]+ +[\d.]", output))
 
 
@@ -68,7 +68,7 @@ def check_equal_but_for_rounding(script: str) -> None:
         moved = distance(values, began["segmenter"][name])
         assert moved > 0 or not name.startswith(("conv1.", "layers."))
         assert distance(values, both["segmenter"][name]) <= 1e-3 * moved, name
-    # Adam's steps are nearly signs, so that rounding decides where a gradient is small: its mean gradients tell.
+    # Adam's steps are nearly signs, so rounding decides where a gradient is small; mean gradients are compared instead.
     means = [run["optimizer"]["discriminator"]["state"] for run in (alone, both)]
     assert means[0].keys() == means[1].keys() and len(means[0]) > 10
     for number, parameter in means[0].items():
@@ -82,7 +82,7 @@ def check_equal_but_for_rounding(script: str) -> None:
 
 
 def prediction_calls(root: str) -> list[Call]:
-    """Three images for two processes, two for two, and two in one batch, so that one process has nothing to do."""
+    """Three images for two processes; two for two; and two in one batch, so that one process has nothing to do."""
     weights = ("--restore-from", str(STEP1 / "last.pth"), "--cpu")
     pseudo = ("pseudo", "--data-list-target", "three.txt", "--batch-size", "2", "--ssl-target-dir", f"{root}/labels")
     scores = ("evaluate", "--save", f"{root}/masks", "--json", f"{root}/scores.json")
@@ -138,7 +138,7 @@ def test_torchrun_starts_a_script_in_as_many_processes_as_it_is_told(run_folder)
 
 
 def test_an_error_in_one_process_ends_both_with_one_line(run_folder, benchmark_root):
-    # The fourth image of the first epoch: the second one that the second process reads.
+    # The fourth image of the first epoch is the second one that the second process reads.
     order = np.random.default_rng([1234, 0]).permutation(6)
     images = run_folder / "spoilt"
     images.mkdir()

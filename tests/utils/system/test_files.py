@@ -1,4 +1,4 @@
-"""Files whole or not at all."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_rename_is_made_to_last_after_the_content(tmp_path, monkeypatch):
 
 
 def test_processes_of_one_number_on_two_machines_write_the_same_file(tmp_path, monkeypatch):
-    """The second one begins, and ends, while the first one writes."""
+    """The second writer begins and ends while the first one writes."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     path = tmp_path / "entry"
 

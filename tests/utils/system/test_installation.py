@@ -1,4 +1,4 @@
-"""The line at the end of `make setup`, from made-up findings and from made-up packages and tools."""
+"""The last line of `make setup`, from invented findings and from invented packages and tools."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_a_gpu_is_found_by_the_driver_or_on_the_bus(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     bus = tmp_path / "devices"
     assert find_gpu(bus) is None
-    pci_device(bus, "0000:00:02.0", "0x8086", "0x030000")  # another vendor's
-    pci_device(bus, "0000:01:00.1", "0x10de", "0x040300")  # the sound of an HDMI socket
+    pci_device(bus, "0000:00:02.0", "0x8086", "0x030000")  # another vendor's GPU
+    pci_device(bus, "0000:01:00.1", "0x10de", "0x040300")  # the audio device of an HDMI port
     assert find_gpu(bus) is None
     pci_device(bus, "0000:01:00.0", "0x10de", "0x030200")
     without_driver = Gpu("NVIDIA GPU at PCI 0000:01:00.0", driver=False)

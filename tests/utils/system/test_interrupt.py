@@ -1,4 +1,4 @@
-"""Signals: noted, raised, kept from reading processes."""
+"""Signals: recorded, raised, and kept from reading processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_stop_request_notes_the_signal_and_leaves_the_handlers_as_they_were(nu
         assert stop.number is None
         send(number)
         assert stop.number == number
-        send(number)  # an echo of a launcher
+        send(number)  # a launcher may send the signal a second time
     assert [signal.getsignal(n) for n in interrupt.SIGNALS] == before
 
 
@@ -52,7 +52,7 @@ def test_where_nothing_is_lost_a_signal_ends_at_once_also_an_earlier_one():
         assert ended.value.code == 143
         with pytest.raises(Interrupted), stop.at_once():
             pytest.fail("begun in spite of the signal")
-        send(signal.SIGTERM)  # and after the block it is only noted again
+        send(signal.SIGTERM)  # after the block it is only recorded again
 
 
 def test_an_ignored_signal_stays_ignored():
@@ -66,13 +66,13 @@ def test_an_ignored_signal_stays_ignored():
 
 
 class Killed(Dataset):
-    """Each item has both signals sent to the process that makes it, by another one, and is that process."""
+    """For each item, another process sends both signals to the process that makes it; the item is its id."""
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> int:
-        for name in ("INT", "TERM"):  # the shell's own `kill`: small systems have no other
+        for name in ("INT", "TERM"):  # the `kill` built into the shell, because small systems have no other
             subprocess.run(["sh", "-c", f"kill -{name} {os.getpid()}"], check=True)
         return os.getpid()
 

@@ -1,4 +1,4 @@
-"""One run a folder."""
+"""One run per folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_killed_run_frees_its_folder_though_its_reading_processes_live_on(tmp_
             pass
         os.kill(run, signal.SIGKILL)
         os.waitpid(run, 0)
-        os.kill(reader, 0)  # is alive
+        os.kill(reader, 0)  # the process is alive
         with lock.held(tmp_path):
             assert (tmp_path / lock.NAME).read_text().startswith(f"process {os.getpid()} on")
     finally:

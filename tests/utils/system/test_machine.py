@@ -1,4 +1,4 @@
-"""Settings of the whole process: set before torch starts, and by one call of a script."""
+"""Settings of the whole process: some are made before torch starts, the others by one call in a script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scripts import call
 from utils.options import config
 from utils.system import machine
 
-# Runs a module up to its first import of torch, and prints how OpenMP's idle threads will wait from there on.
+# Runs a module up to its first import of torch, and prints how OpenMP's idle threads will wait from then on.
 PROBE = """
 import os, runpy, sys
 
@@ -46,10 +46,10 @@ def test_idle_threads_are_to_sleep_before_torch_starts(entry):
     command = [sys.executable, "-c", PROBE, entry]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout in ("passive\n", "")  # nothing: torch is not used
+    assert ended.stdout in ("passive\n", "")  # nothing is set, because torch is not used
 
 
-# The same, but torch and what comes with it cannot be found, as outside the environment of `make setup`.
+# The same without torch and the packages that come with it, as outside the environment of `make setup`.
 HIDDEN = """
 import runpy, sys
 

@@ -90,7 +90,7 @@ def test_scales_are_saved_and_of_a_run_without_none_are_taken() -> None:
 
 
 class Amp:
-    """Stand-in of apex.amp: notes the calls, scales by 4."""
+    """Stand-in for apex.amp: records the calls, scales by 4."""
 
     def __init__(self) -> None:
         self.initialised: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def test_the_flag_chooses_the_level(amp: Amp) -> None:
 
 @pytest.mark.parametrize("found", [None, SimpleNamespace()])
 def test_without_apex_the_message_says_what_to_use(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
-    """Missing, or the other package of that name."""
+    """The package is missing, or it is the other package of that name."""
     monkeypatch.setitem(sys.modules, "apex", found)
     with pytest.raises(UserError, match="use --amp bf16"):
         config.resolve("step1", {"amp": "apex"})

@@ -1,4 +1,4 @@
-"""The list of skipped images: new ones once, in order, whole, and after those of an earlier run."""
+"""The list of skipped images: new ones are added once, in order, and after those of an earlier run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_run_that_goes_on_keeps_the_list_and_a_new_one_does_not(tmp_path):
     first, second, third = Skipped(), Skipped(), Skipped()
     first.list_in(tmp_path)
     first.add(["a", "b"])
-    second.add(["b", "c"])  # before there is a folder
+    second.add(["b", "c"])  # before the folder exists
     second.list_in(tmp_path, go_on=True)
     second.add(["a", "d"])
     assert (tmp_path / LIST).read_text() == "a\nb\nc\nd\n" and second.reasons == ["a", "b", "c", "d"]

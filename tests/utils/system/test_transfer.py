@@ -1,4 +1,4 @@
-"""Copies to the host: the values of the moment at which they were sent, once they are waited for."""
+"""Copies to the host have the values of the moment at which they were sent, once one has waited for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers gone wrong, and copies of a state."""
+"""Numbers that are not finite, and copies of a state."""
 
 from __future__ import annotations
 

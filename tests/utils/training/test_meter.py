@@ -1,4 +1,4 @@
-"""Means of the losses, and where the time went."""
+"""Means of the losses, and the shares of the time."""
 
 from __future__ import annotations
 

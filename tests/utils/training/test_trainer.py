@@ -1,4 +1,4 @@
-"""The trainer: what it builds from the options, one iteration, steps left out."""
+"""The trainer: what it builds from the options, one iteration, and skipped steps."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_first_step_that_is_left_out_leaves_weights_and_momentum_alone(trainer
             )
             assert not any(momentum.any() for momentum in momenta)
     moved = [name for name, p in made.method.segmenter.named_parameters() if not torch.equal(p, before[name])]
-    assert made.finite()  # though the first step's loss is infinite
+    assert made.finite()  # although the first step's loss is infinite
     assert "layer6.conv2d_list.0.weight" in moved
 
 
@@ -195,7 +195,7 @@ def test_the_count_of_skipped_steps_is_part_of_the_state(trainer):
 
 @pytest.mark.parametrize("option", ["--compile", "--checkpoint-activations"])
 def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(trainer, monkeypatch, option):
-    # The compiler's own code generation is not under test, and takes a minute.
+    # The compiler's code generation is not tested here, because it takes a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     made, losses = [], []
     for arguments in ((), (option,)):
@@ -214,7 +214,7 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
 
 
 def test_processes_are_compared_by_the_bytes_of_what_they_hold(trainer):
-    """Not by sums, which unlike GPUs round otherwise, and which a swap leaves alone."""
+    """Not by sums, because other GPUs round them differently, and because a swap does not change them."""
     made = trainer()
     before = made.digests()
     weight = made.method.segmenter.conv1.weight
