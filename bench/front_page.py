@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,37 @@ ARMS = {
 }
 
 
+def number_of(seeds: Collection[Any]) -> str:
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+
+
 def cell(scores: Scores, base: Scores | None = None) -> str:
     """Mean and number of seeds; with a base, also the gain over it."""
     if not scores:
         return "not run"
-    seeds = f"{len(scores)} seed{'s' if len(scores) > 1 else ''}"
-    words = f"{statistics.mean(scores.values()):.1f} ({seeds})"
+    words = f"{statistics.mean(scores.values()):.1f} ({number_of(scores)})"
     gains = [scores[seed] - base[seed] for seed in scores if seed in base] if base is not None else []
     return f"{words}, {statistics.mean(gains):+.1f}" if gains else words
 
 
-def line(title: str, network: str, base: Scores, arms: Mapping[str, Scores]) -> str:
-    cells = [title, network, cell(base), *(cell(arms.get(arm, {}), base) for arm in ARMS)]
-    return f"| {' | '.join(cells)} |"
+def line(title: str, network: str, base: str, arms: Mapping[str, str]) -> str:
+    """base, arms: cells."""
+    return f"| {' | '.join([title, network, base, *(arms.get(arm, 'not run') for arm in ARMS)])} |"
+
+
+def line_of_page(page: str, title: str, network: str, section: str, last: str) -> str:
+    """The line of a table in the results page, whose row `last` has the scores of both stages.
+
+    Its scores by seed are rounded, so the mean, and the gain if there is one, are those of the table.
+    """
+    base, stages = (of_page(page, section, row) for row in ("source only", last))
+    seeds = [name for name in base if name.startswith("seed")]
+    words = [f"{row['mean ± std'].partition(' ')[0]} ({number_of(seeds)})" for row in (base, stages)]
+    if "over source only" in stages:
+        gain = float(stages["over source only"].partition(" ")[0])
+    else:
+        gain = statistics.mean(float(stages[seed]) - float(base[seed]) for seed in seeds)
+    return line(title, network, words[0], {"paper_step2": f"{words[1]}, {gain:+.1f}"})
 
 
 def table(page: str, scores: Path) -> list[str]:
@@ -53,19 +71,19 @@ def table(page: str, scores: Path) -> list[str]:
         f"| mIoU on target images, % | network | source only | {' | '.join(ARMS.values())} |",
         "|---" * (3 + len(ARMS)) + "|",
     ]
-    base, last = (of_page(page, "builtin_gains main", row) for row in ("source only", "step 2"))
-    lines.append(line("drawn streets, 19 classes", "four residual blocks", base, {"paper_step2": last}))
+    drawn = "built-in data (drawn streets), 19 classes"
+    lines.append(line_of_page(page, drawn, "four residual blocks", "builtin_gains main", "step 2"))
     for name, pair in real.PAIRS.items():
         records: dict[str, Scores] = {
             arm: {seed: 100 * record["miou"] for seed, record in of_seed.items()}
             for arm, of_seed in real.read(scores, name).items()
         }
         if "source_only" in records:
-            lines.append(line(pair.title.replace("->", "to"), "MobileNetV2", records["source_only"], records))
-    earlier = [of_page(page, "camvid", row) for row in ("source only", "step 2 after it, with the paper's weights too")]
-    lines.append(
-        line("CamVid day to dusk, an earlier schedule", "MobileNetV2", earlier[0], {"paper_step2": earlier[1]})
-    )
+            base = records["source_only"]
+            arms = {arm: cell(of_seed, base) for arm, of_seed in records.items()}
+            lines.append(line(pair.title.replace("->", "to"), "MobileNetV2", cell(base), arms))
+    last = "step 2 after it, with the paper's weights too"
+    lines.append(line_of_page(page, "CamVid day to dusk, an earlier schedule", "MobileNetV2", "camvid", last))
     for paper in REPORTED:
         title = f"{paper.title}, {len(paper.iou)} classes"
         first = "not reported here" if paper.source_only is None else f"{paper.source_only}"

@@ -96,8 +96,7 @@ def rows(text: str, name: str) -> list[list[str]]:
     ]
 
 
-def of_page(text: str, name: str, row: str) -> dict[str, float]:
-    """The scores by seed of one row of the first table of a section."""
+def of_page(text: str, name: str, row: str) -> dict[str, str]:
+    """The cells of one row of the first table of a section, by the header of their column."""
     lines = rows(text, name)
-    cells = next(cells for cells in lines if cells[0] == row)
-    return {title: float(cell) for title, cell in zip(lines[0], cells, strict=True) if title.startswith("seed")}
+    return dict(zip(lines[0], next(cells for cells in lines if cells[0] == row), strict=True))

@@ -10,22 +10,29 @@ from bench.front_page import cell, of_page, table
 
 PAGE = """
 <!-- builtin_gains main -->
-| mIoU | seed0 | seed1 | mean |
+| mIoU | seed0 | seed1 | mean ± std |
 |---|---|---|---|
 | source only | 30.0 | 32.0 | 31.0 |
 | step 2 | 35.0 | 36.0 | 35.5 |
 <!-- end builtin_gains main -->
 <!-- camvid -->
-| mIoU | seed1 | mean |
-|---|---|---|
-| source only | 39.0 | 39.0 |
-| step 2 after it, with the paper's weights too | 43.0 | 43.0 |
+| mIoU | seed1 | seed2 | mean ± std | over source only |
+|---|---|---|---|---|
+| source only | 39.2 | 40.1 | 39.6 ± 0.7 | 0.0 ± 0.0 |
+| step 2 after it, with the paper's weights too | 43.3 | 42.9 | 43.1 ± 0.3 | 3.5 ± 1.0 |
 <!-- end camvid -->
 """
 
 
-def test_scores_of_a_row_by_seed() -> None:
-    assert of_page(PAGE, "builtin_gains main", "step 2") == {"seed0": 35.0, "seed1": 36.0}
+def test_cells_of_a_row_by_column() -> None:
+    cells = of_page(PAGE, "builtin_gains main", "step 2")
+    assert cells == {"mIoU": "step 2", "seed0": "35.0", "seed1": "36.0", "mean ± std": "35.5"}
+
+
+def test_mean_and_gain_are_those_of_the_table_if_it_has_them(tmp_path: Path) -> None:
+    """Computed from the rounded scores, they would be 39.7 and 3.4."""
+    [row] = [line.strip("| ").split(" | ") for line in table(PAGE, tmp_path) if "dusk" in line]
+    assert row[2:4] == ["39.6 (2 seeds)", "43.1 (2 seeds), +3.5"]
 
 
 def test_the_gain_is_over_the_seeds_of_both() -> None:
