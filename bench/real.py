@@ -571,7 +571,7 @@ def table(scores: Path) -> list[str]:
 
 
 def not_run(scores: Path) -> list[str]:
-    """What `table` lacks, pair by pair: the missing arms by group, and the arms with fewer seeds than the others."""
+    """What has been run of each pair: every group with missing arms, then the arms with fewer seeds than planned."""
     lines: list[str] = []
     for name, pair in PAIRS.items():
         records, arms = read(scores, name), ARMS[name]
@@ -583,7 +583,7 @@ def not_run(scores: Path) -> list[str]:
                 if (words := lacking(members, arms, records))
             ]
         else:
-            lines.append(f"- All {len(arms.titles)} arms are missing.")
+            lines.append(f"- None of {len(arms.titles)} arms has been run.")
         for number in range(1, len(SEEDS)):
             fewer = [arms.titles[arm] for arm, of_seed in records.items() if len(of_seed) == number]
             if fewer:
@@ -593,12 +593,12 @@ def not_run(scores: Path) -> list[str]:
 
 
 def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str:
-    """Names the arms of a group without records, or those with records if they are fewer; empty if none is missing."""
+    """The arms of a group that have records, or those without if they are fewer; empty if none is missing."""
     missing, found = ([arms.titles[arm] for arm in members if (arm in records) is there] for there in (False, True))
     if not missing or len(missing) <= len(found):
-        return f"missing are {'; '.join(missing)}" if missing else ""
-    everything = f"all {len(members)} arms are missing"
-    return f"{everything}, except {'; '.join(found)}" if found else everything
+        return f"{len(found)} of {len(members)} arms have been run (not {'; '.join(missing)})" if missing else ""
+    run = f"{len(found)} of {len(members)} arms have been run ({'; '.join(found)})"
+    return run if found else f"none of {len(members)} arms has been run"
 
 
 def draw_chart(scores: Path) -> None:
