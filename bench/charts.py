@@ -12,20 +12,15 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
-
 from bench.results import PAGE, rows
 from utils.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FOLDER = PAGE.parent.parent / "illustration" / "results"
 # Sections of the results page with a chart of their first table, which has scores by seed; the name of the chart.
@@ -45,6 +40,12 @@ STYLE: dict[Any, Any] = {
 
 def draw(path: Path, groups: Mapping[str, Arms], label: str) -> None:
     """One axis per group, by its title; the dashed line of a group is the mean of its first arm. label: of the axes."""
+    import matplotlib  # here, because a bench that trains imports this file too
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     rows_of = [len(arms) for arms in groups.values()]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -65,6 +66,8 @@ def draw(path: Path, groups: Mapping[str, Arms], label: str) -> None:
 
 
 def _points(axis: Axes, arms: Arms) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     means = [statistics.mean(values) for values in arms.values()]
     axis.axvline(means[0], color=INK, linestyle="--", linewidth=0.8)
     for number, (values, mean) in enumerate(zip(arms.values(), means, strict=True)):

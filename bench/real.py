@@ -34,6 +34,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import charts
 from bench.builtin_gains import spread
 from bench.results import write_section
 from utils.options import config
@@ -603,8 +604,6 @@ def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str
 
 def draw_chart(scores: Path) -> None:
     """The target mIoU of all arms and seeds, one axis per pair that has scores."""
-    from bench import charts  # loads matplotlib, which training does not need
-
     groups = {}
     for name, pair in PAIRS.items():
         records, titles = read(scores, name), ARMS[name].titles
