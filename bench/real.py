@@ -67,11 +67,15 @@ WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"
 
 @dataclass(frozen=True)
 class Schedule:
-    """Source steps of every arm; of them the first `start` on the source, before any adaptation, and the next `align`
-    of stage 1 where stage 2 follows."""
+    """Source steps of every arm. The first of them, before any adaptation, are on the source: `start` or, where an arm
+    adapts early, as plus does, `early`. The next `align` are of stage 1 where the paper's stage 2 follows.
+
+    That plus starts early was chosen on CARLA -> CamVid.
+    """
 
     total: int
     start: int
+    early: int
     align: int
 
     def rate(self, first: int) -> float:
@@ -141,7 +145,7 @@ def camvid_in_classes_of_carla(data: Path, made: Path) -> None:
 PAIRS = {
     "carla_to_camvid": Pair(
         "CARLA -> CamVid by day, on whose labels the parts of `--method plus` were chosen",
-        Schedule(total=2000, start=1200, align=300),
+        Schedule(total=2000, start=1200, early=500, align=300),
         preset="own_images",
         classes=("--classes", "{data}/carla/classes.yaml"),
         target=("--target", "folder:{made}/camvid_as_carla"),
@@ -153,7 +157,7 @@ PAIRS = {
     ),
     "carla_to_cityscapes": Pair(
         "CARLA -> Cityscapes (256)",
-        Schedule(total=3000, start=1500, align=500),
+        Schedule(total=3000, start=1500, early=750, align=500),
         preset="own_images",
         classes=("--classes", "{data}/carla/classes.yaml"),
         target=("--target", "folder:{data}/cityscapes256"),
@@ -168,7 +172,7 @@ PAIRS = {
     ),
     "camvid_to_idd": Pair(
         "CamVid -> India Driving Dataset",
-        Schedule(total=2000, start=1000, align=400),
+        Schedule(total=2000, start=1000, early=500, align=400),
         preset="own_images",
         classes=("--classes", "{data}/idd/classes.yaml"),
         target=("--target", "folder:{data}/idd"),
@@ -181,7 +185,7 @@ PAIRS = {
     ),
     "camvid_day_to_dusk": Pair(
         "CamVid day -> dusk",
-        Schedule(total=2000, start=1000, align=400),
+        Schedule(total=2000, start=1000, early=500, align=400),
         preset="camvid_day_to_dusk",
         target=("--data-dir-target", "{data}/CamVid"),
         source=("--data-dir", "{data}/CamVid"),
@@ -261,6 +265,7 @@ def image_level(level: str) -> Arguments:
 
 
 LARGE = "crops of larger images"
+EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
 
 
 class Arms:
@@ -282,6 +287,8 @@ class Arms:
             self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
             self._paper(level, tail, words)
             self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
+            late = self._plus(f"plus{tail}_late", level, first=self.schedule.start)
+            self._add(late.name, f"plus{words}, {LATE}", late)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         self._add("plus_lab_large", f"plus, `lab`, {LARGE}", self._plus("plus_lab_large", "lab", large=True))
@@ -304,14 +311,14 @@ class Arms:
         whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
         self._add("cyclegan", "source only, on images of CycleGAN", whole)
 
-    def _start(self, level: str, large: bool = False) -> Stage:
+    def _start(self, level: str, last: int, large: bool = False) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
         options = ("--source-only",) if level == "none" else (*NO_TERMS, "--bn", "source", *image_level(level))
-        name = f"start_{level}{'_large' if large else ''}"
-        return Stage(name, STEP1, 0, self.schedule.start, options, large=large)
+        early = "" if last == self.schedule.start else "_early"
+        return Stage(f"start_{level}{early}{'_large' if large else ''}", STEP1, 0, last, options, large=large)
 
     def _unadapted(self, name: str, level: str, large: bool = False) -> Stage:
-        return self._whole(name, self._start(level, large))
+        return self._whole(name, self._start(level, self.schedule.start, large))
 
     def _paper(self, level: str, tail: str, words: str) -> None:
         """Both stages with the paper's weights and without any term."""
@@ -329,22 +336,30 @@ class Arms:
             self._add(f"paper_step1{tail}_{factor}", title, self._whole(f"paper_step1{tail}_{factor}", stopped))
         title = f"the paper's stage 1 and 2{words}"
         self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
+        early = self._stopped(f"align{tail}_early", level, weights("0.01"), self.schedule.early)
+        early = self._step2(f"paper_step2{tail}_early", level, weights("0.001"), early)
+        self._add(early.name, f"{title}, {EARLY}", early)
 
-    def _plus(self, name: str, level: str, options: Arguments = (), large: bool = False) -> Stage:
-        options, start = ("--method", "plus", *options, *image_level(level)), self._start(level, large)
-        return Stage(name, STEP2, self.schedule.start, self.schedule.total, options, start, large=large)
+    def _plus(
+        self, name: str, level: str, options: Arguments = (), first: int | None = None, large: bool = False
+    ) -> Stage:
+        """Plus from the source step `first` on; None: `early`."""
+        start = self._start(level, self.schedule.early if first is None else first, large)
+        options = ("--method", "plus", *options, *image_level(level))
+        return Stage(name, STEP2, start.last, self.schedule.total, options, start, large=large)
 
     def _self_training(self, name: str, title: str) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
-        start = self._start("lab")
+        start = self._start("lab", self.schedule.start)
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
         options = (*NO_TERMS, *SHARED, *image_level("lab"))
         self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
-    def _stopped(self, name: str, level: str, options: Arguments) -> Stage:
-        """Stage 1 as stage 2 takes it."""
-        first, last = self.schedule.start, self.schedule.start + self.schedule.align
-        return Stage(name, STEP1, first, last, (*options, *image_level(level)), self._start(level))
+    def _stopped(self, name: str, level: str, options: Arguments, first: int | None = None) -> Stage:
+        """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
+        start = self._start(level, self.schedule.start if first is None else first)
+        last = start.last + self.schedule.align
+        return Stage(name, STEP1, start.last, last, (*options, *image_level(level)), start)
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
