@@ -8,8 +8,10 @@ Prints every figure beside ours; exits with code 1 if one differs by more than 1
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -104,16 +106,24 @@ def loss_figures(
     }
 
 
-def main(paths: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="FILE.npz", help="inputs; without any, the exit code is 1"
+    )
+    paths: list[Path] = parser.parse_args(argv).paths
+    for path in paths:
+        if not path.is_file():
+            parser.error(f"{path}: there is no such file; expected inputs such as tests/data/released_case1.npz")
     failures = 0
     for path in paths:
-        for figure, published, ours, tolerance in compare(Path(path)):
+        for figure, published, ours, tolerance in compare(path):
             agrees = abs(published - ours) <= tolerance * max(abs(published), 1e-6)
             failures += not agrees
-            print(f"{Path(path).stem}  {figure:28s} {published:18.9g} {ours:18.9g}  {'ok' if agrees else 'DIFFERS'}")
+            print(f"{path.stem}  {figure:28s} {published:18.9g} {ours:18.9g}  {'ok' if agrees else 'DIFFERS'}")
     print(f"{failures} figures differ" if failures else "all figures agree")
     return 1 if failures or not paths else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
