@@ -2,7 +2,10 @@
 
 Two closed forms, which need no training: `lab` (Reinhard et al., "Color transfer between images", 2001, in CIELAB) and
 `fda` (Yang and Soatto, "FDA: Fourier domain adaptation for semantic segmentation", CVPR 2020). All of it is computed in
-float32 on the images' device.
+float32 on the images' device, which the CPU never waits for.
+
+The border of an image that was shrunk and padded (`--random-scale`) is no part of the image (our choice): it gives no
+style, and it stays as it is. It is known by its colour, see `visible`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ _XYZ_OF_RGB = (
 _RGB_OF_XYZ: list[list[float]] = torch.linalg.inv(torch.tensor(_XYZ_OF_RGB, dtype=torch.float64)).tolist()
 _WHITE = tuple(sum(row) for row in _XYZ_OF_RGB)
 _DELTA = 6 / 29
+
+BORDER_COLOUR = (123, 117, 104)
+"""RGB of the border that pads a shrunk image, `dataset.augment.PAD_COLOUR`."""
 
 # A channel that varies less than this, in units of CIELAB, counts as constant: its rounding is not amplified.
 _LEAST_DEVIATION = 0.01
@@ -86,15 +92,15 @@ def lab(source: Tensor, target: Tensor) -> Tensor:
     """Source images with the mean and standard deviation of each CIELAB channel of the target images.
 
     source: RGB in 0..255, uint8 or floating, [B, 3, H, W]; target: [B, 3, H', W'], its image i is the style of source
-    image i. Returns float32 [B, 3, H, W] in 0..255; colours outside of sRGB are clipped. Raises ValueError for other
-    shapes.
+    image i. Borders do not count, and those of the source stay. Returns float32 [B, 3, H, W] in 0..255; colours outside
+    of sRGB are clipped. Raises ValueError for other shapes.
     """
     _check_pair(source, target)
-    content, style = rgb_to_lab(source), rgb_to_lab(target)
-    deviation, mean = torch.std_mean(content, dim=(2, 3), correction=0, keepdim=True)
-    deviation_t, mean_t = torch.std_mean(style, dim=(2, 3), correction=0, keepdim=True)
+    content, style, inside = rgb_to_lab(source), rgb_to_lab(target), visible(source)
+    deviation, mean = _deviation_and_mean(content, inside)
+    deviation_t, mean_t = _deviation_and_mean(style, visible(target))
     factor = deviation_t / deviation.clamp(min=_LEAST_DEVIATION)
-    return lab_to_rgb((content - mean) * factor + mean_t)
+    return torch.where(inside, lab_to_rgb((content - mean) * factor + mean_t), source.float())
 
 
 def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -103,22 +109,54 @@ def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
     Per RGB channel, in a window of (2b + 1) x (2b + 1) frequencies around zero with b = floor(beta min(H, W)).
 
     source: RGB in 0..255, uint8 or floating, [B, 3, H, W]; target: [B, 3, H', W'], resized to H, W (bilinear,
-    anti-aliased; our choice); its image i is the style of source image i. beta: at least 0 and below 0.5. Returns
-    float32 [B, 3, H, W], clipped to 0..255. Raises ValueError for other shapes and values.
+    anti-aliased; our choice); its image i is the style of source image i. Borders count as if they had the mean colour
+    of the rest of their image, and those of the source stay. beta: at least 0 and below 0.5. Returns float32
+    [B, 3, H, W], clipped to 0..255. Raises ValueError for other shapes and values.
     """
     _check_pair(source, target)
     _check_beta(beta)
-    size = source.shape[2:]
-    style = target.float()
+    size, inside = source.shape[2:], visible(source)
+    content, style = _borders_levelled(source.float(), inside), _borders_levelled(target.float(), visible(target))
     if style.shape[2:] != size:
         style = F.interpolate(style, size, mode="bilinear", antialias=True)
     b = math.floor(beta * min(size))
     # The spectrum of a real image is symmetric, so half of the columns are enough. Rows are 0..b and -b..-1.
-    spectrum, amplitude = torch.fft.rfft2(source.float()), torch.fft.rfft2(style).abs()
+    spectrum, amplitude = torch.fft.rfft2(content), torch.fft.rfft2(style).abs()
     for rows in (slice(0, b + 1), slice(size[0] - b, size[0])):
         window = (..., rows, slice(0, b + 1))
         spectrum[window] = torch.polar(amplitude[window], spectrum[window].angle())
-    return torch.fft.irfft2(spectrum, s=size).clamp(0, 255)
+    return torch.where(inside, torch.fft.irfft2(spectrum, s=size).clamp(0, 255), source.float())
+
+
+def visible(images: Tensor) -> Tensor:
+    """Which pixels are not in a border: bool [B, 1, H, W] of RGB images [B, 3, H, W].
+
+    The border is what lies outside of the smallest box around all pixels of another colour than `BORDER_COLOUR`. An
+    image that has only this colour has no border.
+    """
+    other = torch.stack([channel != value for channel, value in zip(images.unbind(1), BORDER_COLOUR, strict=True)])
+    rows, columns = (_from_first_to_last(other.any(0).any(side)) for side in (2, 1))
+    box = rows[:, None, :, None] & columns[:, None, None, :]
+    return box | ~box.any(3, keepdim=True).any(2, keepdim=True)
+
+
+def _from_first_to_last(line: Tensor) -> Tensor:
+    """True from the first to the last True of each row of a bool tensor [B, N]."""
+    return (line.cumsum(1) > 0) & (line.flip(1).cumsum(1).flip(1) > 0)
+
+
+def _deviation_and_mean(images: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean [B, C, 1, 1] of the pixels inside (bool [B, 1, H, W]) of images [B, C, H, W]."""
+    pixels = inside.sum((2, 3), keepdim=True)
+    mean = (images * inside).sum((2, 3), keepdim=True) / pixels
+    variance = ((images - mean) * inside).square().sum((2, 3), keepdim=True) / pixels
+    return variance.sqrt(), mean
+
+
+def _borders_levelled(images: Tensor, inside: Tensor) -> Tensor:
+    """Images whose borders have the mean colour of the pixels inside."""
+    mean = (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True)
+    return torch.where(inside, images, mean)
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:

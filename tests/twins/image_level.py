@@ -1,4 +1,7 @@
-"""Twin of `model.terms.image_level` in NumPy and float64: CIELAB pixel by pixel, FDA on the whole shifted spectrum."""
+"""Twin of `model.terms.image_level` in NumPy and float64: CIELAB pixel by pixel, FDA on the whole shifted spectrum.
+
+The border of an image, outside of the box around all pixels of another colour than `BORDER`, is found row by row.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ Pixels = np.ndarray
 MATRIX = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
+BORDER = (123, 117, 104)
 WHITE = MATRIX @ np.ones(3)
 
 
@@ -32,7 +36,26 @@ def to_rgb(lab: tuple[float, float, float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
+Box = tuple[slice, slice]
+
+
+def box(image: Pixels) -> Box:
+    """Rows and columns without the border; all of an image that has the border's colour only."""
+    found = [(y, x) for y, row in enumerate(image.tolist()) for x, pixel in enumerate(row) if tuple(pixel) != BORDER]
+    if not found:
+        return slice(None), slice(None)
+    rows, columns = zip(*found, strict=True)
+    return slice(min(rows), max(rows) + 1), slice(min(columns), max(columns) + 1)
+
+
 def lab(source: Pixels, target: Pixels) -> Pixels:
+    """The image without its border, put back into it."""
+    result = source.astype(np.float64)
+    result[box(source)] = _lab(source[box(source)], target[box(target)])
+    return result
+
+
+def _lab(source: Pixels, target: Pixels) -> Pixels:
     content = np.array([[to_lab(pixel) for pixel in row] for row in source.tolist()])
     style = np.array([[to_lab(pixel) for pixel in row] for row in target.tolist()])
     for channel in range(3):
@@ -42,7 +65,22 @@ def lab(source: Pixels, target: Pixels) -> Pixels:
     return np.array([[to_rgb(pixel) for pixel in row] for row in content.tolist()])
 
 
+def levelled(image: Pixels) -> Pixels:
+    """The border in the mean colour of the rest."""
+    inside = image[box(image)].astype(np.float64)
+    result = np.empty(image.shape)
+    result[:] = inside.mean((0, 1))
+    result[box(image)] = inside
+    return result
+
+
 def fda(source: Pixels, target: Pixels, beta: float) -> Pixels:
+    result = source.astype(np.float64)
+    result[box(source)] = _fda(levelled(source), levelled(target), beta)[box(source)]
+    return result
+
+
+def _fda(source: Pixels, target: Pixels, beta: float) -> Pixels:
     height, width = source.shape[:2]
     b = math.floor(beta * min(height, width))
     centre_y, centre_x = height // 2, width // 2

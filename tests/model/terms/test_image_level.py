@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.terms.image_level import ImageLevel, fda, lab, lab_to_rgb, rgb_to_lab
+from dataset.augment import PAD_COLOUR
+from model.terms.image_level import BORDER_COLOUR, ImageLevel, fda, lab, lab_to_rgb, rgb_to_lab, visible
 from tests.twins import image_level as twin
 
 
@@ -133,6 +134,54 @@ def test_mixed_precision_changes_nothing() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         results = lab(source, target), fda(source, target, 0.1)
     assert torch.equal(results[0], lab(source, target)) and torch.equal(results[1], fda(source, target, 0.1))
+
+
+# ---------------------------------------------------------------- borders
+
+
+def padded(image: Tensor, left: int, top: int, right: int, bottom: int) -> Tensor:
+    """Images [B, 3, H, W] with a border, as `--random-scale` makes it."""
+    height, width = image.shape[2:]
+    colour = torch.tensor(BORDER_COLOUR, dtype=image.dtype)[None, :, None, None]
+    result = colour.repeat(len(image), 1, top + height + bottom, left + width + right)
+    result[:, :, top : top + height, left : left + width] = image
+    return result
+
+
+def test_the_border_has_the_colour_that_pads_images() -> None:
+    assert BORDER_COLOUR == PAD_COLOUR
+
+
+def test_the_border_is_outside_of_the_box_around_all_other_pixels() -> None:
+    image = constant(*BORDER_COLOUR, height=4, width=6).clone()
+    assert visible(image).shape == (1, 1, 4, 6) and visible(image).all()  # nothing but this colour: no border
+    image[0, 2, 1, 1] += 1
+    image[0, 0, 2, 4] -= 1
+    assert visible(image)[0, 0].int().tolist() == [[0] * 6, [0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0], [0] * 6]
+
+
+@pytest.mark.parametrize("kind", ["lab", "fda"])
+def test_borders_stay_and_give_no_style(kind: str) -> None:
+    """`lab` of padded images is that of the images; `fda` with a window of one moves the mean to the target's."""
+    source, target = images(20, 2, 14, 18, 90, 130), images(21, 2, 16, 24, 100, 160)
+    pair = padded(source, 3, 0, 5, 8), padded(target, 0, 4, 2, 2)
+    if kind == "lab":
+        result, wanted = lab(*pair), lab(source, target)
+    else:
+        means = (image.float().mean((2, 3), keepdim=True) for image in (target, source))
+        result, wanted = fda(*pair, 0.01), source + next(means) - next(means)
+    torch.testing.assert_close(result, padded(wanted, 3, 0, 5, 8), rtol=0, atol=0.02)
+    assert torch.equal(result[:, :, 14:], pair[0][:, :, 14:].float())
+
+
+def test_both_equal_the_twins_on_images_with_borders() -> None:
+    source, target = padded(images(22, 2, 12, 15), 4, 2, 0, 9), padded(images(23, 2, 10, 17), 0, 6, 3, 1)
+    source[1, :, :3, :4] = 7  # another box in the second image
+    assert not visible(source)[0, 0, 0, 0] and visible(source)[1, 0, 0, 0]
+    for ours, wanted in ((lab(source, target), twin.lab), (fda(source, target, 0.2), lambda a, b: twin.fda(a, b, 0.2))):
+        for number, result in enumerate(ours):
+            expected = wanted(pixels(source[number]), pixels(target[number]))
+            np.testing.assert_allclose(pixels(result), expected, atol=0.02)
 
 
 # ---------------------------------------------------------------- share
