@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +75,34 @@ def test_a_file_that_differs_is_not_kept(after_stage1, monkeypatch, capsys):
 )
 def test_what_counts_as_agreement(logits, labels, agrees):
     assert exporting.Comparison(1, logits, labels, (1.0, 1.0)).agrees == agrees
+
+
+@pytest.mark.parametrize(
+    ("logits", "size", "agrees"),
+    [(1e-3, 0.1, True), (2e-3, 0.1, False), (2.5e-3, 4.0, True), (4.1e-3, 4.0, False), (20.0, 2.7e7, True)],
+)
+def test_large_logits_may_differ_by_a_part_of_their_size(logits, size, agrees):
+    found = exporting.Comparison(1, logits, 1.0, (1.0, 1.0), size)
+    assert found.agrees == agrees
+    assert f"(allowed: {max(1e-3, size / 1e3):.2g}; their size: {size:.2g})" in str(found)
+
+
+@pytest.mark.parametrize(("error", "agrees"), [(20.0, True), (30000.0, False)])
+def test_the_size_is_that_of_the_logits_of_most_pixels(monkeypatch, error, agrees):
+    """A file whose logits are off by a constant, beside a network whose logits are 2e7 times a one-hot vector."""
+    logits = 2e7 * torch.eye(4)[torch.arange(32 * 40) % 4].T.reshape(1, 4, 32, 40)
+    logits[:, :, 0] *= 1e-3  # a few pixels
+
+    class Session:
+        def run(self, _, inputs):
+            return [(logits + error).repeat(len(inputs["images"]), 1, 1, 1).numpy()]
+
+    runtime = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *_, **__: Session())
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    network: Any = torch.nn.Module()
+    network.forward = lambda images: (None, logits.repeat(len(images), 1, 1, 1))
+    found = exporting.compare(network, "logits", Path("file.onnx"), [np.zeros((32, 40, 3), np.uint8)])
+    assert found.size == 2e7 and found.logits == error and found.agrees == agrees
 
 
 def test_frames_are_drawn_or_those_of_the_user(after_stage1):
