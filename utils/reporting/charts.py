@@ -194,7 +194,7 @@ def bars(
     """
     values = [value for one in series for value in one.y]
     top = limits([0.0, *values], high=high)[1]
-    thick = 12 if len(series) == 1 else 9
+    thick = 12 if len(series) == 1 else 11  # the values beside the bars are 10 high
     step = thick * len(series) + 8
     left = 12 + (14 if colours else 0) + 6.4 * max([len(name) for name in names], default=0)
     along = Scale(0.0, top, left, width - 52)
@@ -209,15 +209,16 @@ def bars(
         body.append(_text(left - (20 if colours else 6), middle + 4, name, "end", "name"))
         for place, one in enumerate(series):
             value = one.y[row]
+            line = y + thick * place + (thick - 1) / 2 + 3.5  # of the text, whose middle is that of the bar
             if value is None or not math.isfinite(value):
-                body.append(_text(left + 2, y + thick * place + thick - 1, "–", "start", "value"))
+                body.append(_text(left + 2, line, "–", "start", "value"))
                 continue
             title = f"{name}, {one.name}: {form(value)}"
             body.append(
                 f'<rect x="{left:g}" y="{y + thick * place}" width="{along(value) - left:.1f}" height="{thick - 1}" '
                 f'style="fill:{one.colour}"><title>{escape(title)}</title></rect>'
             )
-            body.append(_text(along(value) + 4, y + thick * place + thick - 1, form(value), "start", "value"))
+            body.append(_text(along(value) + 4, line, form(value), "start", "value"))
     return _svg(width, height, label, "".join(body), "bars")
 
 

@@ -53,11 +53,11 @@ def memory(megabytes: float | None) -> str:
     return "–" if not megabytes else f"{megabytes / 1024:.1f} GiB"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table of cells, which are HTML already."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """An HTML table of cells, which are HTML already. kind: "options" for texts, which are broken if they are long."""
     body = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f'<div class="wide"><table><tr>{titles}</tr>{"".join(body)}</table></div>'
+    return f'<div class="wide{" " + kind if kind else ""}"><table><tr>{titles}</tr>{"".join(body)}</table></div>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -100,7 +100,9 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def option_value(value: Any) -> str:
-    """A value as it is written on a command line."""
+    """A value as it is written on a command line; "none" for None."""
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -164,7 +166,8 @@ def overview(runs: Sequence[RunData]) -> Section:
     if differing:
         values = [[option_value(run.options.get(name, "–")) for run in runs] for name in differing]
         cells = [[f"<code>{flag(name)}</code>", *map(escape, row)] for name, row in zip(differing, values)]
-        body += "<h3>Options in which they differ</h3>" + table(("option", *(run.title for run in runs)), cells)
+        head = ("option", *(run.title for run in runs))
+        body += f"<h3>Options in which they differ</h3>{table(head, cells, 'options')}"
     return Section("run", "What was run", body)
 
 
@@ -347,7 +350,7 @@ def pseudo_labels(run: RunData) -> Section:
     kept = sum(entry["kept"] for entry in held.values())
     limits = [entry["threshold"] if entry["predicted"] else None for entry in held.values()]
     coverage = [entry["kept"] / entry["predicted"] if entry["predicted"] else None for entry in held.values()]
-    share = [entry["kept"] / kept if kept else None for entry in held.values()]
+    share = [entry["kept"] / kept if kept and entry["predicted"] else None for entry in held.values()]
     drawn = [
         _bars("lowest confidence that is kept", names, limits, swatches, 1, lambda v: f"{v:.3f}"),
         _bars("kept, of the pixels predicted as the class", names, coverage, swatches, 1),

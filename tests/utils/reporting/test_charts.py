@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 
@@ -88,6 +89,14 @@ def test_bars_are_as_long_as_their_values():
     widths = [numbers(e, "width")[0] for e in elements(svg, "rect")]
     assert widths[1] == pytest.approx(4 * widths[0], abs=0.5) and widths[1] == pytest.approx(2 * widths[2], abs=0.5)
     assert texts(svg, "value") == ["25.0 %", "100.0 %", "–", "50.0 %"]
+
+
+def test_the_values_beside_bars_are_level_with_them_and_do_not_touch():
+    svg = charts.bars(["road", "sky"], [Series(name, (), [0.25, 0.5]) for name in "abc"], "IoU")
+    values = [numbers(e, "y")[0] for e in elements(svg, "text", "value")]
+    boxes = [numbers(e, "y", "height") for e in elements(svg, "rect")]
+    assert min(b - a for a, b in pairwise(values)) > 10  # the height of the letters
+    assert [y + height / 2 for y, height in boxes] == pytest.approx([value - 3.5 for value in values])
 
 
 def test_a_heat_map_is_darker_for_higher_values():

@@ -118,3 +118,33 @@ def test_a_browser_shows_the_page_and_moves_the_slider(tmp_path, width):
     assert found["shown"] and found["before"] == [0, 2] and found["broken"] == 0
     assert found["at"] == "25%" and found["after"] == 1
     assert found["least"] >= 9, "letters that are too small to read"
+
+
+CHOICES = """
+const box = (name) => page.querySelector(name).getBoundingClientRect();
+const lines = (cell) => cell.getBoundingClientRect().height / parseFloat(getComputedStyle(cell).lineHeight);
+return {
+  width: page.documentElement.scrollWidth,
+  selects: Math.min(...[...page.querySelectorAll("select")].map((s) => s.getBoundingClientRect().width)),
+  values: [...page.querySelectorAll(".options td + td")].map((cell) => cell.getBoundingClientRect().width),
+  lines: Math.max(...[...page.querySelectorAll(".options td + td")].map(lines)),
+};
+"""
+
+
+@pytest.mark.parametrize("width", [360, 800])
+def test_a_browser_shows_long_values_and_names_in_a_comparison(tmp_path, width):
+    path = "snapshots/a_folder_with_a_long_name/and_another_one/step1/last.pth"
+    runs = [
+        replace(
+            full(),
+            name=f"a long name of run {i}",
+            options={"restore_from": f"{i}/{path}"},
+            pictures=[picture("example 1", "image"), picture("example 1", "prediction", 80 * i)],
+        )
+        for i in range(3)
+    ]
+    found = look(compare(runs), width, CHOICES, tmp_path)
+    assert found["width"] <= width, "the page scrolls sideways"
+    assert found["selects"] > 180, "the choices cannot be told apart"
+    assert len(found["values"]) == 3 and max(found["values"]) < 400 and found["lines"] > 1.5

@@ -80,6 +80,7 @@ def test_pseudo_labels_by_class():
     body = sections.pseudo_labels(full()).body
     assert "50.0 % of all pixels have a pseudo-label. Never predicted: train." in body
     assert body.count("0.750</text>") == 2 and body.count(">50.0 %</text>") == 4
+    assert body.count(">–</text>") == 3  # the class that is never predicted, in each chart
 
 
 def test_the_memory_says_which_classes_wait():
@@ -153,4 +154,6 @@ def test_runs_that_differ_are_told_apart():
     body = sections.overview([a, b]).body
     assert "<td><code>--learning-rate</code></td><td>0.1</td><td>0.2</td>" in body
     assert "--cpu" not in body and "--log-dir" not in body
+    body = sections.overview([replace(a, options={"crop": [64, 32]}), replace(b, options={"crop": None})]).body
+    assert "<td><code>--crop</code></td><td>64,32</td><td>none</td>" in body
     assert "<td>40</td><td>50.0</td>" in body and "<td>40</td><td>25.0</td>" in body
