@@ -67,7 +67,7 @@ def ways(size: Size, crop: Size, widths: Sequence[float]) -> dict[str, Callable[
     }
     for width in widths:
         method = cyclegan(crop, width)
-        found[f"CycleGAN width {width:g}, a step"] = partial(step, method, size)
+        found[f"CycleGAN width {width:g}, a step"] = partial(step, method, crop)
         found[f"CycleGAN width {width:g}, an image"] = partial(restyle, method.to_target, source)
     return found
 
