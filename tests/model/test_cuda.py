@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,14 @@ from tests.methods import method_of
 pytestmark = pytest.mark.gpu
 
 
-def test_a_full_iteration_waits_for_the_two_label_maps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", ["none", "lab", "fda"])
+def test_a_full_iteration_waits_for_the_two_label_maps_alone(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     segmenter = build_segmenter("tiny", 19, width=0.5).to(device).train()
     split = ClassSplit(19, tuple(range(8)), tuple(range(8, 19)))
-    method = method_of(segmenter, split, Alignment, lambda network: network.to(device), num_prototype=2)
+    options: dict[str, Any] = {"num_prototype": 2, "image_level": level}
+    method = method_of(segmenter, split, Alignment, lambda network: network.to(device), **options)
     memory = method.memory
     assert memory is not None
     for buffers in (memory.stuff, memory.things):
