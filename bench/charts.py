@@ -8,6 +8,7 @@ a light and on a dark page.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,7 @@ def draw_section(section: str) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for section in SECTIONS:
         draw_section(section)
 
