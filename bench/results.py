@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from utils.system.files import write_atomically
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
@@ -42,6 +40,8 @@ def report(name: str, argv: Sequence[str], arguments: argparse.Namespace, result
 
 def device() -> str:
     """The machine, in words."""
+    import torch  # late: some benches only rewrite tables
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores), torch {torch.__version__}"
