@@ -122,9 +122,9 @@ def test_a_machine_with_a_gpu_gets_what_pip_finds(environment):
 
 
 def test_torch_that_is_installed_stays_and_a_second_call_does_nothing(environment):
-    installed = environment.folder / "packages" / "torch-2.4.0.dist-info"
+    installed = environment.folder / "packages" / "torch-2.12.0.dist-info"
     installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Name: torch\nVersion: 2.4.0\n")
+    (installed / "METADATA").write_text("Name: torch\nVersion: 2.12.0\n")
     assert environment.setup().returncode == 0
     assert environment.asked == [f"install {RANGE}", all_of(environment)]
     assert environment.setup().returncode == 0 and environment.asked == []
