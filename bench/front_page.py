@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import real
 from bench.paper import REPORTED
-from bench.results import PAGE, of_page, write_section
+from bench.results import PAGE, cells_of, write_section
 
 README = PAGE.parent.parent / "README.md"
 Scores = Mapping[Any, float]  # mIoU in percent by seed
@@ -55,7 +55,7 @@ def line_of_page(page: str, title: str, network: str, section: str, last: str) -
 
     Its scores by seed are rounded, so the mean, and the gain if there is one, are those of the table.
     """
-    base, stages = (of_page(page, section, row) for row in ("source only", last))
+    base, stages = (cells_of(page, section, row) for row in ("source only", last))
     seeds = [name for name in base if name.startswith("seed")]
     words = [f"{row['mean ± std'].partition(' ')[0]} ({number_of(seeds)})" for row in (base, stages)]
     if "over source only" in stages:

@@ -33,7 +33,7 @@ UNKNOWN, MISSING = "not known", "not measured"
 @dataclass(frozen=True)
 class Reported:
     """A table of the paper: mean IoU of source only (None if we do not know it) and of both stages, IoU per class, in
-    percent. `name`: of the file of our scores."""
+    percent. name: the stem of the file of our scores."""
 
     name: str
     title: str

@@ -61,14 +61,14 @@ ENVIRONMENT = {
 
 Arguments = tuple[str, ...]
 
-# In place of {data} and {weights} come the folder of the data and the file of the ImageNet weights.
+# {data} stands for the folder of the data, see `Runner.filled`.
 WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Source steps of every arm. The first of them, before any adaptation, are on the source: `start` or, where an arm
-    adapts early, as plus does, `early`. The next `align` are of stage 1 where the paper's stage 2 follows.
+    """Source steps of every arm. Before any adaptation, an arm trains on the source for `start` steps, or for `early`
+    if it adapts early, as plus does. If the paper's stage 2 follows, the next `align` steps are those of stage 1.
 
     That plus starts early was chosen on CARLA -> CamVid.
     """
@@ -102,7 +102,7 @@ class Pair:
     """Arguments of the scripts.
 
     large: sizes of the arms that learn from crops of larger images, at about the same cost per step.
-    source_test: in place of `target` to score the source's validation images, empty where there are none.
+    source_test: in place of `target` to score the source's validation images; empty if there are none.
     restyled: in place of `source` for source images of CycleGAN in the folder {restyled}.
     prepare: makes what the data lack, given their folder and one to write into, which {made} stands for.
     """
@@ -200,7 +200,7 @@ PAIRS = {
 class Stage:
     """One call of a script, from source step `first` to `last`.
 
-    after: the stage before; its run goes on where `resumes`, else its weights are where this one starts.
+    after: the stage before. With `resumes`, this stage continues its run; otherwise, it starts from its weights.
     masks, images: the stages that make the pseudo-labels and the restyled source images, if it uses any.
     large: it reads the pair's large images.
     """
@@ -255,8 +255,9 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with the paper's terms": weights("0.01"),
 }
 
-# Label-free agreement of an image and its mirror image, and of nothing else, chose whose statistics: on `lab` images
-# those of both domains (0.89 to 0.91), then the source's, then the target's (0.85 to 0.89); seed 1, three checkpoints.
+# Whose BatchNorm statistics was chosen only by the agreement of an image and its mirror image, without labels: on `lab`
+# images those of both domains (0.89 to 0.91), then the source's, then the target's (0.85 to 0.89); seed 1, three
+# checkpoints.
 SHARED: Arguments = ("--bn", "shared")
 
 

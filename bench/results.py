@@ -96,7 +96,7 @@ def rows(text: str, name: str) -> list[list[str]]:
     ]
 
 
-def of_page(text: str, name: str, row: str) -> dict[str, str]:
+def cells_of(text: str, name: str, row: str) -> dict[str, str]:
     """The cells of one row of the first table of a section, by the header of their column."""
     lines = rows(text, name)
     return dict(zip(lines[0], next(cells for cells in lines if cells[0] == row), strict=True))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench import front_page
-from bench.front_page import cell, of_page, table
+from bench.front_page import cell, table
 
 PAGE = """
 <!-- builtin_gains main -->
@@ -22,11 +22,6 @@ PAGE = """
 | step 2 after it, with the paper's weights too | 43.3 | 42.9 | 43.1 ± 0.3 | 3.5 ± 1.0 |
 <!-- end camvid -->
 """
-
-
-def test_cells_of_a_row_by_column() -> None:
-    cells = of_page(PAGE, "builtin_gains main", "step 2")
-    assert cells == {"mIoU": "step 2", "seed0": "35.0", "seed1": "36.0", "mean ± std": "35.5"}
 
 
 def test_mean_and_gain_are_those_of_the_table_if_it_has_them(tmp_path: Path) -> None:

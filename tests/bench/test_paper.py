@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.paper import REPORTED, Reported, our_ratio, table
-from bench.results import PAGE
+from bench.results import PAGE, section
 from dataset.classes import CITYSCAPES
 
 
@@ -27,6 +27,12 @@ def test_our_scores_fill_the_table_once_they_are_there(tmp_path: Path) -> None:
     lines = table(page, tmp_path)
     assert "| mIoU, GTA5 to Cityscapes, 19 classes | 50.7 | not known | 50.0 |" in lines
     assert f"| this code | {' | '.join(['25.0'] * 19)} |" in lines
+
+
+def test_the_section_of_the_page_is_what_the_script_makes() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    made = section(page, "paper").splitlines()[2:]  # without the command and the line below it
+    assert made == table(page), "run: python bench/paper.py --table"
 
 
 def test_the_ratio_of_the_full_iteration_to_the_plain_one() -> None:

@@ -64,5 +64,7 @@ def test_the_script_exits_with_1_on_a_difference_and_names_it(
     assert wrong == ["thing count 0", "step1 loss_ins value"] and lines[-1] == "2 figures differ"
 
 
-def test_no_file_is_no_agreement() -> None:
-    assert main([]) == 1
+def test_no_file_is_no_agreement(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "agree" not in capsys.readouterr().out
