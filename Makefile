@@ -1,9 +1,9 @@
 # `make demo` and `make test` set up everything that they need; `make` without a target lists the commands.
 #
-# An active environment (venv or conda, but not conda's base) is used as it is. Otherwise, or when PYTHON is given, .venv is
-# made with PYTHON (default: python3, or another of Python 3.11 to 3.14 that is found).
-# TORCH=cpu or TORCH=cuda chooses the build of torch. By default, a torch that is installed stays, and otherwise the machine
-# decides: with an NVIDIA GPU or without.
+# An active environment (venv or conda, but not conda's base) is used as it is. Otherwise, or when PYTHON is given, .venv
+# is made with PYTHON (default: python3, or another of Python 3.11 to 3.14 that is found).
+# TORCH=cpu or TORCH=cuda chooses the build of torch. By default, a torch that is installed stays, and otherwise the
+# machine decides: with an NVIDIA GPU or without.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-optional clean
