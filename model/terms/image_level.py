@@ -145,18 +145,20 @@ def _from_first_to_last(line: Tensor) -> Tensor:
     return (line.cumsum(1) > 0) & (line.flip(1).cumsum(1).flip(1) > 0)
 
 
+def _mean(images: Tensor, inside: Tensor) -> Tensor:
+    """Mean [B, C, 1, 1] of the pixels inside (bool [B, 1, H, W]) of images [B, C, H, W]."""
+    return (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True)
+
+
 def _deviation_and_mean(images: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean [B, C, 1, 1] of the pixels inside (bool [B, 1, H, W]) of images [B, C, H, W]."""
-    pixels = inside.sum((2, 3), keepdim=True)
-    mean = (images * inside).sum((2, 3), keepdim=True) / pixels
-    variance = ((images - mean) * inside).square().sum((2, 3), keepdim=True) / pixels
-    return variance.sqrt(), mean
+    """Standard deviation and mean of the pixels inside, as `_mean`."""
+    mean = _mean(images, inside)
+    return _mean((images - mean).square(), inside).sqrt(), mean
 
 
 def _borders_levelled(images: Tensor, inside: Tensor) -> Tensor:
     """Images whose borders have the mean colour of the pixels inside."""
-    mean = (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True)
-    return torch.where(inside, images, mean)
+    return torch.where(inside, images, _mean(images, inside))
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:

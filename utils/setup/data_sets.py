@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -90,11 +90,8 @@ def source_data(
     return _dataset(
         options,
         table,
-        options.source,
-        options.data_dir,
         "data_list",
         label_root=options.data_dir_labels,
-        size=read_size(options.input_size, options),
         labels=labels,
         augment=_augment(options) if augmented else None,
         seed=options.random_seed,
@@ -139,10 +136,7 @@ def target_data(
     return _dataset(
         options,
         table,
-        options.target,
-        options.data_dir_target,
         "data_list_target",
-        size=read_size(options.input_size_target, options),
         labels=pseudo_labels,
         augment=_augment(options) if augmented else None,
         seed=options.random_seed + 1,
@@ -158,11 +152,8 @@ def test_data(
     return _dataset(
         options,
         table,
-        options.target,
-        options.data_dir_target,
         "data_list_target_test",
         split=options.set,
-        size=read_size(options.input_size_target, options),
         labels=labels,
         label_size="native",
         check=check,
@@ -305,9 +296,25 @@ def _augment(options: Options) -> Augment:
     return Augment(options.random_mirror, options.random_scale, options.random_jitter, options.crop)
 
 
-def _dataset(
-    options: Options, table: ClassTable, reader: str, root: str, names: str, **arguments: Any
-) -> SegmentationDataset:
+class Domain(NamedTuple):
+    """folder: the option of the data folder; size: width and height of the images that the network gets."""
+
+    reader: type[SegmentationDataset]
+    folder: str
+    size: Size
+
+
+def _domain(options: Options, names: str) -> Domain:
+    """The domain that the list of the option `names` belongs to."""
+    if names == "data_list":
+        return Domain(READERS[options.source], "data_dir", options.input_size)
+    return Domain(READERS[options.target], "data_dir_target", options.input_size_target)
+
+
+def _dataset(options: Options, table: ClassTable, names: str, **arguments: Any) -> SegmentationDataset:
+    """The images of the option `names`, at the size at which they are read."""
+    reader, folder, size = _domain(options, names)
+    root = getattr(options, folder)
     if BUILTIN_ROOT in Path(root).parents:
         with distributed.main_first():
             if not Path(root).exists():
@@ -317,19 +324,19 @@ def _dataset(
     cache = None if options.cache is None else _cache(options.cache)
     # If there is no folder, the message of the reader says what it should hold.
     found = list_file(options, names) if os.path.isdir(root) else None
-    return READERS[reader](root, found, table=table, cache=cache, **arguments)
+    return reader(root, found, table=table, cache=cache, size=read_size(size, options), **arguments)
 
 
 def list_file(options: Options, names: str) -> Path | None:
     """The list file of the option `names`, as given or inside the data folder. A list that the reader derives from the
     folders need not exist there. Raises UserError if it is in neither place."""
-    name, folder = getattr(options, names), "data_dir" if names == "data_list" else "data_dir_target"
+    name = getattr(options, names)
     if name is None:
         return None
+    reader, folder, _ = _domain(options, names)
     root = getattr(options, folder)
     found = next((path for path in (Path(name), Path(root) / name) if os.path.isfile(path)), Path(name))
     if fault(found) == "not found":
-        reader = READERS[options.source if names == "data_list" else options.target]
         if name in reader.tree_lists and os.path.isdir(root):
             return Path(root) / name
         raise UserError(
