@@ -197,12 +197,29 @@ PAIRS = {
 
 
 @dataclass(frozen=True)
+class Resolution:
+    """How finely a network sees: `options` of its training; large: it learns from crops of the pair's large images.
+
+    tail, words: what it adds to the name and the title of an arm.
+    """
+
+    tail: str = ""
+    words: str = ""
+    options: Arguments = ()
+    large: bool = False
+
+
+USUAL = Resolution()
+LARGE = Resolution("_large", ", crops of larger images", large=True)
+STRIDE_8 = Resolution("_stride8", ", output stride 8", ("--output-stride", "8"))
+
+
+@dataclass(frozen=True)
 class Stage:
     """One call of a script, from source step `first` to `last`.
 
     after: the stage before. With `resumes`, this stage continues its run; otherwise, it starts from its weights.
     masks, images: the stages that make the pseudo-labels and the restyled source images, if it uses any.
-    large: it reads the pair's large images.
     """
 
     name: str
@@ -214,7 +231,7 @@ class Stage:
     resumes: bool = False
     masks: Stage | None = None
     images: Stage | None = None
-    large: bool = False
+    resolution: Resolution = USUAL
 
     def chain(self) -> Iterator[Stage]:
         """All stages up to this one, in order."""
@@ -265,7 +282,6 @@ def image_level(level: str) -> Arguments:
     return () if level == "none" else ("--image-level", level)
 
 
-LARGE = "crops of larger images"
 EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
 
 
@@ -281,8 +297,13 @@ class Arms:
         self._add("source_only", "source only", self._unadapted("source_only", "none"))
         for level in ("lab", "fda"):
             self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
-        self._add("source_only_large", f"source only, {LARGE}", self._unadapted("source_only_large", "none", True))
-        self._add("lab_large", f"source only, on `lab` images, {LARGE}", self._unadapted("lab_large", "lab", True))
+        for resolution in (LARGE, STRIDE_8):
+            for level, name, title in (
+                ("none", "source_only", "source only"),
+                ("lab", "lab", "source only, on `lab` images"),
+            ):
+                last = self._unadapted(f"{name}{resolution.tail}", level, resolution)
+                self._add(last.name, f"{title}{resolution.words}", last)
         self._cyclegan()
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
             self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
@@ -292,7 +313,9 @@ class Arms:
             self._add(late.name, f"plus{words}, {LATE}", late)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
-        self._add("plus_lab_large", f"plus, `lab`, {LARGE}", self._plus("plus_lab_large", "lab", large=True))
+        for resolution in (LARGE, STRIDE_8):
+            last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
+            self._add(last.name, f"plus, `lab`{resolution.words}", last)
         for title, options in PLUS_VARIANTS.items():
             name = f"plus_lab_{re.sub(r'[^a-z]+', '_', title)}"
             self._add(name, f"plus, `lab`, {title}", self._plus(name, "lab", options))
@@ -312,14 +335,15 @@ class Arms:
         whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
         self._add("cyclegan", "source only, on images of CycleGAN", whole)
 
-    def _start(self, level: str, last: int, large: bool = False) -> Stage:
+    def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
         options = ("--source-only",) if level == "none" else (*NO_TERMS, "--bn", "source", *image_level(level))
         early = "" if last == self.schedule.start else "_early"
-        return Stage(f"start_{level}{early}{'_large' if large else ''}", STEP1, 0, last, options, large=large)
+        name = f"start_{level}{early}{resolution.tail}"
+        return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
 
-    def _unadapted(self, name: str, level: str, large: bool = False) -> Stage:
-        return self._whole(name, self._start(level, self.schedule.start, large))
+    def _unadapted(self, name: str, level: str, resolution: Resolution = USUAL) -> Stage:
+        return self._whole(name, self._start(level, self.schedule.start, resolution))
 
     def _paper(self, level: str, tail: str, words: str) -> None:
         """Both stages with the paper's weights and without any term."""
@@ -342,12 +366,17 @@ class Arms:
         self._add(early.name, f"{title}, {EARLY}", early)
 
     def _plus(
-        self, name: str, level: str, options: Arguments = (), first: int | None = None, large: bool = False
+        self,
+        name: str,
+        level: str,
+        options: Arguments = (),
+        first: int | None = None,
+        resolution: Resolution = USUAL,
     ) -> Stage:
         """Plus from the source step `first` on; None: `early`."""
-        start = self._start(level, self.schedule.early if first is None else first, large)
-        options = ("--method", "plus", *options, *image_level(level))
-        return Stage(name, STEP2, start.last, self.schedule.total, options, start, large=large)
+        start = self._start(level, self.schedule.early if first is None else first, resolution)
+        options = ("--method", "plus", *options, *image_level(level), *resolution.options)
+        return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
@@ -364,8 +393,10 @@ class Arms:
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
-        last, large = self.schedule.total, stopped.large
-        return Stage(name, stopped.script, stopped.last, last, stopped.options, stopped, resumes=True, large=large)
+        total, resolution = self.schedule.total, stopped.resolution
+        return Stage(
+            name, stopped.script, stopped.last, total, stopped.options, stopped, resumes=True, resolution=resolution
+        )
 
     def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
         masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
@@ -396,7 +427,7 @@ class Runner:
         records = [self.stage(stage) for stage in stages]
         pair, scores = self.pair, {"target": self.evaluate(last, self.pair.target)}
         if pair.source_test:
-            size = (pair.large if last.large else pair.sizes).source
+            size = (pair.large if last.resolution.large else pair.sizes).source
             scores["source"] = self.evaluate(last, (*pair.source_test, "--input-size-target", size))
         target = scores["target"]
         return {
@@ -466,7 +497,7 @@ class Runner:
         if stage.script == TRAIN_CYCLEGAN:
             command += pair.sizes.training
         else:
-            command += [*pair.classes, *(pair.large if stage.large else pair.sizes).training]
+            command += [*pair.classes, *(pair.large if stage.resolution.large else pair.sizes).training]
         command += [*self.options(stage), "--cache", str(self.cache), "--snapshot-dir", str(folder)]
         command += ["--save-pred-every", str(SAVE), "--keep-last", "0"]
         if stage.masks is not None:

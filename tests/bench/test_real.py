@@ -117,6 +117,14 @@ def test_large_arms_read_larger_images_and_train_on_crops(tmp_path: Path) -> Non
         assert "--input-size-target" not in target and value(source, "--input-size-target") == size
 
 
+def test_all_stages_of_an_arm_have_its_output_stride() -> None:
+    training = list(ARMS["carla_to_cityscapes"].stages["plus_lab_stride8"].chain())
+    assert [value(list(stage.options), "--output-stride") for stage in training] == ["8", "8"]
+    assert training[0].name == "start_lab_early_stride8" and ARMS["carla_to_cityscapes"].titles["lab_stride8"] == (
+        "source only, on `lab` images, output stride 8"
+    )
+
+
 def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
     camvid, ids = tmp_path / "CamVid", np.arange(12, dtype=np.uint8)[None]
     for part in ("train", "val"):
@@ -160,7 +168,7 @@ def test_what_is_missing_is_listed_by_group_and_shrinks(tmp_path: Path) -> None:
     assert real.not_run(tmp_path).count(f"- None of {len(NAMES)} arms has been run.") == len(PAIRS)
     write("source_only", 1)
     lines = real.not_run(tmp_path)
-    assert "- Source only: 1 of 6 arms have been run (source only)." in lines
+    assert "- Source only: 1 of 8 arms have been run (source only)." in lines
     assert "- With 1 of 3 seeds: source only." in lines
     groups = ARMS["camvid_to_idd"].groups
     assert sorted(arm for members in groups.values() for arm in members) == sorted(NAMES)
@@ -168,5 +176,5 @@ def test_what_is_missing_is_listed_by_group_and_shrinks(tmp_path: Path) -> None:
         for seed in real.SEEDS:
             write(arm, seed)
     lines = real.not_run(tmp_path)
-    assert "- Source only: 5 of 6 arms have been run (not source only, on images of CycleGAN)." in lines
+    assert "- Source only: 7 of 8 arms have been run (not source only, on images of CycleGAN)." in lines
     assert not any(line.startswith("- With") for line in lines)
