@@ -316,9 +316,10 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
             self._add(last.name, f"plus, `lab`{resolution.words}", last)
-        for title, options in PLUS_VARIANTS.items():
-            name = f"plus_lab_{re.sub(r'[^a-z]+', '_', title)}"
-            self._add(name, f"plus, `lab`, {title}", self._plus(name, "lab", options))
+        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`")):
+            for title, options in PLUS_VARIANTS.items():
+                name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
+                self._add(name, f"plus{words}, {title}", self._plus(name, level, options))
 
     def _add(self, name: str, title: str, last: Stage) -> None:
         self.titles[name], self.stages[name] = title, last
