@@ -245,6 +245,7 @@ STEP1, STEP2, PSEUDO = ("train_step1.py",), ("train_step2.py",), ("Generate_Pseu
 TRAIN_CYCLEGAN, APPLY_CYCLEGAN = ("restyle_source.py", "train"), ("restyle_source.py", "apply")
 CYCLEGAN_STEPS: Arguments = ("--num-steps", "3000", "--crop", "128,128")
 
+PAPER, PLUS = ("--method", "paper"), ("--method", "plus")
 NO_TERMS: Arguments = (
     *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
     *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
@@ -338,7 +339,7 @@ class Arms:
 
     def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
-        options = ("--source-only",) if level == "none" else (*NO_TERMS, "--bn", "source", *image_level(level))
+        options = ("--source-only",) if level == "none" else (*PLUS, *image_level(level))
         early = "" if last == self.schedule.start else "_early"
         name = f"start_{level}{early}{resolution.tail}"
         return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
@@ -376,21 +377,21 @@ class Arms:
     ) -> Stage:
         """Plus from the source step `first` on; None: `early`."""
         start = self._start(level, self.schedule.early if first is None else first, resolution)
-        options = ("--method", "plus", *options, *image_level(level), *resolution.options)
+        options = (*PLUS, *options, *image_level(level), *resolution.options)
         return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
         start = self._start("lab", self.schedule.start)
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
-        options = (*NO_TERMS, *SHARED, *image_level("lab"))
+        options = (*PAPER, *NO_TERMS, *SHARED, *image_level("lab"))
         self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(self, name: str, level: str, options: Arguments, first: int | None = None) -> Stage:
         """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
         start = self._start(level, self.schedule.start if first is None else first)
         last = start.last + self.schedule.align
-        return Stage(name, STEP1, start.last, last, (*options, *image_level(level)), start)
+        return Stage(name, STEP1, start.last, last, (*PAPER, *options, *image_level(level)), start)
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
@@ -401,7 +402,7 @@ class Arms:
 
     def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
         masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
-        options = (*options, *image_level(level))
+        options = (*PAPER, *options, *image_level(level))
         return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
 
 

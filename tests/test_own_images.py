@@ -57,8 +57,8 @@ def yard(run_folder) -> Path:
     return run_folder
 
 
-def test_all_stages_on_a_target_without_labels(yard, capsys):
-    call("step1", *TRAIN, "--classes", "classes.yaml")
+def test_all_stages_of_the_paper_on_a_target_without_labels(yard, capsys):
+    call("step1", *TRAIN, "--method", "paper", "--classes", "classes.yaml")
     assert {"seg", "adv_target"} <= set(steps(STEP1)[0])
     assert not [record for record in steps(STEP1) if "miou" in record]
     memory = state(STEP1)["state"]["memory"]
@@ -68,7 +68,7 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     call("pseudo", *OWN)
     labels = sorted(Path("target_ssl_gt/own_images").glob("*.png"))
     assert [path.name for path in labels] == ["east_0.png", "east_1.png", "east_2.png"]
-    call("step2", *TRAIN[: TRAIN.index("--restore-from")], "--num-steps", "1")
+    call("step2", *TRAIN[: TRAIN.index("--restore-from")], "--method", "paper", "--num-steps", "1")
     call("evaluate", *OWN, "--json", "scores.json")
     said = capsys.readouterr().out
     assert says(said, "no scores ... 3 of 3 images of camera") and "IoU" not in said
@@ -91,6 +91,38 @@ def test_all_stages_on_a_target_without_labels(yard, capsys):
     assert np.array_equal(mask(Path("label_ids/east_1.png")), np.array([10, 20, 30])[mask(masks / "east_1.png")])
     call("iou", "camera/labels", str(masks), *OWN[:4], "--classes", "classes.yaml", "--json", "again.json")
     assert json.loads(Path("again.json").read_text())["confusion"] == scores["confusion"]
+
+
+def test_by_default_stage_1_learns_the_source_and_stage_2_has_a_teacher(yard):
+    call("step1", *TRAIN, "--classes", "classes.yaml", "--image-level", "lab", "--num-steps-stop", "1")
+    saved = state(STEP1)
+    assert {"adv_target", "adv_cls"}.isdisjoint(steps(STEP1)[0]) and "memory" not in saved["state"]
+    assert (saved["options"]["bn"], saved["options"]["image_level"], saved["networks"].keys()) == (
+        "source",
+        "lab",
+        set(),
+    )
+    call("step2", *TRAIN[: TRAIN.index("--restore-from")], "--num-steps", "1", "--image-level", "lab")
+    assert {"pseudo", "mix", "sure"} <= set(steps(Path("snapshots/own_images/step2"))[0])
+    call("evaluate", *OWN)
+    assert len(list(Path("result/own_images").iterdir())) == 6
+
+
+def test_the_baseline_of_the_default_method_takes_all_its_steps():
+    plus, baseline, paper = (
+        config.resolve("step1", {"preset": "own_images", **given})
+        for given in ({}, {"source_only": True}, {"method": "paper"})
+    )
+    assert (plus.num_steps, plus.num_steps_stop, baseline.num_steps_stop, paper.num_steps_stop) == (
+        4000,
+        1000,
+        4000,
+        4000,
+    )
+    rest = config.resolve("step2", {"preset": "own_images"})
+    assert rest.num_steps == plus.num_steps - plus.num_steps_stop
+    reached = plus.learning_rate * (1 - plus.num_steps_stop / plus.num_steps) ** plus.power
+    assert rest.learning_rate == pytest.approx(reached, rel=0.05)
 
 
 @pytest.mark.parametrize(

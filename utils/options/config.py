@@ -644,9 +644,10 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     if script in RESTYLE:
         layers.reverse()  # what a preset says about training is about a segmenter
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
-    if "method" in given:
-        layers.append(METHOD_OPTIONS.get(given["method"], {}).get(script, {}))
-        layers.append(preset.get(given["method"], {}) if script == "step2" else {})
+    method = given.get("method", preset.get("method"))
+    if method is not None:
+        layers.append(METHOD_OPTIONS[method].get(script, {}))
+        layers.append(preset.get(method, {}).get(arm, {}))
     values: dict[str, Any] = {item.name: item.default for item in fields(Options)}
     for layer in [*layers, given]:
         values |= layer

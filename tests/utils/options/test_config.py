@@ -138,7 +138,7 @@ def test_stages_share_no_folder_and_find_each_other(preset):
     assert len({o.snapshot_dir for o in (source_only, step1, step2)}) == 3
     assert step2.restore_from == pseudo.restore_from == f"{step1.snapshot_dir}/last.pth"
     assert evaluate.restore_from == f"{step2.snapshot_dir}/last.pth"
-    assert pseudo.ssl_target_dir == step2.ssl_target_dir
+    assert pseudo.ssl_target_dir == resolve("step2", {"preset": preset, "method": "paper"}).ssl_target_dir
     assert step1.log_dir == f"{step1.snapshot_dir}/tensorboard"
 
 
@@ -182,7 +182,7 @@ def test_to_name_the_default_method_changes_nothing(preset, stage):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_method_leaves_the_weights_of_the_terms_that_it_keeps_to_the_preset(preset, stage):
-    plain, released = (resolve(stage, {"preset": preset, **m}).as_dict() for m in ({}, {"method": "released"}))
+    plain, released = (resolve(stage, {"preset": preset, "method": m}).as_dict() for m in ("paper", "released"))
     off = {"lambda_adv_feat": 0.0} | ({"lambda_adv_cate": 0.0} if stage == "step1" else {})
     weights = {name: value for name, value in plain.items() if name.startswith("lambda_")}
     assert {name: released[name] for name in weights} == weights | off
