@@ -53,19 +53,27 @@ def run_folder(tmp_path, monkeypatch, benchmark_root) -> Path:
 
 
 @contextmanager
-def logger_as_before() -> Iterator[None]:
-    """Restore the project's logger, which a script's `main` sets up: later tests would not see its lines."""
-    logger = logging.getLogger("bafft")
-    before = list(logger.handlers), logger.level, logger.propagate
+def logger_as_imported() -> Iterator[None]:
+    """The project's logger as after its import, before and afterwards. A script's `main` sets it up, also in the fixture
+    of a module; tests would then not see its lines, or see them where none should be."""
+
+    def reset() -> None:
+        logger = logging.getLogger("bafft")
+        logger.handlers, logger.level, logger.propagate = [], logging.NOTSET, True
+
+    reset()
     yield
-    logger.handlers, logger.level, logger.propagate = before
+    reset()
 
 
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory, benchmark_root) -> Path:
     """A folder in which stage 1 has run and pseudo-labels were made; tests must not change it."""
     root = tmp_path_factory.mktemp("stage1")
-    with pytest.MonkeyPatch.context() as patch, logger_as_before():  # this fixture runs before the one of a single test
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        logger_as_imported(),
+    ):  # this fixture runs before the one of a single test
         patch.chdir(root)
         (root / "data").mkdir()
         (root / "data/builtin").symlink_to(benchmark_root)
@@ -108,6 +116,6 @@ def _no_map(request, monkeypatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    with logger_as_before():
+def _logger_as_imported() -> Iterator[None]:
+    with logger_as_imported():
         yield

@@ -12,7 +12,7 @@ from PIL import Image
 import export_onnx
 import predict
 from model.networks.high_resolution import HighResolution
-from tests.conftest import logger_as_before
+from tests.conftest import logger_as_imported
 from tests.messages import says
 from tests.processes import run_in_two
 from tests.scripts import MASKS, PSEUDO, STEP1, STEP2, TARGET, call, differences, exit_code, mask, state, steps
@@ -31,7 +31,7 @@ ALL_TERMS = ("--lambda-adv-target", "0.01", "--lambda-adv-cate", "0.1", "--isia"
 def trained(tmp_path_factory, stage1) -> Path:
     """A checkpoint of a short run; tests must not change it."""
     folder = tmp_path_factory.mktemp("crops")
-    with pytest.MonkeyPatch.context() as patch, logger_as_before():
+    with pytest.MonkeyPatch.context() as patch, logger_as_imported():
         patch.chdir(stage1)
         call("step2", *SETTINGS, "--snapshot-dir", str(folder))
     return folder / "last.pth"
