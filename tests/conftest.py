@@ -54,8 +54,10 @@ def run_folder(tmp_path, monkeypatch, benchmark_root) -> Path:
 
 @contextmanager
 def logger_as_imported() -> Iterator[None]:
-    """The project's logger as after its import, before and afterwards. A script's `main` sets it up, also in the fixture
-    of a module; tests would then not see its lines, or see them where none should be."""
+    """The project's logger as after its import, before and afterwards.
+
+    A script's `main` sets it up, also in the fixture of a module: tests would then miss its lines, or see too many.
+    """
 
     def reset() -> None:
         logger = logging.getLogger("bafft")
