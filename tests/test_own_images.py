@@ -119,6 +119,7 @@ def test_the_baseline_of_the_default_method_takes_all_its_steps():
         4000,
         4000,
     )
+    assert plus.num_steps_stop is not None
     rest = config.resolve("step2", {"preset": "own_images"})
     assert rest.num_steps == plus.num_steps - plus.num_steps_stop
     reached = plus.learning_rate * (1 - plus.num_steps_stop / plus.num_steps) ** plus.power
