@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import real
-from bench.real import ARMS, NAMES, PAIRS, Runner, Stage, table
+from bench import real, real_arms, real_pairs
+from bench.real import Runner, table
+from bench.real_arms import ARMS, NAMES, Stage
+from bench.real_pairs import PAIRS
 
 
 class Pretended(Runner):
@@ -39,7 +41,7 @@ def value(command: list[str], flag: str) -> str:
 
 
 def trained(stage: Stage) -> list[Stage]:
-    return [one for one in dict.fromkeys(stage.chain()) if one.script in (real.STEP1, real.STEP2)]
+    return [one for one in dict.fromkeys(stage.chain()) if one.script in (real_arms.STEP1, real_arms.STEP2)]
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -69,7 +71,13 @@ def test_an_arm_runs_its_stages_in_order_and_none_twice(tmp_path: Path) -> None:
     runner = Pretended("camvid_day_to_dusk", tmp_path)
     record = runner.finish(ARMS["camvid_day_to_dusk"].stages["paper_step2"])
     scripts = [(command[0],) for command in runner.calls]
-    assert scripts == [real.STEP1, real.STEP1, real.PSEUDO, real.STEP2, *[("evaluate_cityscapes.py",)] * 2]
+    assert scripts == [
+        real_arms.STEP1,
+        real_arms.STEP1,
+        real_arms.PSEUDO,
+        real_arms.STEP2,
+        *[("evaluate_cityscapes.py",)] * 2,
+    ]
     start, align, masks, second, *_ = runner.calls
     assert "--source-only" in start and value(start, "--restore-from") == "/data/pretrained/mobilenet_v2_features.pth"
     assert value(align, "--restore-from") == str(tmp_path / "start_none" / "last.pth")
@@ -101,7 +109,7 @@ def test_cyclegan_restyles_the_images_that_its_arm_learns_from(tmp_path: Path) -
     runner = Pretended("carla_to_cityscapes", tmp_path)
     runner.finish(ARMS["carla_to_cityscapes"].stages["cyclegan"])
     learn, apply, train, *_ = runner.calls
-    assert tuple(learn[:2]) == real.TRAIN_CYCLEGAN and tuple(apply[:2]) == real.APPLY_CYCLEGAN
+    assert tuple(learn[:2]) == real_arms.TRAIN_CYCLEGAN and tuple(apply[:2]) == real_arms.APPLY_CYCLEGAN
     assert value(learn, "--random-seed") == "2" and "--classes" not in learn
     assert value(apply, "--restore-from") == str(tmp_path / "train_cyclegan" / "last.pth")
     assert value(train, "--data-dir") == value(apply, "--out") and value(train, "--data-dir-labels") == "/data/carla"
@@ -134,7 +142,7 @@ def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
         Image.fromarray(ids).save(camvid / f"{part}annot" / "a.png")
         Image.fromarray(ids).save(camvid / part / "a.jpg")
     for _ in range(2):  # the second call keeps the files of the first
-        real.camvid_in_classes_of_carla(tmp_path, tmp_path / "made")
+        real_pairs.camvid_in_classes_of_carla(tmp_path, tmp_path / "made")
     made = tmp_path / "made" / "camvid_as_carla"
     assert np.asarray(Image.open(made / "labels/val/a.png")).tolist() == [[8, 2, 5, 0, 1, 6, 255, 4, 10, 9, 255, 255]]
     assert (made / "train.txt").read_text() == "train/a.jpg\n" and (made / "images/train/a.jpg").exists()

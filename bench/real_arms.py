@@ -1,0 +1,223 @@
+"""The arms of `bench/real.py`: chains of the project's stages, each a call of a script with its options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.real_pairs import PAIRS, Arguments, Schedule
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How finely a network sees: `options` of its training; large: it learns from crops of the pair's large images.
+
+    tail, words: what it adds to the name and the title of an arm.
+    """
+
+    tail: str = ""
+    words: str = ""
+    options: Arguments = ()
+    large: bool = False
+
+
+USUAL = Resolution()
+LARGE = Resolution("_large", ", crops of larger images", large=True)
+STRIDE_8 = Resolution("_stride8", ", output stride 8", ("--output-stride", "8"))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One call of a script, from source step `first` to `last`.
+
+    after: the stage before. With `resumes`, this stage continues its run; otherwise, it starts from its weights.
+    masks, images: the stages that make the pseudo-labels and the restyled source images, if it uses any.
+    """
+
+    name: str
+    script: Arguments
+    first: int
+    last: int
+    options: Arguments = ()
+    after: Stage | None = None
+    resumes: bool = False
+    masks: Stage | None = None
+    images: Stage | None = None
+    resolution: Resolution = USUAL
+
+    def chain(self) -> Iterator[Stage]:
+        """All stages up to this one, in order."""
+        for stage in (self.images, self.after, self.masks):
+            if stage is not None:
+                yield from stage.chain()
+        yield self
+
+
+STEP1, STEP2, PSEUDO = ("train_step1.py",), ("train_step2.py",), ("Generate_Pseudo_Label.py",)
+TRAIN_CYCLEGAN, APPLY_CYCLEGAN = ("restyle_source.py", "train"), ("restyle_source.py", "apply")
+CYCLEGAN_STEPS: Arguments = ("--num-steps", "3000", "--crop", "128,128")
+
+PAPER, PLUS = ("--method", "paper"), ("--method", "plus")
+NO_TERMS: Arguments = (
+    *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
+    *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
+)
+
+
+def weights(category: str) -> Arguments:
+    """The paper's, whatever the preset's; `category`: of the category and instance terms."""
+    adversarial = ("--lambda-adv-target", "0.001", "--lambda-adv-feat", "0.001")
+    return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
+
+
+CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
+
+# What is taken from `--method plus`, or given to it, in the arms that try its parts.
+PLUS_VARIANTS: dict[str, Arguments] = {
+    "without plain images": ("--lambda-pseudo", "0"),
+    "without mixed images": ("--lambda-mix", "0"),
+    "without class mixing": ("--no-class-mixing",),
+    "without jitter and blur": ("--strong-jitter", "0", "--strong-blur", "0"),
+    "with labels weighed by image": ("--pseudo-selection", "image"),
+    "with masked consistency": ("--lambda-masked", "1"),
+    "with rare-class sampling": ("--rare-class-temperature", "0.01"),
+    "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
+    "with the paper's terms": weights("0.01"),
+}
+
+# Whose BatchNorm statistics was chosen only by the agreement of an image and its mirror image, without labels: on `lab`
+# images those of both domains (0.89 to 0.91), then the source's, then the target's (0.85 to 0.89); seed 1, three
+# checkpoints.
+SHARED: Arguments = ("--bn", "shared")
+
+
+def image_level(level: str) -> Arguments:
+    return () if level == "none" else ("--image-level", level)
+
+
+EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
+
+
+class Arms:
+    """The arms of a schedule: title and last stage by name; names by group, for a reader."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.titles: dict[str, str] = {}
+        self.stages: dict[str, Stage] = {}
+        self.groups: dict[str, list[str]] = {}
+        self._group("Source only")
+        self._add("source_only", "source only", self._unadapted("source_only", "none"))
+        for level in ("lab", "fda"):
+            self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
+        for resolution in (LARGE, STRIDE_8):
+            for level, name, title in (
+                ("none", "source_only", "source only"),
+                ("lab", "lab", "source only, on `lab` images"),
+            ):
+                last = self._unadapted(f"{name}{resolution.tail}", level, resolution)
+                self._add(last.name, f"{title}{resolution.words}", last)
+        self._cyclegan()
+        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
+            self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
+            self._paper(level, tail, words)
+            self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
+            late = self._plus(f"plus{tail}_late", level, first=self.schedule.start)
+            self._add(late.name, f"plus{words}, {LATE}", late)
+        self._group("Parts of plus")
+        self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
+        for resolution in (LARGE, STRIDE_8):
+            last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
+            self._add(last.name, f"plus, `lab`{resolution.words}", last)
+        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`")):
+            for title, options in PLUS_VARIANTS.items():
+                name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
+                self._add(name, f"plus{words}, {title}", self._plus(name, level, options))
+
+    def _add(self, name: str, title: str, last: Stage) -> None:
+        self.titles[name], self.stages[name] = title, last
+        next(reversed(self.groups.values())).append(name)
+
+    def _group(self, title: str) -> None:
+        """What is added from now on belongs to this group."""
+        self.groups[title] = []
+
+    def _cyclegan(self) -> None:
+        """Training on source images that CycleGAN restyled before."""
+        trained = Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)
+        images = Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=trained)
+        whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
+        self._add("cyclegan", "source only, on images of CycleGAN", whole)
+
+    def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
+        """Training on the source, restyled by `level`, without adaptation."""
+        options = ("--source-only",) if level == "none" else (*PLUS, *image_level(level))
+        early = "" if last == self.schedule.start else "_early"
+        name = f"start_{level}{early}{resolution.tail}"
+        return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
+
+    def _unadapted(self, name: str, level: str, resolution: Resolution = USUAL) -> Stage:
+        return self._whole(name, self._start(level, self.schedule.start, resolution))
+
+    def _paper(self, level: str, tail: str, words: str) -> None:
+        """Both stages with the paper's weights and without any term."""
+        paper = self._stopped(f"align{tail}", level, weights("0.01"))
+        plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
+        title = f"stage 1 without any term{words} (only BatchNorm statistics)"
+        self._add(f"no_terms{tail}", title, self._whole(f"no_terms{tail}", plain))
+        title = f"only pseudo-labels{words} (stage 2 without any term of either stage)"
+        self._add(f"pseudo_labels{tail}", title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
+        self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
+        for factor in CATEGORY_FACTORS:
+            options = (*weights(f"{factor * 0.01:g}"), "--log-gradients", "50")
+            stopped = self._stopped(f"align{tail}_{factor}", level, options)
+            title = f"the paper's stage 1{words}, {factor} times the category and instance weights"
+            self._add(f"paper_step1{tail}_{factor}", title, self._whole(f"paper_step1{tail}_{factor}", stopped))
+        title = f"the paper's stage 1 and 2{words}"
+        self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
+        early = self._stopped(f"align{tail}_early", level, weights("0.01"), self.schedule.early)
+        early = self._step2(f"paper_step2{tail}_early", level, weights("0.001"), early)
+        self._add(early.name, f"{title}, {EARLY}", early)
+
+    def _plus(
+        self,
+        name: str,
+        level: str,
+        options: Arguments = (),
+        first: int | None = None,
+        resolution: Resolution = USUAL,
+    ) -> Stage:
+        """Plus from the source step `first` on; None: `early`."""
+        start = self._start(level, self.schedule.early if first is None else first, resolution)
+        options = (*PLUS, *options, *image_level(level), *resolution.options)
+        return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
+
+    def _self_training(self, name: str, title: str) -> None:
+        """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
+        start = self._start("lab", self.schedule.start)
+        masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
+        options = (*PAPER, *NO_TERMS, *SHARED, *image_level("lab"))
+        self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
+
+    def _stopped(self, name: str, level: str, options: Arguments, first: int | None = None) -> Stage:
+        """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
+        start = self._start(level, self.schedule.start if first is None else first)
+        last = start.last + self.schedule.align
+        return Stage(name, STEP1, start.last, last, (*PAPER, *options, *image_level(level)), start)
+
+    def _whole(self, name: str, stopped: Stage) -> Stage:
+        """The rest of a run that was stopped."""
+        total, resolution = self.schedule.total, stopped.resolution
+        return Stage(
+            name, stopped.script, stopped.last, total, stopped.options, stopped, resumes=True, resolution=resolution
+        )
+
+    def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
+        masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
+        options = (*PAPER, *options, *image_level(level))
+        return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
+
+
+ARMS = {name: Arms(pair.schedule) for name, pair in PAIRS.items()}
+NAMES = list(next(iter(ARMS.values())).titles)
