@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import real
 from bench.paper import REPORTED
+from bench.real_pairs import PAIRS
 from bench.results import PAGE, cells_of, write_section
 
 README = PAGE.parent.parent / "README.md"
@@ -73,7 +74,7 @@ def table(page: str, scores: Path) -> list[str]:
     ]
     drawn = "built-in data (drawn streets), 19 classes"
     lines.append(line_of_page(page, drawn, "four residual blocks", "builtin_gains main", "step 2"))
-    for name, pair in real.PAIRS.items():
+    for name, pair in PAIRS.items():
         records: dict[str, Scores] = {
             arm: {seed: 100 * record["miou"] for seed, record in of_seed.items()}
             for arm, of_seed in real.read(scores, name).items()

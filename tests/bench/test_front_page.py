@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench import front_page
+from bench import front_page, real
 from bench.front_page import cell, table
+from bench.results import PAGE as PAGE_OF_RESULTS
 
 PAGE = """
 <!-- builtin_gains main -->
@@ -46,3 +47,10 @@ def test_rows_of_pages_and_records(tmp_path: Path) -> None:
     assert rows[3][0].startswith("CamVid to India")
     assert rows[3][2:] == ["20.0 (1 seed)", "not run", "30.0 (1 seed), +10.0", "not run"]
     assert all(len(row) == 3 + len(front_page.ARMS) for row in rows[2:])
+
+
+def test_readme_and_results_show_the_scores_that_are_kept() -> None:
+    readme, page = (path.read_text(encoding="utf-8") for path in (front_page.README, PAGE_OF_RESULTS))
+    assert "\n".join(table(page, real.SCORES)) in readme
+    assert "\n".join(real.table(real.SCORES)) in page
+    assert "\n".join(real.not_run(real.SCORES)) in page
