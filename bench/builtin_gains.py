@@ -118,7 +118,8 @@ def run_plus(runner: demo.Runner) -> None:
     stopped = run_step2(runner, pretrained(runner))
     for title, options in PLUS.items():
         name = arm_name(title)
-        once(runner, name, partial(runner.plus, stopped, *options, name=name))
+        steps = runner.schedule.self_train
+        once(runner, name, partial(runner.stage2_of_plus, stopped, *options, steps=steps, name=name))
 
 
 def pretrained(runner: demo.Runner) -> Path:
