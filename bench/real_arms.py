@@ -73,7 +73,8 @@ def weights(category: str) -> Arguments:
 
 CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
 
-# What is taken from `--method plus`, or given to it, in the arms that try its parts.
+# What is taken from `--method plus`, or given to it, in the arms that try its parts. One of the two about rare-class
+# sampling is what the preset of the pair has anyway.
 PLUS_VARIANTS: dict[str, Arguments] = {
     "without plain images": ("--lambda-pseudo", "0"),
     "without mixed images": ("--lambda-mix", "0"),
@@ -82,6 +83,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with labels weighed by image": ("--pseudo-selection", "image"),
     "with masked consistency": ("--lambda-masked", "1"),
     "with rare-class sampling": ("--rare-class-temperature", "0.01"),
+    "without rare-class sampling": ("--rare-class-temperature", "0"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": weights("0.01"),
 }
