@@ -1,4 +1,4 @@
-"""Run the whole method on synthetic data: no download, no GPU, some minutes.
+"""Compare the methods on synthetic data: no download, no GPU, some minutes.
 
 The script draws two domains of street scenes and trains five arms: the source-only baseline, the paper's stage 1, its
 two stages (with the pseudo-labels between them), `--method plus`, and an oracle, which is trained on target labels. It
@@ -46,6 +46,7 @@ TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "p
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
 WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
+# The keys of TITLES, in the order in which the processes start with them.
 LONGEST_FIRST = ("plus", "step2", "step1", "source_only", "oracle")
 # The runs of an arm, and what each is called.
 RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
@@ -126,12 +127,11 @@ class Runner:
         steps = self._steps(stopped, self.schedule.self_train)
         return self.train(train_step2.main, name, *labels, *steps, *arguments)
 
-    def plus(self, start: Path) -> Path:
-        return self.stage2_of_plus(start, steps=self.schedule.align + self.schedule.self_train)
-
-    def stage2_of_plus(self, start: Path, *arguments: str, steps: int, name: str = "plus") -> Path:
-        """Stage 2 of `--method plus`, without pseudo-labels made before."""
-        return self.train(train_step2.main, name, "--method", "plus", *self._steps(start, steps), *arguments)
+    def plus(self, start: Path, *arguments: str, steps: int | None = None, name: str = "plus") -> Path:
+        """Stage 2 of `--method plus`, without pseudo-labels made before; by default, for as many steps as both stages
+        of the paper together."""
+        planned = self._steps(start, steps or self.schedule.align + self.schedule.self_train)
+        return self.train(train_step2.main, name, "--method", "plus", *planned, *arguments)
 
     def evaluate(self, arm: str) -> Path:
         """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""

@@ -3,6 +3,7 @@
 Examples:
   python train_step2.py                                        # after train_step1.py and Generate_Pseudo_Label.py
   python train_step2.py --restore-from snapshots/gta5_to_cityscapes/step1/last.pth --ssl-target-dir target_ssl_gt
+  python train_step2.py --preset own_images                    # after train_step1.py: --method plus, with a teacher
   python train_step2.py --method released                      # what the published code computes
   python train_step2.py --continue-train                       # resume from last.pth
   torchrun --standalone --nproc-per-node 4 train_step2.py      # on four GPUs

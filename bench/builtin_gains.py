@@ -119,7 +119,7 @@ def run_plus(runner: demo.Runner) -> None:
     for title, options in PLUS.items():
         name = arm_name(title)
         steps = runner.schedule.self_train
-        once(runner, name, partial(runner.stage2_of_plus, stopped, *options, steps=steps, name=name))
+        once(runner, name, partial(runner.plus, stopped, *options, steps=steps, name=name))
 
 
 def pretrained(runner: demo.Runner) -> Path:

@@ -233,7 +233,7 @@ def read(scores: Path, pair: str) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def table(scores: Path) -> list[str]:
-    """Of every pair: the means over the seeds, the gain over source only on the same seeds, and the IoU per class."""
+    """For each pair, the means over the seeds, the gain over source only on the same seeds, and the IoU per class."""
     lines: list[str] = []
     for name, pair in PAIRS.items():
         records, titles = read(scores, name), ARMS[name].titles
@@ -267,7 +267,7 @@ def table(scores: Path) -> list[str]:
 
 
 def not_run(scores: Path) -> list[str]:
-    """What has been run of each pair: every group with missing arms, then the arms with fewer seeds than planned."""
+    """For each pair, the groups that lack arms, then the arms with fewer seeds than planned."""
     lines: list[str] = []
     for name, pair in PAIRS.items():
         records, arms = read(scores, name), ARMS[name]
@@ -279,7 +279,7 @@ def not_run(scores: Path) -> list[str]:
                 if (words := lacking(members, arms, records))
             ]
         else:
-            lines.append(f"- None of {len(arms.titles)} arms has been run.")
+            lines.append(f"- None of {len(arms.titles)} arms run.")
         for number in range(1, len(SEEDS)):
             fewer = [arms.titles[arm] for arm, of_seed in records.items() if len(of_seed) == number]
             if fewer:
@@ -292,9 +292,9 @@ def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str
     """The arms of a group that have records, or those without if they are fewer; empty if none is missing."""
     missing, found = ([arms.titles[arm] for arm in members if (arm in records) is there] for there in (False, True))
     if not missing or len(missing) <= len(found):
-        return f"{len(found)} of {len(members)} arms have been run (not {'; '.join(missing)})" if missing else ""
-    run = f"{len(found)} of {len(members)} arms have been run ({'; '.join(found)})"
-    return run if found else f"none of {len(members)} arms has been run"
+        return f"{len(found)} of {len(members)} arms run (not {'; '.join(missing)})" if missing else ""
+    run = f"{len(found)} of {len(members)} arms run ({'; '.join(found)})"
+    return run if found else f"none of {len(members)} arms run"
 
 
 def draw_chart(scores: Path) -> None:
@@ -351,6 +351,11 @@ def main() -> None:
         raise UserError("found no pair or no arm, expected both, such as carla_to_cityscapes source_only (see --help)")
     if not arguments.data or not Path(arguments.data).is_dir():
         raise UserError(f"--data: {arguments.data}: expected the folder of the real images, or set BAFFT_REALDATA")
+    arms = ARMS[arguments.pair]
+    if arguments.arm not in arms.stages:
+        raise UserError(
+            f"{arguments.arm}: found no such arm of {arguments.pair}, expected one of {', '.join(arms.stages)}"
+        )
     path = path_of(arguments.scores, arguments.pair, arguments.arm, arguments.seed)
     if path.exists():
         print(f"{path} is there")
@@ -358,7 +363,7 @@ def main() -> None:
     out = arguments.out.absolute()
     folder = out / arguments.pair / f"seed{arguments.seed}"
     runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out)
-    record = runner.finish(ARMS[arguments.pair].stages[arguments.arm])
+    record = runner.finish(arms.stages[arguments.arm])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     print(f"{arguments.pair} {arguments.arm} seed {arguments.seed}: {100 * record['miou']:.1f}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.real_pairs import PAIRS, Arguments, Schedule
+from bench.real_pairs import PAIRS, Arguments, Pair
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def weights(category: str) -> Arguments:
 
 CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
 
-# What is taken from `--method plus`, or given to it, in the arms that try its parts. One of the two about rare-class
-# sampling is what the preset of the pair has anyway.
+# Options that switch a part of `--method plus` off or on, by title.
 PLUS_VARIANTS: dict[str, Arguments] = {
     "without plain images": ("--lambda-pseudo", "0"),
     "without mixed images": ("--lambda-mix", "0"),
@@ -82,15 +81,19 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "without jitter and blur": ("--strong-jitter", "0", "--strong-blur", "0"),
     "with labels weighed by image": ("--pseudo-selection", "image"),
     "with masked consistency": ("--lambda-masked", "1"),
-    "with rare-class sampling": ("--rare-class-temperature", "0.01"),
-    "without rare-class sampling": ("--rare-class-temperature", "0"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": weights("0.01"),
 }
 
-# Whose BatchNorm statistics was chosen only by the agreement of an image and its mirror image, without labels: on `lab`
-# images those of both domains (0.89 to 0.91), then the source's, then the target's (0.85 to 0.89); seed 1, three
-# checkpoints.
+
+def rare_classes(wanted: bool) -> Arguments:
+    """Whether source images with rare classes are drawn more often, whatever the preset says."""
+    return ("--rare-class-temperature", "0.01" if wanted else "0")
+
+
+# The domain that updates BatchNorm's statistics was chosen without labels, only by the agreement of an image and its
+# mirror image. On `lab` images, both domains were best (0.89 to 0.91), then the source, then the target (0.85 to 0.89);
+# seed 1, three checkpoints.
 SHARED: Arguments = ("--bn", "shared")
 
 
@@ -102,10 +105,10 @@ EARLY, LATE = "which starts as early as plus", "which starts as late as the pape
 
 
 class Arms:
-    """The arms of a schedule: title and last stage by name; names by group, for a reader."""
+    """The arms of a pair: title and last stage by name; names by group, for a reader."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def __init__(self, pair: Pair) -> None:
+        self.schedule, self.rare_classes = pair.schedule, pair.rare_classes
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
@@ -132,8 +135,11 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
             self._add(last.name, f"plus, `lab`{resolution.words}", last)
+        sampling = {
+            f"with{'out' if self.rare_classes else ''} rare-class sampling": rare_classes(not self.rare_classes)
+        }
         for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`")):
-            for title, options in PLUS_VARIANTS.items():
+            for title, options in (PLUS_VARIANTS | sampling).items():
                 name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
                 self._add(name, f"plus{words}, {title}", self._plus(name, level, options))
 
@@ -154,7 +160,7 @@ class Arms:
 
     def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
-        options = ("--source-only",) if level == "none" else (*PLUS, *image_level(level))
+        options = ("--source-only",) if level == "none" else (*PAPER, *NO_TERMS, "--bn", "source", *image_level(level))
         early = "" if last == self.schedule.start else "_early"
         name = f"start_{level}{early}{resolution.tail}"
         return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
@@ -192,7 +198,7 @@ class Arms:
     ) -> Stage:
         """Plus from the source step `first` on; None: `early`."""
         start = self._start(level, self.schedule.early if first is None else first, resolution)
-        options = (*PLUS, *options, *image_level(level), *resolution.options)
+        options = (*PLUS, *rare_classes(self.rare_classes), *options, *image_level(level), *resolution.options)
         return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:
@@ -221,5 +227,5 @@ class Arms:
         return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
 
 
-ARMS = {name: Arms(pair.schedule) for name, pair in PAIRS.items()}
-NAMES = list(next(iter(ARMS.values())).titles)
+ARMS = {name: Arms(pair) for name, pair in PAIRS.items()}
+NAMES = list(dict.fromkeys(name for arms in ARMS.values() for name in arms.titles))

@@ -56,6 +56,7 @@ class Pair:
     large: sizes of the arms that learn from crops of larger images, at about the same cost per step.
     source_test: in place of `target` to score the source's validation images; empty if there are none.
     restyled: in place of `source` for source images of CycleGAN in the folder {restyled}.
+    rare_classes: plus draws source images with rare classes more often.
     prepare: makes what the data lack, given their folder and one to write into, which {made} stands for.
     """
 
@@ -69,6 +70,7 @@ class Pair:
     classes: Arguments = ()
     source_test: Arguments = ()
     restyled: Arguments = ()
+    rare_classes: bool = False
     prepare: Callable[[Path, Path], None] | None = None
 
 
@@ -145,5 +147,6 @@ PAIRS = {
         sizes=Sizes("320,240", "320,240"),
         large=Sizes("480,360", "480,360", crop="320,240"),
         source_test=("--data-dir-target", "{data}/CamVid", "--data-list-target-test", "val_day.txt"),
+        rare_classes=True,
     ),
 }

@@ -133,6 +133,8 @@ def test_reduced_precision_and_summed_passes(after_stage1):
          "--mask-ratio has no effect ... --lambda-masked 0"),
         (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
         (["--method", "plus", "--isia", "contrast"], "also give --lambda-adv-cate"),
+        (["--preset", "own_images", "--aim", "released"], "--aim: stuff and instance matching are off by default"),
+        (["--method", "plus", "--absent-stuff"], "--absent-stuff: stuff and instance matching ... --lambda-adv-cls"),
         (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
         (["--method", "plus", "--lambda-mix", "0", "--lambda-pseudo", "0"], "nothing is learnt from the teacher"),
         (["--method", "plus", "--pseudo-threshold", "0.9"], "--pseudo-threshold ... --pseudo-selection image"),

@@ -12,8 +12,9 @@ from PIL import Image
 
 from bench import real, real_arms, real_pairs
 from bench.real import Runner, table
-from bench.real_arms import ARMS, NAMES, Stage
+from bench.real_arms import ARMS, Stage
 from bench.real_pairs import PAIRS
+from utils.options import config
 
 
 class Pretended(Runner):
@@ -44,15 +45,14 @@ def trained(stage: Stage) -> list[Stage]:
     return [one for one in dict.fromkeys(stage.chain()) if one.script in (real_arms.STEP1, real_arms.STEP2)]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("arm", NAMES)
+@pytest.mark.parametrize(("pair", "arm"), [(pair, arm) for pair in PAIRS for arm in ARMS[pair].stages])
 def test_each_arm_takes_the_same_source_steps_without_a_gap(pair: str, arm: str) -> None:
     stages = trained(ARMS[pair].stages[arm])
     assert stages[0].first == 0 and stages[-1].last == PAIRS[pair].schedule.total
     assert all(before.last == after.first for before, after in pairwise(stages))
 
 
-@pytest.mark.parametrize("arm", NAMES)
+@pytest.mark.parametrize("arm", ARMS["carla_to_cityscapes"].stages)
 def test_each_arm_has_the_learning_rates_of_one_run(arm: str) -> None:
     """A run over the remaining steps starts from the rate that was reached and decays as the whole run would have."""
     runner = Runner(PAIRS["carla_to_cityscapes"], 1, Path(), Path(), Path())
@@ -133,6 +133,19 @@ def test_all_stages_of_an_arm_have_its_output_stride() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("pair", "usual", "other"), [("carla_to_camvid", "0", "0.01"), ("camvid_day_to_dusk", "0.01", "0")]
+)
+def test_rare_class_sampling_is_what_the_pair_says_or_the_contrary(pair: str, usual: str, other: str) -> None:
+    word = "with" if other != "0" else "without"
+    for arm, temperature in (("plus", usual), ("plus_late", usual), (f"plus_{word}_rare_class_sampling", other)):
+        stage = list(ARMS[pair].stages[arm].options)
+        options = config.parse("step2", ["--preset", PAIRS[pair].preset, *stage])[0]
+        assert options.rare_class_temperature == float(temperature)
+        default = config.resolve("step2", {"preset": PAIRS[pair].preset, "method": "plus"})
+        assert default.rare_class_temperature == float(usual)
+
+
 def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
     camvid, ids = tmp_path / "CamVid", np.arange(12, dtype=np.uint8)[None]
     for part in ("train", "val"):
@@ -173,16 +186,17 @@ def test_what_is_missing_is_listed_by_group_and_shrinks(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
-    assert real.not_run(tmp_path).count(f"- None of {len(NAMES)} arms has been run.") == len(PAIRS)
+    number = len(ARMS["camvid_to_idd"].stages)
+    assert real.not_run(tmp_path).count(f"- None of {number} arms run.") == len(PAIRS)
     write("source_only", 1)
     lines = real.not_run(tmp_path)
-    assert "- Source only: 1 of 8 arms have been run (source only)." in lines
+    assert "- Source only: 1 of 8 arms run (source only)." in lines
     assert "- With 1 of 3 seeds: source only." in lines
     groups = ARMS["camvid_to_idd"].groups
-    assert sorted(arm for members in groups.values() for arm in members) == sorted(NAMES)
+    assert sorted(arm for members in groups.values() for arm in members) == sorted(ARMS["camvid_to_idd"].stages)
     for arm in groups["Source only"][:-1]:
         for seed in real.SEEDS:
             write(arm, seed)
     lines = real.not_run(tmp_path)
-    assert "- Source only: 7 of 8 arms have been run (not source only, on images of CycleGAN)." in lines
+    assert "- Source only: 7 of 8 arms run (not source only, on images of CycleGAN)." in lines
     assert not any(line.startswith("- With") for line in lines)

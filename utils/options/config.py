@@ -110,7 +110,8 @@ class Options:
     )
     method: str = option(
         "paper",
-        "paper (what it says), released (what its published code does), or plus (stage 2 with a mean teacher)",
+        "paper (what it says), released (what its published code does), or plus (self-training with a mean teacher in "
+        "stage 2; with some presets, stage 1 then only learns the source)",
         TRAIN,
         choices=tuple(METHODS),
     )
@@ -646,7 +647,7 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     layers += [preset.get(script, {}), preset.get(arm, {}) if arm != script else {}]
     method = given.get("method", preset.get("method"))
     if method is not None:
-        layers.append(METHOD_OPTIONS[method].get(script, {}))
+        layers.append(METHOD_OPTIONS.get(method, {}).get(script, {}))
         layers.append(preset.get(method, {}).get(arm, {}))
     values: dict[str, Any] = {item.name: item.default for item in fields(Options)}
     for layer in [*layers, given]:
@@ -660,6 +661,8 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
             values[name] = value.format(**names)
     values["amp"] = "apex-O1" if values["amp"] == "apex" else values["amp"]
     stop, planned = values["num_steps_stop"], values["num_steps"]
+    if isinstance(stop, float):
+        stop = max(1, round(stop * planned))
     values["num_steps_stop"] = min(stop or planned, planned)
     options = Options(**values)
     _check(options, script, given, stop)

@@ -125,7 +125,13 @@ def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str
     if options["high_resolution_crops"] and options["compile"]:
         yield "--high-resolution-crops: found --compile, which would compile every position of the crop; leave it out"
     if "isia" in given and not options["lambda_adv_cate"]:
-        yield "--isia: ISIA is off by default with --method plus; also give --lambda-adv-cate"
+        yield "--isia: ISIA is off by default with --method plus; choose --method paper, or also give --lambda-adv-cate"
+    if not any(options[f"lambda_{name}"] for name in ("adv_cls", "adv_ins")):
+        for name in (name for name in ("aim", "aim_beta", "absent_stuff") if name in given):
+            yield (
+                f"{flag(name)}: stuff and instance matching are off by default with --method plus; choose --method "
+                f"paper, or also give --lambda-adv-cls"
+            )
     if options["lambda_imagenet"] and options["imagenet_weights"] is None:
         yield "--lambda-imagenet: found no --imagenet-weights, expected the file that training started from"
     if "ssl_target_dir" in given and not options["lambda_pseudo"]:

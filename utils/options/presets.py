@@ -2,7 +2,7 @@
 
 A preset maps option names (fields of `utils.options.config.Options`) to values: first those for all scripts; then,
 under the name of a script or `source_only`, those for that script; and under the name of a method, those for its
-stages.
+stages. A `num_steps_stop` below 1 is a share of `num_steps`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _SMALL_NETWORK: Values = {
     # has reached (bench/real.py). The literature's teacher keeps 0.999 of itself, which looks back over 1,000 steps of
     # 40,000 or more. Blur and blocks shrink with the images.
     "plus": {
-        "step1": {"num_steps": 4000, "num_steps_stop": 1000, "bn": "source", **_NO_TERMS},
+        "step1": {"num_steps": 4000, "num_steps_stop": 0.25, "bn": "source", **_NO_TERMS},
         "step2": {"num_steps": 3000, "learning_rate": 3e-3, "ema": 0.99, "strong_blur": 0.6, "mask_block": 32},
     },
 }
@@ -214,8 +214,7 @@ METHOD_OPTIONS: dict[str, dict[str, Values]] = {
         },
         "step2": {"aim": "released", "isia": "released", "absent_stuff": True, "lambda_adv_feat": 0.0},
     },
-    # Off are the parts that have not paid where they were measured (bench/RESULTS.md): the paper's terms, masked
-    # consistency and rare-class sampling. A weight switches each of them on.
+    # The paper's terms have not paid where they were measured (bench/RESULTS.md). A weight switches each of them on.
     "plus": {
         "step1": {"aim": "paper", "isia": "paper", "absent_stuff": False},
         "step2": {

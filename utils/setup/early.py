@@ -14,6 +14,7 @@ from utils.setup import networks
 from utils.states.weights import describe_file
 from utils.system import distributed, lock
 from utils.system.errors import UserError, fault
+from utils.system.logs import logger
 
 _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "restyle_source.py train"}
 """The script that writes a folder below `snapshots/PRESET`."""
@@ -21,7 +22,10 @@ _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "res
 
 def refuse(options: Options, script: str) -> None:
     """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, if its folder holds
-    another run or is in use, or if the checkpoint is of high-resolution crops and the training is without."""
+    another run or is in use, or if the checkpoint is of high-resolution crops and the training is without.
+
+    Pseudo-labels that stage 2 does not use are mentioned in the log.
+    """
     resumed = networks.resumed_from(options) if script in TRAINING else None
     path = str(resumed or options.restore_from)
     if path != "none":
@@ -31,8 +35,11 @@ def refuse(options: Options, script: str) -> None:
             f"--semantic: {options.semantic} does not exist; expected the checkpoint of a trained segmenter: give "
             f"last.pth of a training script, or leave the flag out"
         )
-    if script == "step2" and networks.method_class(options, script).uses_target_labels(options):
-        _refuse_without_pseudo_labels(options)
+    if script == "step2":
+        if networks.method_class(options, script).uses_target_labels(options):
+            _refuse_without_pseudo_labels(options)
+        elif options.ssl_target_dir is None:
+            _mention_unused_pseudo_labels(options)
     if script in TRAINING:
         refuse_used(Path(options.snapshot_dir), resumed, overwrite=options.overwrite)
     if script in (*TRAINING, "restyle_apply") and distributed.is_main():
@@ -75,13 +82,21 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
             f"flag out to start anew"
         )
     makers = [name for run, name in _MAKERS.items() if Path(path) == Path(f"snapshots/{options.preset}/{run}/last.pth")]
-    made = f"; `python {makers[0]} {flag('preset')} {options.preset}` makes it" if makers else ""
+    made = f"; `{_command(makers[0], options)}` makes it" if makers else ""
     others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
     expected = _MAKERS["restyle"] if script == "restyle_apply" else "the previous stage"
     raise UserError(
         f"--restore-from: {path} does not exist; expected the checkpoint of {expected}"
         f"{others if script == 'step1' else ''}{made}"
     )
+
+
+def _command(maker: str, options: Options) -> str:
+    """`python MAKER` with the preset, and with the method unless it is the preset's."""
+    words = ["python", *maker.split(), flag("preset"), options.preset]
+    if options.method != resolve("step1", {"preset": options.preset}).method:
+        words += [flag("method"), options.method]
+    return shlex.join(words)
 
 
 def _refuse_without_pseudo_labels(options: Options) -> None:
@@ -93,6 +108,15 @@ def _refuse_without_pseudo_labels(options: Options) -> None:
         raise UserError(
             f"--ssl-target-dir: {folder}: {found}; expected a pseudo-label for each target image: "
             f"`{pseudo_label_command(options)}` makes them"
+        )
+
+
+def _mention_unused_pseudo_labels(options: Options) -> None:
+    usual = resolve("pseudo", {"preset": options.preset}).ssl_target_dir
+    if usual is not None and next(Path(usual).rglob("*.png"), None) is not None:
+        logger.info(
+            f"--method {options.method} does not use the pseudo-labels in {usual}; --ssl-target-dir {usual} would use "
+            f"them instead of the teacher's labels"
         )
 
 

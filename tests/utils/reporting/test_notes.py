@@ -35,6 +35,12 @@ def test_only_options_that_change_the_run_differ_from_its_preset():
     assert notes.differing_options(stopped, "step1") == {"--num-steps": 60, "--num-steps-stop": 40}
 
 
+@pytest.mark.parametrize("preset", ["builtin", "own_images"])
+def test_the_baseline_differs_from_its_preset_only_by_being_it(preset):
+    options = config.parse("step1", ["--preset", preset, "--source-only"])[0]
+    assert notes.differing_options(options, "step1") == {"--source-only": True}
+
+
 def test_a_run_notes_what_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/train_step1.py", "--preset", "builtin", "--snapshot-dir", "a b"])
     note = begin(tmp_path, "--batch-size", "3", "--iter-size", "2", "--source-only")

@@ -76,6 +76,27 @@ def test_missing_pseudo_labels_are_refused_first_and_their_maker_named(run_folde
 
 
 @pytest.mark.parametrize(
+    ("preset", "method", "words"),
+    [("own_images", "paper", " --method paper"), ("own_images", "plus", ""), ("builtin", "plus", " --method plus")],
+)
+def test_the_command_that_makes_the_checkpoint_of_stage_1_has_the_same_method(
+    run_folder, capsys, preset, method, words
+):
+    assert exit_code("step2", "--preset", preset, "--method", method) == 2
+    assert f"`python train_step1.py --preset {preset}{words}` makes it" in capsys.readouterr().err
+
+
+def test_pseudo_labels_that_the_method_does_not_use_are_mentioned(run_folder, capsys):
+    Path("target_ssl_gt/builtin").mkdir(parents=True)
+    Path("target_ssl_gt/builtin/a.png").touch()
+    Path("start.pth").touch()
+    for given, mentioned in (((), True), (("--ssl-target-dir", "target_ssl_gt/builtin"), False)):
+        assert exit_code("step2", *EMPTY, "--restore-from", "start.pth", "--method", "plus", *given) == 2
+        said = capsys.readouterr().out
+        assert ("--method plus does not use the pseudo-labels in target_ssl_gt/builtin" in said) == mentioned
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), ""),
