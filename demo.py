@@ -1,10 +1,10 @@
-"""Compare the methods on synthetic data: no download, no GPU, some minutes.
+"""Run the whole method on synthetic data: no download, no GPU, some minutes.
 
-The script draws two domains of street scenes and trains five arms: the source-only baseline, the paper's stage 1, its
-two stages (with the pseudo-labels between them), `--method plus`, and an oracle, which is trained on target labels. It
-compares them on target images. Every arm starts from the same source-trained network and trains for the same number of
-source steps. The arms run side by side: a line shows their progress, a table follows when one is finished, and ARM.log
-holds the whole output of an arm, with each command as one would type it.
+The script draws two domains of street scenes and trains four arms: the source-only baseline, stage 1, both stages (with
+the pseudo-labels between them), and an oracle, which is trained on target labels. It compares them on target images.
+Every arm starts from the same source-trained network and trains for the same number of source steps. The arms run side
+by side: a line shows their progress, a table follows when one is finished, and ARM.log holds the whole output of an
+arm, with each command as one would type it.
 
 Examples:
   python demo.py                            # what `make demo` runs
@@ -42,12 +42,10 @@ from utils.system import logs
 from utils.system.files import check_can_write, write_json
 from utils.system.logs import logger
 
-TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "plus": "plus", "oracle": "oracle"}
+TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
 WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
-# The keys of TITLES, in the order in which the processes start with them.
-LONGEST_FIRST = ("plus", "step2", "step1", "source_only", "oracle")
 # The runs of an arm, and what each is called.
 RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
     "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"}
@@ -127,11 +125,10 @@ class Runner:
         steps = self._steps(stopped, self.schedule.self_train)
         return self.train(train_step2.main, name, *labels, *steps, *arguments)
 
-    def plus(self, start: Path, *arguments: str, steps: int | None = None, name: str = "plus") -> Path:
-        """Stage 2 of `--method plus`, without pseudo-labels made before; by default, for as many steps as both stages
-        of the paper together."""
-        planned = self._steps(start, steps or self.schedule.align + self.schedule.self_train)
-        return self.train(train_step2.main, name, "--method", "plus", *planned, *arguments)
+    def plus(self, stopped: Path, *arguments: str, name: str = "plus") -> Path:
+        """Stage 2 of `--method plus` from the stopped stage 1, without pseudo-labels made before."""
+        steps = self._steps(stopped, self.schedule.self_train)
+        return self.train(train_step2.main, name, "--method", "plus", *steps, *arguments)
 
     def evaluate(self, arm: str) -> Path:
         """Masks and scores (ARM.json) of an arm's checkpoint; returns the folder of the masks."""
@@ -202,7 +199,7 @@ def run_arms(runner: Runner) -> None:
     context = get_context("spawn")
     stopped = context.Event()
     with ProcessPoolExecutor(WORKERS, context, initializer=start_process, initargs=(stopped,)) as pool:
-        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in LONGEST_FIRST}
+        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in ("step2", "step1", "source_only", "oracle")}
         try:
             while arms:
                 for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:

@@ -118,8 +118,7 @@ def run_plus(runner: demo.Runner) -> None:
     stopped = run_step2(runner, pretrained(runner))
     for title, options in PLUS.items():
         name = arm_name(title)
-        steps = runner.schedule.self_train
-        once(runner, name, partial(runner.plus, stopped, *options, steps=steps, name=name))
+        once(runner, name, partial(runner.plus, stopped, *options, name=name))
 
 
 def pretrained(runner: demo.Runner) -> Path:

@@ -12,7 +12,6 @@ import pytest
 import demo
 from dataset.classes import CITYSCAPES
 from tests.messages import says
-from tests.scripts import steps
 from utils.options import config
 from utils.system.errors import UserError
 from utils.system.files import write_json
@@ -31,17 +30,16 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
 
     said = capsys.readouterr().out.split("\n\n")  # tables are set off by empty lines
     tables = [table.splitlines() for table in said[1:] if " seg " in table]
-    assert sorted(table[0] for table in tables) == ["oracle", "plus", "source only", "step 1", "step 1, stopped early"]
+    assert sorted(table[0] for table in tables) == ["oracle", "source only", "step 1", "step 1, stopped early"]
     step2 = next(table for table in tables if table[0] == "step 1, stopped early")
     assert [line.split()[0] for line in step2] == ["step", "step", "2"] * 2
     assert step2[3] == "step 2"
 
     scores = demo.read_scores(tmp_path)
-    assert list(scores) == ["source_only", "step1", "step2", "plus", "oracle"]
+    assert list(scores) == ["source_only", "step1", "step2", "oracle"]
     rows = demo.table(scores).splitlines()
     assert [row[:16].strip() for row in rows[1:]] == [*CITYSCAPES.names, "mean of 19"]
     assert rows[-1].split()[3:] == [f"{100 * demo.main_mean(s):.1f}" for s in scores.values()]
-    assert [steps(tmp_path / arm)[-1]["step"] for arm in ("step1", "step2", "plus")] == [4, 2, 4]
     for arm in scores:
         assert f"{arm}/last.pth" in (tmp_path / f"{arm}.log").read_text()
     assert "Generate_Pseudo_Label.py" in (tmp_path / "step2.log").read_text()
@@ -52,14 +50,14 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
 
 
 def test_no_further_arm_starts_once_one_has_failed(tmp_path, benchmark_root, monkeypatch) -> None:
-    """Without source images every arm fails at once; of the five arms, those that wait must not start."""
+    """Without source images every arm fails at once; of the four arms, those that wait must not start."""
     runner = demo.builtin_runner(benchmark_root, tmp_path, seed=3)
     runner = replace(runner, source=("--data-dir", str(tmp_path / "nowhere")))
     monkeypatch.setattr(demo, "WORKERS", 1)
     monkeypatch.setattr(demo.Runner, "pretrain", lambda self: tmp_path / "last.pth")
     with pytest.raises(UserError):
         demo.run_arms(runner)
-    assert [path.name for path in tmp_path.glob("*.log")] == ["plus.log"]
+    assert [path.name for path in tmp_path.glob("*.log")] == ["step2.log"]
 
 
 def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch, capsys) -> None:
