@@ -37,7 +37,7 @@ from utils.options import config
 from utils.system import logs
 
 ADVERSARIAL = ("--lambda-adv-target", "0", "--lambda-adv-feat", "0")
-ALL_TERMS = (
+NO_TERMS = (
     *ADVERSARIAL,
     *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
 )
@@ -55,11 +55,11 @@ VARIANTS = {
     "without instance matching": ("--lambda-adv-ins", "0"),
     "without AIM weights": ("--aim", "none"),
     "without ISIA": ("--lambda-adv-cate", "0"),
-    "without any term (BatchNorm statistics alone)": ALL_TERMS,
+    "without any term (BatchNorm statistics alone)": NO_TERMS,
     "with the weights of the paper": paper_weights("0.01"),
 }
 NO_JITTER = "--no-random-jitter"
-UNADAPTED = (*ALL_TERMS, "--bn", "source", NO_JITTER)
+UNADAPTED = (*NO_TERMS, "--bn", "source", NO_JITTER)
 IMAGE_LEVELS = {
     "source only, without jitter": ("--source-only", NO_JITTER),
     "the same on `lab` images": (*UNADAPTED, "--image-level", "lab"),

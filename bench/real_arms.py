@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.builtin_gains import NO_TERMS, paper_weights
 from bench.real_pairs import PAIRS, Arguments, Pair
 
 
@@ -59,17 +60,6 @@ TRAIN_CYCLEGAN, APPLY_CYCLEGAN = ("restyle_source.py", "train"), ("restyle_sourc
 CYCLEGAN_STEPS: Arguments = ("--num-steps", "3000", "--crop", "128,128")
 
 PAPER, PLUS = ("--method", "paper"), ("--method", "plus")
-NO_TERMS: Arguments = (
-    *("--lambda-adv-target", "0", "--lambda-adv-feat", "0"),
-    *("--lambda-adv-cls", "0", "--lambda-adv-ins", "0", "--lambda-adv-cate", "0"),
-)
-
-
-def weights(category: str) -> Arguments:
-    """The paper's, whatever the preset's; `category`: of the category and instance terms."""
-    adversarial = ("--lambda-adv-target", "0.001", "--lambda-adv-feat", "0.001")
-    return (*adversarial, "--lambda-adv-cls", category, "--lambda-adv-ins", category, "--lambda-adv-cate", category)
-
 
 CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
 
@@ -82,7 +72,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with labels weighed by image": ("--pseudo-selection", "image"),
     "with masked consistency": ("--lambda-masked", "1"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
-    "with the paper's terms": weights("0.01"),
+    "with the paper's terms": paper_weights("0.01"),
 }
 
 
@@ -101,6 +91,8 @@ def image_level(level: str) -> Arguments:
     return () if level == "none" else ("--image-level", level)
 
 
+# The image levels while training; what each adds to the name and the title of an arm.
+LEVELS = (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`"))
 EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
 
 
@@ -113,39 +105,36 @@ class Arms:
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
         self._group("Source only")
-        self._add("source_only", "source only", self._unadapted("source_only", "none"))
-        for level in ("lab", "fda"):
-            self._add(level, f"source only, on `{level}` images", self._unadapted(level, level))
-        for resolution in (LARGE, STRIDE_8):
-            for level, name, title in (
-                ("none", "source_only", "source only"),
-                ("lab", "lab", "source only, on `lab` images"),
-            ):
+        for resolution, levels in ((USUAL, LEVELS), (LARGE, LEVELS[:2]), (STRIDE_8, LEVELS[:2])):
+            for level, *_ in levels:
+                title = "source only" if level == "none" else f"source only, on `{level}` images"
+                name = "source_only" if level == "none" else level
                 last = self._unadapted(f"{name}{resolution.tail}", level, resolution)
-                self._add(last.name, f"{title}{resolution.words}", last)
+                self._add(f"{title}{resolution.words}", last)
         self._cyclegan()
-        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`")):
+        for level, tail, words in LEVELS:
             self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
             self._paper(level, tail, words)
-            self._add(f"plus{tail}", f"plus{words}", self._plus(f"plus{tail}", level))
+            self._add(f"plus{words}", self._plus(f"plus{tail}", level))
             late = self._plus(f"plus{tail}_late", level, first=self.schedule.start)
-            self._add(late.name, f"plus{words}, {LATE}", late)
+            self._add(f"plus{words}, {LATE}", late)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
-            self._add(last.name, f"plus, `lab`{resolution.words}", last)
+            self._add(f"plus, `lab`{resolution.words}", last)
         sampling = {
             f"with{'out' if self.rare_classes else ''} rare-class sampling": rare_classes(not self.rare_classes)
         }
-        for level, tail, words in (("none", "", ""), ("lab", "_lab", ", `lab`")):
+        for level, tail, words in LEVELS[:2]:
             for title, options in (PLUS_VARIANTS | sampling).items():
                 name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
-                self._add(name, f"plus{words}, {title}", self._plus(name, level, options))
+                self._add(f"plus{words}, {title}", self._plus(name, level, options))
 
-    def _add(self, name: str, title: str, last: Stage) -> None:
-        self.titles[name], self.stages[name] = title, last
-        next(reversed(self.groups.values())).append(name)
+    def _add(self, title: str, last: Stage) -> None:
+        """The arm that ends with the stage `last`, and has its name."""
+        self.titles[last.name], self.stages[last.name] = title, last
+        next(reversed(self.groups.values())).append(last.name)
 
     def _group(self, title: str) -> None:
         """What is added from now on belongs to this group."""
@@ -156,7 +145,7 @@ class Arms:
         trained = Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)
         images = Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=trained)
         whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
-        self._add("cyclegan", "source only, on images of CycleGAN", whole)
+        self._add("source only, on images of CycleGAN", whole)
 
     def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
@@ -170,23 +159,23 @@ class Arms:
 
     def _paper(self, level: str, tail: str, words: str) -> None:
         """Both stages with the paper's weights and without any term."""
-        paper = self._stopped(f"align{tail}", level, weights("0.01"))
+        paper = self._stopped(f"align{tail}", level, paper_weights("0.01"))
         plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
         title = f"stage 1 without any term{words} (only BatchNorm statistics)"
-        self._add(f"no_terms{tail}", title, self._whole(f"no_terms{tail}", plain))
+        self._add(title, self._whole(f"no_terms{tail}", plain))
         title = f"only pseudo-labels{words} (stage 2 without any term of either stage)"
-        self._add(f"pseudo_labels{tail}", title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
-        self._add(f"paper_step1{tail}", f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
+        self._add(title, self._step2(f"pseudo_labels{tail}", level, NO_TERMS, plain))
+        self._add(f"the paper's stage 1{words}", self._whole(f"paper_step1{tail}", paper))
         for factor in CATEGORY_FACTORS:
-            options = (*weights(f"{factor * 0.01:g}"), "--log-gradients", "50")
+            options = (*paper_weights(f"{factor * 0.01:g}"), "--log-gradients", "50")
             stopped = self._stopped(f"align{tail}_{factor}", level, options)
             title = f"the paper's stage 1{words}, {factor} times the category and instance weights"
-            self._add(f"paper_step1{tail}_{factor}", title, self._whole(f"paper_step1{tail}_{factor}", stopped))
+            self._add(title, self._whole(f"paper_step1{tail}_{factor}", stopped))
         title = f"the paper's stage 1 and 2{words}"
-        self._add(f"paper_step2{tail}", title, self._step2(f"paper_step2{tail}", level, weights("0.001"), paper))
-        early = self._stopped(f"align{tail}_early", level, weights("0.01"), self.schedule.early)
-        early = self._step2(f"paper_step2{tail}_early", level, weights("0.001"), early)
-        self._add(early.name, f"{title}, {EARLY}", early)
+        self._add(title, self._step2(f"paper_step2{tail}", level, paper_weights("0.001"), paper))
+        early = self._stopped(f"align{tail}_early", level, paper_weights("0.01"), self.schedule.early)
+        early = self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early)
+        self._add(f"{title}, {EARLY}", early)
 
     def _plus(
         self,
@@ -206,7 +195,7 @@ class Arms:
         start = self._start("lab", self.schedule.start)
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
         options = (*PAPER, *NO_TERMS, *SHARED, *image_level("lab"))
-        self._add(name, title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
+        self._add(title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(self, name: str, level: str, options: Arguments, first: int | None = None) -> Stage:
         """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""

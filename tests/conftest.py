@@ -72,10 +72,8 @@ def logger_as_imported() -> Iterator[None]:
 def stage1(tmp_path_factory, benchmark_root) -> Path:
     """A folder in which stage 1 has run and pseudo-labels were made; tests must not change it."""
     root = tmp_path_factory.mktemp("stage1")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        logger_as_imported(),
-    ):  # this fixture runs before the one of a single test
+    # This fixture runs before the one that resets the logger for a single test.
+    with pytest.MonkeyPatch.context() as patch, logger_as_imported():
         patch.chdir(root)
         (root / "data").mkdir()
         (root / "data/builtin").symlink_to(benchmark_root)

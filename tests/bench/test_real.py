@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import real, real_arms, real_pairs
+from bench import real, real_pairs
 from bench.real import Runner, table
-from bench.real_arms import ARMS, Stage
+from bench.real_arms import APPLY_CYCLEGAN, ARMS, PSEUDO, STEP1, STEP2, TRAIN_CYCLEGAN, Stage
 from bench.real_pairs import PAIRS
 from utils.options import config
 
@@ -42,7 +42,7 @@ def value(command: list[str], flag: str) -> str:
 
 
 def trained(stage: Stage) -> list[Stage]:
-    return [one for one in dict.fromkeys(stage.chain()) if one.script in (real_arms.STEP1, real_arms.STEP2)]
+    return [one for one in dict.fromkeys(stage.chain()) if one.script in (STEP1, STEP2)]
 
 
 @pytest.mark.parametrize(("pair", "arm"), [(pair, arm) for pair in PAIRS for arm in ARMS[pair].stages])
@@ -71,13 +71,7 @@ def test_an_arm_runs_its_stages_in_order_and_none_twice(tmp_path: Path) -> None:
     runner = Pretended("camvid_day_to_dusk", tmp_path)
     record = runner.finish(ARMS["camvid_day_to_dusk"].stages["paper_step2"])
     scripts = [(command[0],) for command in runner.calls]
-    assert scripts == [
-        real_arms.STEP1,
-        real_arms.STEP1,
-        real_arms.PSEUDO,
-        real_arms.STEP2,
-        *[("evaluate_cityscapes.py",)] * 2,
-    ]
+    assert scripts == [STEP1, STEP1, PSEUDO, STEP2, *[("evaluate_cityscapes.py",)] * 2]
     start, align, masks, second, *_ = runner.calls
     assert "--source-only" in start and value(start, "--restore-from") == "/data/pretrained/mobilenet_v2_features.pth"
     assert value(align, "--restore-from") == str(tmp_path / "start_none" / "last.pth")
@@ -109,7 +103,7 @@ def test_cyclegan_restyles_the_images_that_its_arm_learns_from(tmp_path: Path) -
     runner = Pretended("carla_to_cityscapes", tmp_path)
     runner.finish(ARMS["carla_to_cityscapes"].stages["cyclegan"])
     learn, apply, train, *_ = runner.calls
-    assert tuple(learn[:2]) == real_arms.TRAIN_CYCLEGAN and tuple(apply[:2]) == real_arms.APPLY_CYCLEGAN
+    assert tuple(learn[:2]) == TRAIN_CYCLEGAN and tuple(apply[:2]) == APPLY_CYCLEGAN
     assert value(learn, "--random-seed") == "2" and "--classes" not in learn
     assert value(apply, "--restore-from") == str(tmp_path / "train_cyclegan" / "last.pth")
     assert value(train, "--data-dir") == value(apply, "--out") and value(train, "--data-dir-labels") == "/data/carla"

@@ -53,8 +53,8 @@ def read(path: Path) -> Json:
 def differing_options(options: Options, stage: str) -> Json:
     """The options of a stage ("step1", "step2") that differ from those of its preset, by flag. Options that only say
     where a run's files are, and those that the preset leaves to the weights ("auto"), are left out."""
-    arm = {"source_only": True} if options.source_only else {}
-    default = config.resolve(stage, {"preset": options.preset} | arm).as_dict() | {"source_only": False}
+    of_arm = {"preset": options.preset, "source_only": options.source_only}
+    default = config.resolve(stage, of_arm).as_dict() | {"source_only": False}
     mine = options.as_dict()
     taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in OF_FILES]
     differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}

@@ -103,7 +103,7 @@ def _refuse_without_pseudo_labels(options: Options) -> None:
     """The reader names single masks that are missing; here there is none at all."""
     assert options.ssl_target_dir is not None  # else no method uses any
     folder = Path(options.ssl_target_dir)
-    if next(folder.rglob("*.png"), None) is None:
+    if not _has_masks(folder):
         found = "no mask in it" if folder.exists() else "does not exist"
         raise UserError(
             f"--ssl-target-dir: {folder}: {found}; expected a pseudo-label for each target image: "
@@ -113,11 +113,16 @@ def _refuse_without_pseudo_labels(options: Options) -> None:
 
 def _mention_unused_pseudo_labels(options: Options) -> None:
     usual = resolve("pseudo", {"preset": options.preset}).ssl_target_dir
-    if usual is not None and next(Path(usual).rglob("*.png"), None) is not None:
+    if usual is not None and _has_masks(Path(usual)):
         logger.info(
-            f"--method {options.method} does not use the pseudo-labels in {usual}; --ssl-target-dir {usual} would use "
-            f"them instead of the teacher's labels"
+            "--method %s does not use the pseudo-labels in %s; --ssl-target-dir %s would use them instead of the "
+            "teacher's labels",
+            *(options.method, usual, usual),
         )
+
+
+def _has_masks(folder: Path) -> bool:
+    return next(folder.rglob("*.png"), None) is not None
 
 
 def pseudo_label_command(options: Options) -> str:
