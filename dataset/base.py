@@ -1,19 +1,17 @@
-"""What all readers share: finding, checking and reading pairs of image and label, and turning them into samples.
+"""What all readers share: checking and reading pairs of image and label, and turning them into samples.
 
-A data set is a small subclass that says where its files lie and how its label ids map to train ids.
+A data set is a small subclass that says where its files lie (`dataset.layout`) and how its label ids map to train ids.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import cv2
@@ -26,55 +24,21 @@ from torch.utils.data import Dataset
 
 from dataset.augment import Augment, SampleChanges, Size, resized
 from dataset.cache import Cache, Pixels, Stored, Wanted
-from dataset.classes import IGNORE, ClassTable, LabelMap, id_map_of, to_train_ids
-from dataset.labels import (
-    LABEL_ENDS,
-    LABEL_SUFFIXES,
-    ColourIds,
-    Encoding,
-    LabelDecoder,
-    binary_masks,
-    label_file,
-    label_stem,
-    train_id_encoding,
-)
-from dataset.reading import (
-    IMAGE_SUFFIXES,
-    Line,
-    contents,
-    folder_in,
-    image_names,
-    image_size,
-    namesake,
-    read_ids,
-    read_image,
-    read_lines,
-    refuse_name,
-)
+from dataset.classes import IGNORE, ClassTable, LabelMap, to_train_ids
+from dataset.labels import binary_masks
+from dataset.lists import Lists
+from dataset.reading import contents, image_size, namesake, read_ids, read_image
 from utils.system.errors import UserError, fault, one_line, require_folder
 
 log = logging.getLogger("bafft")
 
 ASPECT_TOLERANCE = 0.05  # 1280x720, to which GTA5 is resized, is 2 % off its 1914x1052
 
-OF_LABELS = (
-    "gtFine",
-    "gtCoarse",
-    "gt",
-    "label",
-    "labels",
-    "annotations",
-    "ann_dir",
-    "mask",
-    "masks",
-    "SegmentationClass",
-)
-"""Usual names of folders of labels; images are not looked for in them."""
 BINARY_SAMPLE = 64
 """How many labels are examined for whether they are masks of 0 and 255."""
 
 
-class SegmentationDataset(Dataset[dict[str, Any]]):
+class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
     """Images as uint8 tensors, with their labels if wanted.
 
     Args:
@@ -113,33 +77,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     label and an image of different shapes.
     """
 
-    table: ClassTable
-    id_map: LabelMap
-    void_ids: Collection[int] = ()
-    """Label ids that are known to belong to no class."""
-    absent_ids: Collection[int] = ()
-    """Label ids of classes that no image of the data set shows."""
-    layout: str
-    """The layout below the root in words, for messages."""
-    label_ends: tuple[str, ...] = LABEL_ENDS
-    """What may follow an image's name in the name of its label; the first for which a file exists is used."""
-    largest_id: int = IGNORE
-    """The largest label id that a label file may hold."""
-    image_folders: tuple[str, ...] = ("images",)
-    """Image folders of the layout, the usual one first; lists of other projects have them before the names."""
-    label_folders: tuple[str, ...] = ("labels",)
-    """The same for labels."""
-    binary_remedy = (
-        "ids of the class table: give the class id: 255 there (--classes FILE), or list 255 under ignore if such "
-        "pixels are of no class"
-    )
-    """What to do about masks of 0 and 255."""
-    tree_lists: Mapping[str, Callable[[Path], list[str]]] = {}
-    """Lists that need no file, by name: a function from the root to the names in the list."""
-    misfits: Collection[str] = ()
-    """Keys of images whose labels are known to have another size in the public download. If that is so here, and there
-    is no list, they are left out."""
-
     def __init__(
         self,
         root: str | Path,
@@ -166,21 +103,23 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise ValueError("pseudo_label_dir needs labels=True")
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise UserError(f"image size: {size} given, expected width and height, both positive")
-        self.root = Path(root)
-        single = None
-        if not labels and self.root.is_file():
-            self.root, single = self.root.parent, self.root.name
-        self.label_root = self.root if label_root is None else Path(label_root)
-        self.split = split
+        root, single = Path(root), None
+        if not labels and root.is_file():
+            root, single = root.parent, root.name
+        super().__init__(
+            root,
+            split,
+            root if label_root is None else Path(label_root),
+            labels,
+            None if pseudo_label_dir is None else Path(pseudo_label_dir),
+        )
         self.size = size
-        self.labels = labels
         self.label_size = label_size
         self.table = table or self.table
         self.ignore_label = ignore_label
         self.augment = augment or Augment()
         self.seed = seed
         self.skip_bad = skip_bad
-        self.pseudo_label_dir = None if pseudo_label_dir is None else Path(pseudo_label_dir)
         self._lookup = to_train_ids(self.label_ids(self.table), self.table.num_classes, ignore_label)
         self.decode = self.decoder(self.table)
         """Reads a label file as label ids [H, W]."""
@@ -196,91 +135,28 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             f"colours {self.table.label_colours}"
         )
         self.left_out: list[str] = []
-        self._unfound: list[str] = []
+        self.unfound = []
         self.names = [single] if single is not None else self._find_all(list_file)
         if check:
             self._check_files()
 
-    # What a subclass defines.
+    def __len__(self) -> int:
+        return len(self.names)
 
-    def find_names(self, split: str) -> list[str]:
-        """Sorted relative names of all images of `split`; a log line says how many files are passed over, and why."""
-        folder = self.image_folder(split)
-        names = self._images_below(folder)
-        if (folder / split).is_dir():  # some projects have train/ and val/ below the image folder
-            names = [name for name in names if name.startswith(f"{split}/")]
-        return self.taken(names)
-
-    def image_folder(self, split: str) -> Path:
-        """The folder to which the names of a split's images are relative."""
-        return folder_in(self.root, self.image_folders[0]) or (
-            self.root if self.flat else self.root / self.image_folders[0]
-        )
-
-    def image_path(self, name: str) -> Path:
-        return self.image_folder(self.split) / name
-
-    def refusal(self, name: str) -> str | None:
-        """Why the image file with this relative name does not belong to the data set; None if it does."""
-        return None
-
-    @classmethod
-    def spellings(cls, name: str) -> Iterator[str]:
-        """Names that an image may have if a list calls it `name`, the likeliest first; `name` may be its label's."""
-        yield name
-        path = PurePosixPath(name)
-        stems = [path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name]
-        label = label_stem(Path(name), cls.label_ends)
-        stems += [] if label is None else [label[0]]
-        for stem, suffix in itertools.product(dict.fromkeys(stems), IMAGE_SUFFIXES):
-            yield (path.parent / f"{stem}{suffix}").as_posix()
-            yield (path.parent / f"{stem}{suffix.upper()}").as_posix()
-
-    def label_path(self, name: str) -> Path:
-        raise NotImplementedError
-
-    @staticmethod
-    def read_label(path: Path, colours: ColourIds | None = None) -> LabelMap:
-        """The ids [H, W] that a label file holds, before the id map; colours: the ids of colours, if any."""
-        return read_ids(path, colours=colours)
-
-    @classmethod
-    def encoding(cls, path: Path, table: ClassTable) -> Encoding | None:
-        """Which ids a label file holds if they are not the label ids of the data set; None if they are."""
-        return train_id_encoding(path, cls.label_ids(table))
-
-    @classmethod
-    def label_key(cls, path: Path, folder: Path) -> str | None:
-        """The key of the image that a label file belongs to; None if the file is not a label. folder: that of all
-        labels."""
-        found = label_stem(path, cls.label_ends)
-        return None if found is None else found[0]
-
-    def label_in(self, folder: Path, stem: str) -> Path:
-        """The label file in a folder for the image with this stem; the name of a missing PNG if there is none."""
-        return label_file(folder, stem, self.label_ends)
-
-    @classmethod
-    def train_id_key(cls, path: Path, folder: Path) -> str | None:
-        """As `label_key`, for a file of ground truth that holds train ids instead of label ids."""
-        return cls.label_key(path, folder)
-
-    @classmethod
-    def prediction_key(cls, path: Path, folder: Path) -> str | None:
-        """As `label_key`, for a predicted mask somewhere below `folder`."""
-        return path.stem
-
-    @property
-    def flat(self) -> bool:
-        """Whether the root may directly contain the images: if the labels have their own root or are optional."""
-        return self.label_root != self.root or not self.labels
-
-    def below(self, root: Path, folder: str) -> Path:
-        """`root`/`folder`, also inside the folder of an unpacked archive. If images and labels have different roots and
-        there is no such folder, `root` itself."""
-        return folder_in(root, folder) or (root / folder if self.label_root == self.root else root)
-
-    # What a user of the reader calls.
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
+        name = self.names[position]
+        changes = SampleChanges.drawn(self.augment, self.seed, number)
+        image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
+        size = self.size or native
+        sample: dict[str, Any] = {"name": name, "size": native}
+        if self.has_label(name):
+            label = self._train_ids(name, native)
+            if self.label_size == "input":
+                label = changes.label(label, size, self.ignore_label)
+            sample["label"] = changes.mirror(torch.from_numpy(np.array(label)))
+        sample["image"] = changes.mirror(_planes(changes.image(image, size)))
+        return sample
 
     def limited_to(self, names: Iterable[str]) -> Self:
         """The same data set with only these of its names, in the given order."""
@@ -316,128 +192,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Which label ids [256] are known to belong to no class."""
         return self.known_ids() & (self.label_ids(self.table) == IGNORE)
 
-    @staticmethod
-    def key(name: str) -> str:
-        """File stem under which a mask of the image `name` is saved."""
-        path = PurePosixPath(name)
-        return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-    @classmethod
-    def listed(cls, path: str | Path) -> list[str]:
-        """The names of a list file as written; for a missing one of `tree_lists`, the names found in its folder.
-
-        Raises UserError if there are none.
-        """
-        return [line.name for line in cls._lines(Path(path))]
-
-    @classmethod
-    def listed_keys(cls, path: str | Path, keys: Container[str]) -> list[str]:
-        """The keys of the images of a list; each line is read as one of `keys` if it can be."""
-        found = []
-        for name in cls.listed(path):
-            words = name.split()
-            written = [name, *words[: len(words) == 2]]  # perhaps an image and its label, without extensions
-            likely = (cls.key(other) for each in written for other in cls._likely(each, ()))
-            found.append(next((key for key in likely if key in keys), cls.key(name)))
-        return found
-
-    @classmethod
-    def _lines(cls, path: Path) -> list[Line]:
-        if path.name not in cls.tree_lists or fault(path) != "not found":
-            return read_lines(path)
-        names = cls.tree_lists[path.name](path.parent)
-        if not names:
-            raise UserError(
-                f"{path}: list not found, and no images to make it from; expected {cls.layout}; {path.parent} holds "
-                f"{contents(path.parent)}"
-            )
-        return [Line(number, name) for number, name in enumerate(names, start=1)]
-
-    @classmethod
-    def _likely(cls, name: str, folders: Collection[str]) -> Iterator[str]:
-        """A listed name with all its folders, then without those that lead to `folders` or to folders of the layout,
-        then the other spellings of these. An absolute name is never used as it is."""
-        path = PurePosixPath(name)
-        parts = path.parts[1:] if path.is_absolute() else path.parts
-        known = {*folders, *cls.image_folders, *(PurePosixPath(folder).name for folder in cls.label_folders)}
-        names = []
-        for first in range(path.is_absolute(), len(parts)):
-            inside = first < len(parts) - 1 and parts[first] in cls.image_folders
-            if first == 0 or parts[first - 1] in known or inside:
-                names.append("/".join(parts[first:]))
-                yield names[-1]
-        for name in names:
-            yield from cls.spellings(name)
-
-    @classmethod
-    def ground_truth(cls, folder: str | Path, *, train_ids: bool = False) -> dict[str, Path]:
-        """Key -> label file, sorted, for every label file (train_ids: file of train ids) anywhere below `folder`.
-
-        Raises UserError if the folder is missing, holds no label, or holds two labels with the same key.
-        """
-        folder = Path(folder)
-        require_folder(folder, "folder of labels", cls.layout)
-        key_of = cls.train_id_key if train_ids else cls.label_key
-        found: dict[str, Path] = {}
-        for path in (folder / name for name in image_names(folder, LABEL_SUFFIXES)):
-            key = key_of(path, folder)
-            if key is None:
-                continue
-            if key in found and path.parent != found[key].parent:
-                raise UserError(
-                    f"{path}: {found[key]} is also a label of {key}; expected one label per image: give a folder "
-                    "without the other"
-                )
-            found[key] = min(path, found.get(key, path), key=cls._order)
-        if not found:
-            raise UserError(f"{folder}: no label files found; expected {cls.layout}")
-        return found
-
-    @classmethod
-    def _order(cls, path: Path) -> int:
-        """The rank of a label file's name among the possible names; 0 is the first choice."""
-        found = label_stem(path, cls.label_ends)
-        return 0 if found is None else found[1]
-
-    @classmethod
-    def decoder(cls, table: ClassTable) -> LabelDecoder:
-        """What reads a label file, in any of the forms that people save, as label ids [H, W] of a class table."""
-        label_ids = cls.label_ids(table)
-        listed = cls.void_ids if table.label_ids is None else [i for i, c in table.label_ids.items() if c == IGNORE]
-        free = np.flatnonzero(label_ids == IGNORE).tolist()
-        void = next(iter([*listed, *reversed(free)]), IGNORE)
-        return LabelDecoder(cls.read_label, partial(cls.encoding, table=table), table, label_ids, void)
-
-    @classmethod
-    def trained_ids(cls, table: ClassTable) -> list[int]:
-        """The train ids of the classes that appear in the labels of the data set."""
-        shown = np.delete(cls.label_ids(table), list(cls.absent_ids))
-        return np.unique(shown[shown < table.num_classes]).tolist()
-
-    @classmethod
-    def label_ids(cls, table: ClassTable) -> LabelMap:
-        """Lookup [256] from label id to train id under a class table; it may give train ids that were cut from the
-        table."""
-        return cls.id_map if table.label_ids is None else id_map_of(table.label_ids)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        position, number = index if isinstance(index, tuple) else (index, range(len(self))[index])
-        name = self.names[position]
-        changes = SampleChanges.drawn(self.augment, self.seed, number)
-        image, native = self._stored(self.image_path(name), self._image_kind, self._read_image)
-        size = self.size or native
-        sample: dict[str, Any] = {"name": name, "size": native}
-        if self._has_label(name):
-            label = self._train_ids(name, native)
-            if self.label_size == "input":
-                label = changes.label(label, size, self.ignore_label)
-            sample["label"] = changes.mirror(torch.from_numpy(np.array(label)))
-        sample["image"] = changes.mirror(_planes(changes.image(image, size)))
-        return sample
-
     def header_fault(self, name: str) -> str | None:
         """What the headers of an image and its label show to be wrong: missing, not an image, or two shapes; else None.
 
@@ -445,7 +199,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         try:
             native = image_size(self.image_path(name), "image")
-            if self._has_label(name):
+            if self.has_label(name):
                 size = image_size(self.label_file(name), "label")
                 if self.pseudo_label_dir is None:
                     self.refuse_other_size(name, size, native)
@@ -453,12 +207,47 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return one_line(error)
         return None
 
+    def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
+        """Raises UserError if a label and an image of these sizes do not fit together."""
+        if not _same_shape(label, native):
+            raise UserError(
+                f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same shape: replace one of them or "
+                f"remove the line from the list"
+            )
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the labels are known to hold the ids that the reader expects."""
+        return False
+
+    def binary_masks(self) -> str | None:
+        """What is wrong with the labels if they are masks of 0 and 255, see `dataset.labels.binary_masks`."""
+        if self.vouched or self.pseudo_label_dir is not None or self.table.num_classes > 2:
+            return None
+        ids: set[int] = set()
+        for path in self.some_labels(BINARY_SAMPLE):
+            with suppress(UserError):  # the reader says so
+                ids.update(np.unique(self.decode(path)).tolist())
+            if ids - {0, IGNORE}:
+                return None
+        return self.binary_fault(ids)
+
+    def binary_fault(self, ids: Collection[int]) -> str | None:
+        """What is wrong with labels that hold exactly these label ids, if they are masks of 0 and 255."""
+        return None if self.vouched else binary_masks(self.table, self.label_ids(self.table), ids, self.binary_remedy)
+
+    def some_labels(self, number: int) -> list[Path]:
+        """At most this many of the existing label files, spread over the names."""
+        paths = [path for name in self.names if os.path.isfile(path := self.label_path(name))]
+        return paths[:: max(1, -(-len(paths) // number))]
+
     def cache_wanted(self) -> list[Wanted]:
         """Everything that indexing will ask the cache for."""
         paths = [self.image_path(name) for name in self.names]
         size = 3 * _area(self._image_size, paths)
         wanted = [Wanted(path, self._image_kind, size) for path in paths]
-        paths = [self.label_file(name) for name in self.names if self._has_label(name)]
+        paths = [self.label_file(name) for name in self.names if self.has_label(name)]
         if paths:
             size = _area(self._label_size, paths)
             wanted += [Wanted(path, self._kind_of(path), size) for path in paths]
@@ -499,24 +288,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             self.refuse_other_size(name, size, native)
         return label
 
-    def refuse_other_size(self, name: str, label: Size, native: Size) -> None:
-        """Raises UserError if a label and an image of these sizes do not fit together."""
-        if not _same_shape(label, native):
-            raise UserError(
-                f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
-                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same shape: replace one of them or "
-                f"remove the line from the list"
-            )
-
-    def _has_label(self, name: str) -> bool:
-        return bool(self.labels) or (self.labels is None and os.path.isfile(self.label_path(name)))
-
-    def label_file(self, name: str) -> Path:
-        """The file that the label of the image `name` is read from: a pseudo-label, or the data's own."""
-        if self.pseudo_label_dir is not None:
-            return self.pseudo_label_dir / f"{self.key(name)}.png"
-        return self.label_path(name)
-
     def _find_all(self, list_file: str | Path | None) -> list[str]:
         require_folder(self.root, "data folder", f"{self.layout} in it")
         require_folder(self.label_root, "folder of labels", f"{self.layout} in it")
@@ -538,93 +309,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 )
         return names
 
-    def resolved(self, path: Path) -> list[str]:
-        """The names of a list as the reader knows them; a name without an image stays as written.
-
-        Raises UserError for a name outside of the data folder, an image that is listed twice, and an image that is
-        paired with another's label.
-        """
-        roots = {root.absolute().name for root in (self.root, self.label_root)}
-        folders = {self.split, self.image_folder(self.split).name, *roots}
-        numbers: dict[str, int] = {}
-        for line in self._lines(path):
-            name = self._find(line.name, folders)
-            words = line.name.split()
-            if name is None and line.label is None and len(words) == 2:  # an image and its label, without extensions
-                name = self._find(words[0], folders)
-                line = line if name is None else Line(line.number, *words)
-            if name is None and line.name.startswith("/"):
-                refuse_name(path, line)
-            if name is None and self._elsewhere(line.name):
-                raise UserError(
-                    f"{path}, line {line.number}: {line.name} exists, but not in {self.image_folder(self.split)}; "
-                    f"expected images of split {self.split!r}: give the list of that split"
-                )
-            if name is None:
-                name = line.name
-                self._unfound.append(name)
-            if name in numbers:
-                raise UserError(
-                    f"{path}, line {line.number}: {line.name!r} is also the image of line {numbers[name]}; expected "
-                    "every image once: remove one of the lines"
-                )
-            numbers[name] = line.number
-            if line.label is not None and self.labels is not False and self.pseudo_label_dir is None:
-                self._refuse_other_label(path, line, name, folders)
-        return list(numbers)
-
-    def _find(self, listed: str, folders: Collection[str]) -> str | None:
-        """The likeliest spelling of a listed name for which an image exists."""
-        return next((name for name in self._likely(listed, folders) if os.path.isfile(self.image_path(name))), None)
-
-    def _elsewhere(self, listed: str) -> bool:
-        """Whether a listed name is that of a file elsewhere below the root, such as in another split."""
-        places = (self.root, *(self.root / folder for folder in self.image_folders))
-        return any(os.path.isfile(place / listed) for place in places)
-
-    def _refuse_other_label(self, path: Path, line: Line, name: str, folders: Collection[str]) -> None:
-        own, given = self.label_path(name), PurePosixPath(str(line.label)).parts
-        if own.parts[-len(given) :] == given:
-            return
-        here, keys = Path(), {self.key(name)}
-        for label in self._likely(str(line.label), folders):
-            if any(
-                keys & {self.label_key(Path(p), here), self.train_id_key(Path(p), here)}
-                for p in (label, f"{label}.png")
-            ):
-                return
-        raise UserError(
-            f"{path}, line {line.number}: {line.name} is paired with {line.label}, but its label is "
-            f"{own}; expected that one: correct the line, or give the image's name only"
-        )
-
-    def taken(self, names: Iterable[str]) -> list[str]:
-        """The names without those of image files that do not belong to the data set, which are logged."""
-        reasons = {name: self.refusal(name) for name in names}
-        refused = {name: reason for name, reason in reasons.items() if reason is not None}
-        for name, reason in list(refused.items())[: len(refused) < len(reasons)]:
-            log.info(
-                "%s: passed over %d of %d images, first %s: %s", self.root, len(refused), len(reasons), name, reason
-            )
-        return [name for name, reason in reasons.items() if reason is None]
-
-    def _images_below(self, folder: Path) -> list[str]:
-        """Sorted names of all image files below a folder; if it is the root, without those in label folders."""
-        names = image_names(folder)
-        if folder != self.root:
-            return names
-        labels = {folder.lower() for folder in (*OF_LABELS, *self.label_folders)}
-        return [name for name in names if labels.isdisjoint(name.lower().split("/")[:-1])]
-
-    def _passed_over(self) -> str:
-        """For a message: an image file below the root that does not belong to the data set, and why; empty if none."""
-        folder = self.image_folder(self.split)
-        for name in (*self._images_below(folder), *self._images_below(self.root)):
-            where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
-            reason = self.refusal(name) or f"is not in {where}"
-            return f"; {name} was passed over: {reason}"
-        return ""
-
     def _names_that_fit(self) -> list[str]:
         """The names found without a list, without the `misfits`, which are logged."""
         names = self.find_names(self.split)
@@ -640,41 +324,24 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             )
         return [name for name in names if name not in self.left_out]
 
-    @property
-    def vouched(self) -> bool:
-        """Whether the labels are known to hold the ids that the reader expects."""
-        return False
-
-    def binary_masks(self) -> str | None:
-        """What is wrong with the labels if they are masks of 0 and 255, see `dataset.labels.binary_masks`."""
-        if self.vouched or self.pseudo_label_dir is not None or self.table.num_classes > 2:
-            return None
-        ids: set[int] = set()
-        for path in self.some_labels(BINARY_SAMPLE):
-            with suppress(UserError):  # the reader says so
-                ids.update(np.unique(self.decode(path)).tolist())
-            if ids - {0, IGNORE}:
-                return None
-        return self.binary_fault(ids)
-
-    def binary_fault(self, ids: Collection[int]) -> str | None:
-        """What is wrong with labels that hold exactly these label ids, if they are masks of 0 and 255."""
-        return None if self.vouched else binary_masks(self.table, self.label_ids(self.table), ids, self.binary_remedy)
-
-    def some_labels(self, number: int) -> list[Path]:
-        """At most this many of the existing label files, spread over the names."""
-        paths = [path for name in self.names if os.path.isfile(path := self.label_path(name))]
-        return paths[:: max(1, -(-len(paths) // number))]
+    def _passed_over(self) -> str:
+        """For a message: an image file below the root that does not belong to the data set, and why; empty if none."""
+        folder = self.image_folder(self.split)
+        for name in (*self._images_below(folder), *self._images_below(self.root)):
+            where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
+            reason = self.refusal(name) or f"is not in {where}"
+            return f"; {name} was passed over: {reason}"
+        return ""
 
     def _differ(self, name: str, same: Callable[[Size, Size], bool]) -> bool:
-        if self._has_label(name):
+        if self.has_label(name):
             with suppress(UserError):  # a missing or unreadable file is another fault
                 return not same(image_size(self.label_path(name), "label"), image_size(self.image_path(name), "image"))
         return False
 
     def _check_files(self) -> None:
         remedy = f"expected {self.layout}: add the file or remove its line from the list"
-        self._refuse_missing("image", (self.image_path(name) for name in self._unfound), remedy)
+        self._refuse_missing("image", (self.image_path(name) for name in self.unfound), remedy)
         if self.pseudo_label_dir is not None:
             remedy = (
                 "generate them for exactly this list of images, or give --skip-bad-images if they were made with it"

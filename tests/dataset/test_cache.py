@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dataset import GTA5, Cityscapes, base, cache
+from dataset import GTA5, Cityscapes, base, cache, layout
 from dataset.augment import Augment
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES
@@ -85,8 +85,9 @@ def decoded(monkeypatch) -> list[str]:
         names.append(path.name)
         return read(path, **given)
 
-    for function in ("read_image", "read_ids"):
-        monkeypatch.setattr(base, function, partial(recorded, getattr(base, function)))
+    monkeypatch.setattr(base, "read_image", partial(recorded, base.read_image))
+    for module in (base, layout):
+        monkeypatch.setattr(module, "read_ids", partial(recorded, module.read_ids))
     return names
 
 
