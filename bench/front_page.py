@@ -1,15 +1,17 @@
-"""The table of README: what each method gives, next to what the paper reports.
+"""The tables of README: what each method gives, next to what the paper reports, and what training costs.
 
-    python bench/front_page.py          # prints the table
-    python bench/front_page.py --write  # also writes it into README.md
+    python bench/front_page.py          # prints the tables
+    python bench/front_page.py --write  # also writes them into README.md
 
-It reads the tables of bench/RESULTS.md for the built-in data and CamVid, and the records in bench/scores for the real
-pairs. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on the seeds of both.
+It reads the tables of bench/RESULTS.md for costs, the built-in data and CamVid, and the records in bench/scores for the
+real pairs. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on the seeds of
+both.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 from collections.abc import Collection, Mapping
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import real
 from bench.paper import REPORTED
 from bench.real_pairs import PAIRS
-from bench.results import PAGE, cells_of, write_section
+from bench.results import PAGE, cells_of, rows, section, write_section
 
 README = PAGE.parent.parent / "README.md"
 Scores = Mapping[Any, float]  # mIoU in percent by seed
@@ -93,14 +95,39 @@ def table(page: str, scores: Path) -> list[str]:
     return lines
 
 
+def cost_table(page: str) -> list[str]:
+    """page: text of the results page."""
+    first = cells_of(page, "iteration", "1, resnet101, 320x180 / 256x128")
+    header, *options = rows(page, "train_speed options")
+    [bf16] = (row for row in options if row[:2] == ["1", "`--amp bf16`"])
+    minutes = dict(re.findall(r"(\w+) (\d+)[,.]", section(page, "camvid")))
+    stages = " + ".join(minutes[stage] for stage in ("pretrain", "step1_stopped", "step2"))
+    lines = [
+        (
+            "ResNet-101, one iteration of stage 1, 320x180 and 256x128",
+            f"{float(first['full'].removesuffix(' s')):.1f} s, {first['peak, full']}",
+            "Cost of the category and instance terms",
+        ),
+        ("the same with `--amp bf16`", f"{float(bf16[header.index('ratio')]):.1f} times as long", "Training speed"),
+        (
+            "MobileNetV2 on CamVid, 320x240: source training, then stages 1 and 2",
+            f"{stages} minutes",
+            "CamVid, day to dusk",
+        ),
+        ("full size (1280x720 and 1024x512) on a GPU", "not measured", "Not measured"),
+    ]
+    return ["| what | measured | section |", "|---|---|---|", *(f"| {' | '.join(cells)} |" for cells in lines)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table into README.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into README.md")
     arguments = parser.parse_args()
-    lines = table(PAGE.read_text(encoding="utf-8"), real.SCORES)
-    print("\n".join(lines))
-    if arguments.write:
-        write_section("front_page", "python bench/front_page.py --write", lines, README)
+    page = PAGE.read_text(encoding="utf-8")
+    for name, lines in (("front_page", table(page, real.SCORES)), ("front_page costs", cost_table(page))):
+        print("\n".join(lines))
+        if arguments.write:
+            write_section(name, "python bench/front_page.py --write", lines, README)
 
 
 if __name__ == "__main__":

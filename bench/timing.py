@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import cv2
 import torch
+
+Way = TypeVar("Way", bound=Hashable)
 
 
 def one_thread() -> None:
@@ -17,12 +19,12 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def interleaved(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+def interleaved(ways: Mapping[Way, Callable[[], Any]], rounds: int) -> dict[Way, tuple[float, float]]:
     """Medians of (wall-clock, processor) seconds of every way over `rounds`, taken in turns, after one round more.
 
     Processor time is of all threads; other programs on the machine disturb it less.
     """
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    times: dict[Way, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name in ways if number % 2 else reversed(list(ways)):
             began = time.perf_counter(), time.process_time()

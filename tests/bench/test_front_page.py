@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench import front_page, real
-from bench.front_page import cell, table
+from bench.front_page import cell, cost_table, table
 from bench.results import PAGE as PAGE_OF_RESULTS
 
 PAGE = """
@@ -21,7 +21,20 @@ PAGE = """
 |---|---|---|---|---|
 | source only | 39.2 | 40.1 | 39.6 ± 0.7 | 0.0 ± 0.0 |
 | step 2 after it, with the paper's weights too | 43.3 | 42.9 | 43.1 ± 0.3 | 3.5 ± 1.0 |
+
+Minutes of training, mean over the seeds: pretrain 27, source_only 12, step1_stopped 9, step2 14.
 <!-- end camvid -->
+<!-- iteration -->
+| stage, network, source / target | full | plain | peak, full |
+|---|---|---|---|
+| 1, resnet101, 320x180 / 256x128 | 2.675 s | 2.567 s | 1281 MiB |
+<!-- end iteration -->
+<!-- train_speed options -->
+| stage | option | with | ratio |
+|---|---|---|---|
+| 1 | `--amp bf16` | 1.784 s | 0.61 |
+| 2 | `--amp bf16` | 1.782 s | 0.70 |
+<!-- end train_speed options -->
 """
 
 
@@ -49,8 +62,13 @@ def test_rows_of_pages_and_records(tmp_path: Path) -> None:
     assert all(len(row) == 3 + len(front_page.ARMS) for row in rows[2:])
 
 
+def test_costs_are_those_of_the_sections() -> None:
+    rows = [line.strip("| ").split(" | ") for line in cost_table(PAGE)]
+    assert [row[1] for row in rows[2:5]] == ["2.7 s, 1281 MiB", "0.6 times as long", "27 + 9 + 14 minutes"]
+
+
 def test_readme_and_results_show_the_scores_that_are_kept() -> None:
     readme, page = (path.read_text(encoding="utf-8") for path in (front_page.README, PAGE_OF_RESULTS))
-    assert "\n".join(table(page, real.SCORES)) in readme
+    assert "\n".join(table(page, real.SCORES)) in readme and "\n".join(cost_table(page)) in readme
     assert "\n".join(real.table(real.SCORES)) in page
     assert "\n".join(real.not_run(real.SCORES)) in page

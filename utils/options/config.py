@@ -175,6 +175,12 @@ class Options:
     random_mirror: bool = option(False, "mirror images at random", TRAINING)
     random_scale: bool = option(False, "scale images by a random factor from 0.5 to 1.5, then crop or pad them", TRAIN)
     random_jitter: bool = option(False, "change brightness, contrast and saturation at random", TRAIN)
+    rare_class_temperature: float = option(
+        0.0,
+        "draw source images with rare classes more often: the smaller the value, the more often; 0 draws all equally",
+        ("step2",),
+        check=_at_least(0),
+    )
     skip_bad_images: bool = option(
         False,
         "leave out images that are missing, corrupt, or of another shape than their label, instead of stopping",
@@ -353,12 +359,6 @@ class Options:
     )
     strong_blur: float = option(
         1.15, "largest sigma of the blur on the student's images, in pixels; 0: none", ("step2",), check=_at_least(0)
-    )
-    rare_class_temperature: float = option(
-        0.0,
-        "draw source images with rare classes more often: the smaller the value, the more often; 0 draws all equally",
-        ("step2",),
-        check=_at_least(0),
     )
     lambda_masked: float = option(
         0.0, "weight of the cross-entropy on target images with hidden blocks", ("step2",), check=_at_least(0)
