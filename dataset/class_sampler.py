@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dataset.base import SegmentationDataset
+from dataset.class_pixels import Pixels, class_shares
 from dataset.sampler import EndlessSampler
 from utils.system.errors import UserError
-from utils.system.files import make_folder, write_bytes
 
 LEAST_SHARE = 3000 / (1914 * 1052)
 """Share of an image's pixels that a class must cover for the image to be drawn for it: 3,000 pixels of GTA5
 (DAFormer)."""
-
-Pixels = npt.NDArray[np.int64]
 
 
 class RareClassSampler(EndlessSampler):
@@ -75,8 +67,7 @@ def class_probabilities(
             f"rare-class sampling: no source label shows a class on at least {least_share:.2%} of its pixels; "
             f"expected labels of the class table"
         )
-    counts = pixels[:, :-1].sum(0)
-    exponent = np.where(drawn, -counts / counts.sum() / temperature, -np.inf)
+    exponent = np.where(drawn, -class_shares(pixels) / temperature, -np.inf)
     weights = np.exp(exponent - exponent.max())
     return weights / weights.sum()
 
@@ -84,47 +75,3 @@ def class_probabilities(
 def _enough(pixels: Pixels, least_share: float) -> npt.NDArray[np.bool_]:
     """[N, C]: whether the class covers enough of the image."""
     return (pixels[:, :-1] > 0) & (pixels[:, :-1] >= least_share * pixels.sum(1, keepdims=True))
-
-
-def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1) -> Pixels:
-    """How many pixels of each class every label has, [N, C + 1]; the last column counts pixels of no class.
-
-    The counts are stored in a file in `folder`, which later calls read if names, files and classes are still the same.
-    If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError.
-    """
-    path = Path(folder) / f"class_pixels_{_fingerprint(data)}.json"
-    try:
-        kept = np.array(json.loads(path.read_bytes()), np.int64)
-        if kept.shape == (len(data), data.table.num_classes + 1):
-            return kept
-    except (OSError, ValueError):
-        pass  # missing or damaged: counted again
-
-    def count(name: str) -> Pixels:
-        try:
-            counts = data.label_pixels(name)
-        except UserError:
-            if not data.skip_bad:
-                raise
-            counts = np.zeros(256, np.int64)
-        classes = counts[: data.table.num_classes]
-        return np.append(classes, counts.sum() - classes.sum())
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = np.stack(list(pool.map(count, data.names)))
-    make_folder(path.parent)
-    write_bytes(path, json.dumps(found.tolist()).encode())
-    return found
-
-
-def _fingerprint(data: SegmentationDataset) -> str:
-    """A hash of everything that the counts depend on; sizes and times stand for the contents of files."""
-    digest = hashlib.sha256(repr((data.table.names, data.train_ids().tolist())).encode())
-    for name in data.names:
-        path = data.label_file(name)
-        try:
-            status = os.stat(path)
-            digest.update(repr((str(path), status.st_size, status.st_mtime_ns)).encode())
-        except OSError:
-            digest.update(repr((str(path), None)).encode())
-    return digest.hexdigest()[:16]

@@ -51,7 +51,7 @@ SETTINGS = (
     *PLUS,
     *PAPER,
     *("--isia", "contrast", "--num-steps", "4", "--learning-rate", "0.02", "--save-pred-every", "2"),
-    *("--random-mirror", "--random-scale", "--random-jitter"),
+    *("--random-mirror", "--random-scale", "--random-jitter", "--class-balance", "0.5"),
 )
 
 

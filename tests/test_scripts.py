@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -425,6 +426,7 @@ PLAIN = ("--no-random-mirror", "--no-random-scale", "--no-random-jitter", "--num
         ["--random-mirror"],
         ["--random-scale"],
         ["--random-jitter"],
+        ["--class-balance", "0.5"],
         ["--input-size", "64,64"],
         ["--input-size-target", "64,32"],
         ["--bn", "source"],
@@ -446,6 +448,18 @@ def test_a_flag_changes_the_training(run_folder, plain_run, arguments):
     call("step1", *PLAIN, *arguments)
     parts = ("segmenter", "networks", "state")
     assert differences({k: plain_run[k] for k in parts}, {k: state(STEP1)[k] for k in parts})
+
+
+@pytest.mark.parametrize("kind", [["--source-only"], ["--lambda-adv-target", "0"]])
+def test_class_balance_weighs_the_source_s_cross_entropy(run_folder, capsys, kind):
+    losses = []
+    for power in ("0", "0.5"):
+        call("step1", *kind, "--num-steps", "1", "--class-balance", power, "--snapshot-dir", power)
+        losses.append(steps(Path(power))[0]["seg"])
+    assert losses[0] != losses[1] > 0
+    said = capsys.readouterr().out
+    [(road, bicycle)] = re.findall(r"weights of the classes .*: road ([\d.]+), .*bicycle ([\d.]+)", said)
+    assert float(road) < 1 < float(bicycle)  # said only by the run whose weights differ
 
 
 @pytest.fixture(scope="module")

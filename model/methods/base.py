@@ -35,7 +35,8 @@ class Context:
 
     segmenter: already on its device. options: the hyper-parameters, as attributes named like the options. place: moves
     another network to the segmenter's device. gather: see `SourceMemory`; None if there is only one process. imagenet:
-    the frozen ImageNet network for `--lambda-imagenet`, if that is above 0.
+    the frozen ImageNet network for `--lambda-imagenet`, if that is above 0. class_weights: [C] float32 on the
+    segmenter's device, factors on the cross-entropy of each class; None: all are 1.
     """
 
     segmenter: DeepLab
@@ -44,6 +45,7 @@ class Context:
     place: Callable[[nn.Module], nn.Module] = _as_it_is
     gather: Gather | None = None
     imagenet: DeepLab | None = None
+    class_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Method:
     Attributes:
         name: the name in checkpoints and log lines.
         networks: everything with weights; "segmenter" is the one that predicts. All of them are saved.
+        class_weights: see `Context`.
         optimizers: one per player ("segmenter", "discriminator"). The trainer clears the gradients before each step and
             applies every optimiser after it.
     """
@@ -79,6 +82,7 @@ class Method:
 
     def __init__(self, context: Context) -> None:
         self.options = context.options
+        self.class_weights = context.class_weights
         self.networks = nn.ModuleDict({"segmenter": context.segmenter})
         self.optimizers: dict[str, Optimizer] = {"segmenter": segmenter_optimizer(context.segmenter, context.options)}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from model.methods.base import Backward, Batch, Losses, Method, Step
 from model.terms.segmentation import segmentation_loss
 
@@ -15,6 +13,7 @@ class SourceOnly(Method):
     uses_target = False
 
     def iteration(self, source: Batch, target: Batch | None, backward: Backward, step: Step) -> Losses:
-        loss: Tensor = segmentation_loss(self.segmenter(source["image"])[1], source["label"], self.options.ignore_label)
+        logits, ignored = self.segmenter(source["image"])[1], self.options.ignore_label
+        loss = segmentation_loss(logits, source["label"], ignored, class_weights=self.class_weights)
         backward(self.options.lambda_seg * loss, "segmenter")
         return {"seg": loss.detach()}

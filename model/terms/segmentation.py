@@ -19,43 +19,63 @@ def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return _at_size(logits, size).softmax(3).permute(0, 3, 1, 2)
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, ignore_label: int = 255, detail: Detail | None = None) -> Tensor:
+def segmentation_loss(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_label: int = 255,
+    detail: Detail | None = None,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy per image, over its valid pixels, then the mean over images; an image without valid pixels gives 0.
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Computed in
     float32 even if the logits have half precision. detail: adds its weight times the same loss of its logits on the
-    labels of its window.
+    labels of its window. class_weights: [C] float32, factors on the cross-entropy of the pixels of each class, which do
+    not change the number that the sum is divided by.
     """
     valid = (labels != ignore_label).sum((1, 2), keepdim=True)
-    loss = _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label)
+    loss = _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label, class_weights)
     if detail is None or not detail.weight:
         return loss
-    return loss + detail.weight * segmentation_loss(detail.logits, detail.window.of(labels), ignore_label)
+    label = detail.window.of(labels)
+    return loss + detail.weight * segmentation_loss(detail.logits, label, ignore_label, None, class_weights)
 
 
 def weighted_segmentation_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255, detail: Detail | None = None
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    ignore_label: int = 255,
+    detail: Detail | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Sum of weight times cross-entropy over valid pixels, divided by the number of **all** pixels (DACS, DAFormer).
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: at
     least 0, of a shape that broadcasts to [B, H, W], without gradient. Ignored pixels count only in the denominator.
-    detail: as in `segmentation_loss`.
+    detail, class_weights: as in `segmentation_loss`.
     """
-    loss = _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
+    loss = _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label, class_weights)
     if detail is None or not detail.weight:
         return loss
     label, weight = detail.window.of(labels), detail.window.of(weights.expand(labels.shape))
-    return loss + detail.weight * weighted_segmentation_loss(detail.logits, label, weight, ignore_label)
+    return loss + detail.weight * weighted_segmentation_loss(
+        detail.logits, label, weight, ignore_label, None, class_weights
+    )
 
 
-def _weighted_sum(logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int) -> Tensor:
+def _weighted_sum(
+    logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int, class_weights: Tensor | None
+) -> Tensor:
     """Sum of weight times cross-entropy. weight: its shape broadcasts to that of the labels."""
     with torch.autocast(logits.device.type, enabled=False):
-        pixels = _at_size(logits, labels.shape[1:]).flatten(
-            0, 2
-        )  # flattened to a list, which is deterministic on a GPU too
-        each = F.cross_entropy(pixels, labels.flatten().long(), ignore_index=ignore_label, reduction="none")
+        # Flattened to a list, which is deterministic on a GPU too.
+        pixels = _at_size(logits, labels.shape[1:]).flatten(0, 2)
+        if class_weights is not None:
+            class_weights = class_weights.to(pixels.dtype)
+        each = F.cross_entropy(
+            pixels, labels.flatten().long(), class_weights, ignore_index=ignore_label, reduction="none"
+        )
         return (each.view(labels.shape) * weight).sum()
 
 

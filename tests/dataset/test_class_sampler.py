@@ -1,4 +1,4 @@
-"""Rare-class sampling: probabilities by hand, drawn shares, exact resuming, and counts that are kept."""
+"""Rare-class sampling: probabilities by hand, drawn shares, and exact resuming."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from dataset import GTA5
-from dataset.class_sampler import RareClassSampler, class_pixels, class_probabilities
-from tests.dataset.test_base import root, write  # noqa: F401
+from dataset.class_sampler import RareClassSampler, class_probabilities
 from utils.system.errors import UserError
 
 # Four images of 100 pixels, classes road, car, train; 20 pixels of no class in the third.
@@ -51,24 +49,3 @@ def test_resumes_exactly_and_processes_share_one_order(batches: int) -> None:
     )
     assert list(together) == whole
     assert drawn(RareClassSampler(PIXELS, 0.1, 4, seed=8), 8) != whole
-
-
-def test_pixels_are_counted_once_and_again_when_a_label_changes(root, tmp_path, monkeypatch) -> None:  # noqa: F811
-    data = GTA5(root, size=(4, 2))
-    expected = np.zeros((3, 20), np.int64)
-    expected[:, 0], expected[:, 13], expected[:, -1] = 4, 4, 0  # resized to 4x2, where the unlabelled pixel is lost
-    assert class_pixels(data, tmp_path / "kept", workers=2).tolist() == expected.tolist()
-    monkeypatch.setattr(GTA5, "label_pixels", None)
-    assert class_pixels(data, tmp_path / "kept").tolist() == expected.tolist()
-    monkeypatch.undo()
-    write(root, "00002.png", np.zeros((4, 8, 3), np.uint8), np.zeros((4, 8), np.uint8))
-    assert class_pixels(data, tmp_path / "kept")[1].tolist() == [0] * 19 + [8]
-    assert len(list((tmp_path / "kept").iterdir())) == 2
-
-
-def test_a_label_that_cannot_be_read_has_no_pixels_or_is_an_error(root, tmp_path) -> None:  # noqa: F811
-    (root / "labels" / "00003.png").write_bytes(b"no image")
-    assert class_pixels(GTA5(root, skip_bad=True), tmp_path / "kept")[2].tolist() == [0] * 20
-    with pytest.raises(UserError, match=r"00003\.png"):
-        class_pixels(GTA5(root), tmp_path / "none")
-    assert not (tmp_path / "none").exists()

@@ -294,6 +294,12 @@ class Options:
         0.01, "half the side of FDA's window, as a share of the image's shorter side", TRAIN, check=_below_half
     )
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
+    class_balance: float = option(
+        0.0,
+        "weigh each class in the cross-entropy by its share of the source's pixels to the power of -X; 0: all alike",
+        TRAIN,
+        check=_share,
+    )
     lambda_adv_target: float = option(0.001, "weight of the output-space adversarial term", TRAIN, check=_at_least(0))
     lambda_adv_feat: float = option(0.001, "weight of the feature-space adversarial term", TRAIN, check=_at_least(0))
     lambda_adv_cls: float = option(0.01, "weight of stuff matching", TRAIN, check=_at_least(0))

@@ -17,7 +17,8 @@ from dataset.base import SegmentationDataset
 from dataset.builtin import write_benchmark
 from dataset.cache import Cache
 from dataset.check.quick import distortion, quick_check, void_alone
-from dataset.class_sampler import Pixels, class_pixels, class_probabilities
+from dataset.class_pixels import Pixels, class_pixels, class_shares
+from dataset.class_sampler import class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
 from utils.options.config import Options
@@ -100,25 +101,26 @@ def source_data(
 
 
 def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | None:
-    """The pixels of every class in every source label, if `--rare-class-temperature` draws images by class.
+    """The pixels of every class in every source label, if `--rare-class-temperature` or `--class-balance` needs them.
 
     They are counted once and stored in the folder of `--cache`, or else in that of the run. Raises UserError if classes
     are to be mixed and the labels show only one class.
     """
-    if not options.rare_class_temperature:
+    if not (options.rare_class_temperature or options.class_balance):
         return None
     with distributed.main_first():
         pixels = class_pixels(source, options.cache or options.snapshot_dir, options.num_workers)
-    probabilities = class_probabilities(pixels, options.rare_class_temperature)
-    names = source.table.names
-    shown = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
-    logger.info("source images are drawn by class: %s", shown)
-    if options.method == "plus" and options.class_mixing and (pixels[:, :-1].sum(0) > 0).sum() < 2:
+    names, shares = source.table.names, class_shares(pixels)
+    if options.rare_class_temperature:
+        probabilities = class_probabilities(pixels, options.rare_class_temperature)
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
+        logger.info("source images are drawn by class: %s", shown)
+    if options.method == "plus" and options.class_mixing and (shares > 0).sum() < 2:
         raise UserError(
-            f"{source.root}: the labels show only one class, {shown.split()[0]}; expected two or more, of which class "
-            f"mixing chooses half: give --no-class-mixing, or labels with more classes"
+            f"{source.root}: the labels show only one class, {names[int(shares.argmax())]}; expected two or more, of "
+            f"which class mixing chooses half: give --no-class-mixing, or labels with more classes"
         )
-    missing = ", ".join(name for name, share in zip(names, pixels.sum(0)) if not share)
+    missing = ", ".join(name for name, share in zip(names, shares, strict=True) if not share)
     if missing:
         logger.warning("%s: no label shows %s: it cannot be learnt; is the class table right?", source.root, missing)
     return pixels

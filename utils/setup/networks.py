@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from dataset.class_pixels import Pixels, class_weights
 from dataset.classes import ClassTable
 from model import methods
 from model.methods.base import Context, Method
@@ -103,8 +104,18 @@ def method_class(options: Options, script: str) -> type[Method]:
     return methods.find(methods.SOURCE_ONLY if options.source_only else methods.METHODS[options.method][script])
 
 
-def method(options: Options, script: str, network: DeepLab, table: ClassTable) -> Method:
-    """The method that a training script runs, with its networks placed and its optimisers made."""
+def method(
+    options: Options, script: str, network: DeepLab, table: ClassTable, source_pixels: Pixels | None = None
+) -> Method:
+    """The method that a training script runs, with its networks placed and its optimisers made.
+
+    source_pixels: the counts of `class_pixels`; without them, `--class-balance` has no effect.
+    """
+    weights = None
+    if options.class_balance and source_pixels is not None:
+        weights = torch.tensor(class_weights(source_pixels, options.class_balance), dtype=torch.float32)
+        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(table.names, weights.tolist(), strict=True))
+        logger.info("weights of the classes in the cross-entropy: %s", shown)
     context = Context(
         segmenter=network,
         split=ClassSplit(table.num_classes, table.stuff, table.things),
@@ -112,6 +123,7 @@ def method(options: Options, script: str, network: DeepLab, table: ClassTable) -
         place=lambda further: to_device(further, options),
         gather=distributed.gather if distributed.size() > 1 else None,
         imagenet=_imagenet(options, network) if options.lambda_imagenet else None,
+        class_weights=None if weights is None else weights.to(device(options)),
     )
     return method_class(options, script)(context)
 

@@ -29,5 +29,5 @@ def run(script: str, options: Options, given: frozenset[str]) -> None:
     data.source_pixels = data_sets.source_pixels(options, data.source)
     segmenter = networks.segmenter(options, given, classes, needs_classifier=script != "step1")
     options = networks.with_architecture(options, segmenter)
-    method = networks.method(options, script, segmenter, classes)
+    method = networks.method(options, script, segmenter, classes, data.source_pixels)
     train(Trainer(options, method, data), script)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset.base import SegmentationDataset
-from dataset.class_sampler import Pixels, RareClassSampler
+from dataset.class_pixels import Pixels
+from dataset.class_sampler import RareClassSampler
 from dataset.sampler import EndlessSampler
 from dataset.skip import Replacing
 from dataset.tables import plain_values
@@ -36,7 +37,7 @@ Pair = tuple[Batch, Batch | None]
 @dataclass
 class Data:
     """source: labelled; target: unlabelled or with pseudo-labels, None for a method without a target; test: for scores,
-    if any; source_pixels: the counts of `class_pixels` if source images are drawn by class; unlabelled: the target
+    if any; source_pixels: the counts of `class_pixels` if an option needs them; unlabelled: the target
     without random changes, for label-free scores; skipped: the bad images of all three."""
 
     source: SegmentationDataset
@@ -151,9 +152,10 @@ class Trainer:
     def _sampler(self, dataset: SegmentationDataset, seed: int) -> EndlessSampler:
         """The samples from the current step on."""
         place = {"start": self._drawn(), "rank": distributed.rank(), "size": distributed.size()}
-        batch, pixels = self.options.batch_size, self.data.source_pixels
-        if dataset is self.data.source and pixels is not None:
-            return RareClassSampler(pixels, self.options.rare_class_temperature, batch, seed, **place)
+        batch, temperature = self.options.batch_size, self.options.rare_class_temperature
+        if dataset is self.data.source and temperature:
+            assert self.data.source_pixels is not None
+            return RareClassSampler(self.data.source_pixels, temperature, batch, seed, **place)
         return EndlessSampler(len(dataset), batch, seed, **place)
 
     def _drawn(self) -> int:

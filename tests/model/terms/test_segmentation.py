@@ -171,3 +171,22 @@ def test_a_detail_adds_its_weighted_loss_on_its_window() -> None:
         assert_value(weighted_segmentation_loss(case.logits, labels, given, detail=detail), expected)
     off = detail._replace(weight=0.0)
     assert torch.equal(segmentation_loss(case.logits, labels, detail=off), segmentation_loss(case.logits, labels))
+
+
+def test_class_weights_are_factors_on_the_pixels_of_a_class() -> None:
+    case = random_case(3, 2, 3, 5, 7)
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    labels = case.labels.masked_fill(
+        torch.rand(case.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.3, 255
+    )
+    logits = case.logits.requires_grad_()
+    of_pixels = weights[labels.clamp_max(2).long()]
+    expected = weighted_segmentation_loss(logits, labels, of_pixels)
+    assert_value(weighted_segmentation_loss(logits, labels, torch.ones(1), class_weights=weights), expected)
+    by_class = [labels.where(labels == c, torch.full_like(labels, 255)) for c in range(3)]
+    valid = (labels != 255).sum((1, 2))
+    for image in range(2):  # the number that a sum is divided by does not depend on the weights
+        one = logits[image : image + 1]
+        sums = [segmentation_loss(one, label[image : image + 1]) * (label[image] != 255).sum() for label in by_class]
+        expected = (weights * torch.stack(sums)).sum() / valid[image]
+        assert_value(segmentation_loss(one, labels[image : image + 1], class_weights=weights), expected)
