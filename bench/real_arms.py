@@ -81,10 +81,20 @@ def rare_classes(wanted: bool) -> Arguments:
     return ("--rare-class-temperature", "0.01" if wanted else "0")
 
 
+def class_balance(wanted: bool) -> Arguments:
+    """Whether the classes are weighed in the cross-entropy, whatever the preset says."""
+    return ("--class-balance", "0.5" if wanted else "0")
+
+
 # The domain that updates BatchNorm's statistics was chosen without labels, only by the agreement of an image and its
 # mirror image. On `lab` images, both domains were best (0.89 to 0.91), then the source, then the target (0.85 to 0.89);
 # seed 1, three checkpoints.
 SHARED: Arguments = ("--bn", "shared")
+
+
+def contrary(wanted: bool) -> str:
+    """The word for an arm that does the contrary of what its pair says."""
+    return "without" if wanted else "with"
 
 
 def image_level(level: str) -> Arguments:
@@ -100,7 +110,7 @@ class Arms:
     """The arms of a pair: title and last stage by name; names by group, for a reader."""
 
     def __init__(self, pair: Pair) -> None:
-        self.schedule, self.rare_classes = pair.schedule, pair.rare_classes
+        self.schedule, self.rare_classes, self.balance = pair.schedule, pair.rare_classes, pair.balance
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
@@ -111,6 +121,11 @@ class Arms:
                 name = "source_only" if level == "none" else level
                 last = self._unadapted(f"{name}{resolution.tail}", level, resolution)
                 self._add(f"{title}{resolution.words}", last)
+        for level, tail, words in LEVELS[:2]:
+            title = f"source only, class balance{words}"
+            self._add(
+                title, self._whole(f"source_only{tail}_balanced", self._start(level, pair.schedule.start, balance=True))
+            )
         self._cyclegan()
         for level, tail, words in LEVELS:
             self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
@@ -123,13 +138,14 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
             self._add(f"plus, `lab`{resolution.words}", last)
-        sampling = {
-            f"with{'out' if self.rare_classes else ''} rare-class sampling": rare_classes(not self.rare_classes)
-        }
+        sampling = {f"{contrary(self.rare_classes)} rare-class sampling": rare_classes(not self.rare_classes)}
         for level, tail, words in LEVELS[:2]:
             for title, options in (PLUS_VARIANTS | sampling).items():
                 name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
                 self._add(f"plus{words}, {title}", self._plus(name, level, options))
+            word = contrary(self.balance)
+            last = self._plus(f"plus{tail}_{word}_class_balance", level, balance=not self.balance)
+            self._add(f"plus{words}, {word} class balance", last)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -147,11 +163,13 @@ class Arms:
         whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
         self._add("source only, on images of CycleGAN", whole)
 
-    def _start(self, level: str, last: int, resolution: Resolution = USUAL) -> Stage:
+    def _start(self, level: str, last: int, resolution: Resolution = USUAL, balance: bool = False) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
         options = ("--source-only",) if level == "none" else (*PAPER, *NO_TERMS, "--bn", "source", *image_level(level))
         early = "" if last == self.schedule.start else "_early"
-        name = f"start_{level}{early}{resolution.tail}"
+        if balance:
+            options = (*options, *class_balance(True))
+        name = f"start_{level}{early}{'_balanced' if balance else ''}{resolution.tail}"
         return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
 
     def _unadapted(self, name: str, level: str, resolution: Resolution = USUAL) -> Stage:
@@ -184,10 +202,13 @@ class Arms:
         options: Arguments = (),
         first: int | None = None,
         resolution: Resolution = USUAL,
+        balance: bool | None = None,
     ) -> Stage:
-        """Plus from the source step `first` on; None: `early`."""
-        start = self._start(level, self.schedule.early if first is None else first, resolution)
-        options = (*PLUS, *rare_classes(self.rare_classes), *options, *image_level(level), *resolution.options)
+        """Plus from the source step `first` on; None: `early`. balance: None as the pair says."""
+        balance = self.balance if balance is None else balance
+        start = self._start(level, self.schedule.early if first is None else first, resolution, balance)
+        classes = (*rare_classes(self.rare_classes), *class_balance(balance))
+        options = (*PLUS, *classes, *options, *image_level(level), *resolution.options)
         return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:

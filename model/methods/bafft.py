@@ -56,8 +56,7 @@ class TargetPass:
     the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
     instance terms do not apply (the first step of a run only fills the memory). sure: with `--isia contrast`, train ids
     [B, h, w] of the pixels that are contrasted, and the ignore label for the others. detail: the prediction for a
-    high-resolution crop, if there is one; the logits then have about twice the features' size. class_weights: see
-    `Context`.
+    high-resolution crop, if there is one; the logits then have about twice the features' size.
     """
 
     batch: Batch
@@ -72,7 +71,6 @@ class TargetPass:
     ignore_label: int
     sure: Tensor | None = None
     detail: Detail | None = None
-    class_weights: Tensor | None = None
 
     @cached_property
     def category(self) -> dict[str, Tensor]:
@@ -115,7 +113,7 @@ class Term:
 
 
 def _pseudo(view: TargetPass) -> Tensor:
-    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label, view.detail, view.class_weights)
+    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label, view.detail)
 
 
 def _same(view: TargetPass) -> Tensor:
@@ -271,7 +269,6 @@ class Alignment(Method):
             forms=self.forms,
             ignore_label=self.options.ignore_label,
             detail=detail,
-            class_weights=self.class_weights,
         )
 
     def _total(self, terms: Sequence[Term], view: TargetPass, losses: Losses) -> Tensor:

@@ -36,7 +36,7 @@ class Context:
     segmenter: already on its device. options: the hyper-parameters, as attributes named like the options. place: moves
     another network to the segmenter's device. gather: see `SourceMemory`; None if there is only one process. imagenet:
     the frozen ImageNet network for `--lambda-imagenet`, if that is above 0. class_weights: [C] float32 on the
-    segmenter's device, factors on the cross-entropy of each class; None: all are 1.
+    segmenter's device, factors on the source cross-entropy of each class; None: all are 1.
     """
 
     segmenter: DeepLab

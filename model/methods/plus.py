@@ -49,8 +49,8 @@ _SLOW = 0.9  # of itself that the record of the teacher's classes keeps per pass
 
 
 def _weighted(view: TargetPass) -> Tensor:
-    label, weight = view.batch["label"], view.batch["weight"]
-    return weighted_segmentation_loss(view.logits, label, weight, view.ignore_label, view.detail, view.class_weights)
+    batch = view.batch
+    return weighted_segmentation_loss(view.logits, batch["label"], batch["weight"], view.ignore_label, view.detail)
 
 
 class Plus(Alignment):

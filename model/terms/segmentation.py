@@ -42,30 +42,23 @@ def segmentation_loss(
 
 
 def weighted_segmentation_loss(
-    logits: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    ignore_label: int = 255,
-    detail: Detail | None = None,
-    class_weights: Tensor | None = None,
+    logits: Tensor, labels: Tensor, weights: Tensor, ignore_label: int = 255, detail: Detail | None = None
 ) -> Tensor:
     """Sum of weight times cross-entropy over valid pixels, divided by the number of **all** pixels (DACS, DAFormer).
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`; weights: at
     least 0, of a shape that broadcasts to [B, H, W], without gradient. Ignored pixels count only in the denominator.
-    detail, class_weights: as in `segmentation_loss`.
+    detail: as in `segmentation_loss`.
     """
-    loss = _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label, class_weights)
+    loss = _weighted_sum(logits, labels, weights.detach().float() / labels.numel(), ignore_label)
     if detail is None or not detail.weight:
         return loss
     label, weight = detail.window.of(labels), detail.window.of(weights.expand(labels.shape))
-    return loss + detail.weight * weighted_segmentation_loss(
-        detail.logits, label, weight, ignore_label, None, class_weights
-    )
+    return loss + detail.weight * weighted_segmentation_loss(detail.logits, label, weight, ignore_label)
 
 
 def _weighted_sum(
-    logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int, class_weights: Tensor | None
+    logits: Tensor, labels: Tensor, weight: Tensor, ignore_label: int, class_weights: Tensor | None = None
 ) -> Tensor:
     """Sum of weight times cross-entropy. weight: its shape broadcasts to that of the labels."""
     with torch.autocast(logits.device.type, enabled=False):

@@ -115,7 +115,7 @@ def method(
     if options.class_balance and source_pixels is not None:
         weights = torch.tensor(class_weights(source_pixels, options.class_balance), dtype=torch.float32)
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(table.names, weights.tolist(), strict=True))
-        logger.info("weights of the classes in the cross-entropy: %s", shown)
+        logger.info("weights of the classes in the source cross-entropy: %s", shown)
     context = Context(
         segmenter=network,
         split=ClassSplit(table.num_classes, table.stuff, table.things),

@@ -180,9 +180,6 @@ def test_class_weights_are_factors_on_the_pixels_of_a_class() -> None:
         torch.rand(case.labels.shape, generator=torch.Generator().manual_seed(0)) < 0.3, 255
     )
     logits = case.logits.requires_grad_()
-    of_pixels = weights[labels.clamp_max(2).long()]
-    expected = weighted_segmentation_loss(logits, labels, of_pixels)
-    assert_value(weighted_segmentation_loss(logits, labels, torch.ones(1), class_weights=weights), expected)
     by_class = [labels.where(labels == c, torch.full_like(labels, 255)) for c in range(3)]
     valid = (labels != 255).sum((1, 2))
     for image in range(2):  # the number that a sum is divided by does not depend on the weights
