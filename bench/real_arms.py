@@ -103,6 +103,7 @@ def image_level(level: str) -> Arguments:
 
 # The image levels while training; what each adds to the name and the title of an arm.
 LEVELS = (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`"))
+UNBALANCED = "without class balance"
 EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
 
 
@@ -131,21 +132,21 @@ class Arms:
             self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
             self._paper(level, tail, words)
             self._add(f"plus{words}", self._plus(f"plus{tail}", level))
-            late = self._plus(f"plus{tail}_late", level, first=self.schedule.start)
-            self._add(f"plus{words}, {LATE}", late)
+            late = self._plus(f"plus{tail}_late", level, first=self.schedule.start, balance=False)
+            self._add(f"plus{words}, {UNBALANCED}, {LATE}", late)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         for resolution in (LARGE, STRIDE_8):
-            last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution)
-            self._add(f"plus, `lab`{resolution.words}", last)
+            last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution, balance=False)
+            self._add(f"plus, `lab`, {UNBALANCED}{resolution.words}", last)
         sampling = {f"{contrary(self.rare_classes)} rare-class sampling": rare_classes(not self.rare_classes)}
         for level, tail, words in LEVELS[:2]:
             for title, options in (PLUS_VARIANTS | sampling).items():
                 name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
                 self._add(f"plus{words}, {title}", self._plus(name, level, options))
             word = contrary(self.balance)
-            last = self._plus(f"plus{tail}_{word}_class_balance", level, balance=not self.balance)
-            self._add(f"plus{words}, {word} class balance", last)
+            other = self._plus(f"plus{tail}_{word}_class_balance", level, balance=not self.balance)
+            self._add(f"plus{words}, {word} class balance", other)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""

@@ -296,7 +296,7 @@ class Options:
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
     class_balance: float = option(
         0.0,
-        "weigh each class in the source cross-entropy by its share of the source's pixels to the power of -X; 0: all alike",
+        "weigh each class in the source cross-entropy by its share of the pixels to the power of -X; 0: all alike",
         TRAIN,
         check=_share,
     )
