@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,11 +43,17 @@ def class_weights(pixels: Pixels, power: float) -> npt.NDArray[np.float64]:
     return weights / (shares * weights).sum()
 
 
-def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1) -> Pixels:
+def class_pixels(
+    data: SegmentationDataset,
+    folder: str | Path,
+    workers: int = 1,
+    progress: Callable[[Iterator[Pixels]], Iterable[Pixels]] = iter,
+) -> Pixels:
     """How many pixels of each class every label has, [N, C + 1]; the last column counts pixels of no class.
 
     The counts are stored in a file in `folder`, which later calls read if names, files and classes are still the same.
-    If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError.
+    If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError. progress: a
+    wrapper around the counts of all labels, such as a progress bar.
     """
     path = Path(folder) / f"class_pixels_{_fingerprint(data)}.json"
     try:
@@ -67,7 +74,7 @@ def class_pixels(data: SegmentationDataset, folder: str | Path, workers: int = 1
         return np.append(classes, counts.sum() - classes.sum())
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = np.stack(list(pool.map(count, data.names)))
+        found = np.stack(list(progress(pool.map(count, data.names))))
     make_folder(path.parent)
     write_bytes(path, json.dumps(found.tolist()).encode())
     return found

@@ -19,7 +19,7 @@ PLUS_PAGE = (DOCS / "PLUS.md").read_text(encoding="utf-8")
 OPTIONS = {flag(item.name): item for item in fields(Options)}
 COLUMNS = [(method, stage) for method in ("paper", "released") for stage in TRAIN]
 ROWS = dict(re.findall(r"^\| `(--[\w-]+)` \| (.*) \|$", PAGE, flags=re.MULTILINE))
-PLUS = {*contradictions.PLUS, "rare_class_temperature"}  # docs/PLUS.md has them
+PLUS = {*contradictions.PLUS, "rare_class_temperature", "class_balance"}  # docs/PLUS.md has them
 ELSEWHERE = {  # files, folders, logs and machines, which are not hyper-parameters
     *("preset", "method", "source", "target", "classes", "data_dir", "data_dir_labels", "data_dir_target", "data_list"),
     *("data_list_target", "data_list_target_test", "set", "num_classes", "num_workers", "stride_style"),

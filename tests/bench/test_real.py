@@ -140,6 +140,19 @@ def test_rare_class_sampling_is_what_the_pair_says_or_the_contrary(pair: str, us
         assert default.rare_class_temperature == float(usual)
 
 
+@pytest.mark.parametrize("pair", PAIRS)
+def test_classes_are_weighed_as_the_preset_does_or_not_at_all(pair: str) -> None:
+    preset, wanted = PAIRS[pair].preset, PAIRS[pair].balance
+    other = "without" if wanted else "with"
+    for arm, power in (("plus_lab", 0.5 * wanted), (f"plus_lab_{other}_class_balance", 0.5 * (not wanted))):
+        for stage in ARMS[pair].stages[arm].chain():
+            script = "step1" if stage.script == STEP1 else "step2"
+            options = config.parse(script, ["--preset", preset, *stage.options])[0]
+            assert options.class_balance == power
+    for script in ("step1", "step2"):
+        assert config.resolve(script, {"preset": preset, "method": "plus"}).class_balance == 0.5 * wanted
+
+
 def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
     camvid, ids = tmp_path / "CamVid", np.arange(12, dtype=np.uint8)[None]
     for part in ("train", "val"):

@@ -73,8 +73,11 @@ _SMALL_NETWORK: Values = {
     # at which stage 1 stopped (bench/real.py). The literature's teacher keeps 0.999 of itself, which looks back over
     # 1,000 steps of 40,000 or more. Blur and blocks shrink with the images.
     "plus": {
-        "step1": {"num_steps_stop": 0.25, "bn": "source", **_NO_TERMS},
-        "step2": {"num_steps": 3000, "learning_rate": 3e-3, "ema": 0.99, "strong_blur": 0.6, "mask_block": 32},
+        "step1": {"num_steps_stop": 0.25, "bn": "source", "class_balance": 0.5, **_NO_TERMS},
+        "step2": {
+            **{"num_steps": 3000, "learning_rate": 3e-3, "class_balance": 0.5},
+            **{"ema": 0.99, "strong_blur": 0.6, "mask_block": 32},
+        },
     },
 }
 
@@ -155,7 +158,7 @@ PRESETS: dict[str, Values] = {
             "generator_width": 0.25,
             "discriminator_width": 0.25,
         },
-        "plus": {"step2": {"ema": 0.99, "strong_blur": 0.6, "mask_block": 16}},
+        "plus": {"step2": {"class_balance": 0.5, "ema": 0.99, "strong_blur": 0.6, "mask_block": 16}},
     },
 }
 

@@ -109,12 +109,14 @@ def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | Non
     if not (options.rare_class_temperature or options.class_balance):
         return None
     with distributed.main_first():
-        pixels = class_pixels(source, options.cache or options.snapshot_dir, options.num_workers)
+        shown = {"total": len(source), "desc": "pixels of each class", "disable": distributed.no_bar(), "leave": False}
+        folder = options.cache or options.snapshot_dir
+        pixels = class_pixels(source, folder, options.num_workers, lambda counts: tqdm(counts, **shown))
     names, shares = source.table.names, class_shares(pixels)
     if options.rare_class_temperature:
         probabilities = class_probabilities(pixels, options.rare_class_temperature)
-        shown = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
-        logger.info("source images are drawn by class: %s", shown)
+        drawn = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
+        logger.info("source images are drawn by class: %s", drawn)
     if options.method == "plus" and options.class_mixing and (shares > 0).sum() < 2:
         raise UserError(
             f"{source.root}: the labels show only one class, {names[int(shares.argmax())]}; expected two or more, of "
