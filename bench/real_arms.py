@@ -63,6 +63,8 @@ PAPER, PLUS = ("--method", "paper"), ("--method", "plus")
 
 CATEGORY_FACTORS = 10, 100  # at the paper's weights, these terms have a hundredth of the gradient of the cross-entropy
 
+SAMPLING: Arguments = ("--rare-class-temperature", "0.01")
+
 # Options that switch a part of `--method plus` off or on, by title.
 PLUS_VARIANTS: dict[str, Arguments] = {
     "without plain images": ("--lambda-pseudo", "0"),
@@ -73,16 +75,12 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with masked consistency": ("--lambda-masked", "1"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": paper_weights("0.01"),
+    "with rare-class sampling": SAMPLING,
 }
 
 
-def rare_classes(wanted: bool) -> Arguments:
-    """Whether source images with rare classes are drawn more often, whatever the preset says."""
-    return ("--rare-class-temperature", "0.01" if wanted else "0")
-
-
 def class_balance(wanted: bool) -> Arguments:
-    """Whether the classes are weighed in the cross-entropy, whatever the preset says."""
+    """Whether the classes are weighed in the source cross-entropy, whatever the preset says."""
     return ("--class-balance", "0.5" if wanted else "0")
 
 
@@ -90,11 +88,6 @@ def class_balance(wanted: bool) -> Arguments:
 # mirror image. On `lab` images, both domains were best (0.89 to 0.91), then the source, then the target (0.85 to 0.89);
 # seed 1, three checkpoints.
 SHARED: Arguments = ("--bn", "shared")
-
-
-def contrary(wanted: bool) -> str:
-    """The word for an arm that does the contrary of what its pair says."""
-    return "without" if wanted else "with"
 
 
 def image_level(level: str) -> Arguments:
@@ -111,7 +104,7 @@ class Arms:
     """The arms of a pair: title and last stage by name; names by group, for a reader."""
 
     def __init__(self, pair: Pair) -> None:
-        self.schedule, self.rare_classes, self.balance = pair.schedule, pair.rare_classes, pair.balance
+        self.schedule = pair.schedule
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
@@ -139,14 +132,14 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution, balance=False)
             self._add(f"plus, `lab`, {UNBALANCED}{resolution.words}", last)
-        sampling = {f"{contrary(self.rare_classes)} rare-class sampling": rare_classes(not self.rare_classes)}
         for level, tail, words in LEVELS[:2]:
-            for title, options in (PLUS_VARIANTS | sampling).items():
+            for title, options in PLUS_VARIANTS.items():
                 name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
                 self._add(f"plus{words}, {title}", self._plus(name, level, options))
-            word = contrary(self.balance)
-            other = self._plus(f"plus{tail}_{word}_class_balance", level, balance=not self.balance)
-            self._add(f"plus{words}, {word} class balance", other)
+            plain = self._plus(f"plus{tail}_without_class_balance", level, balance=False)
+            self._add(f"plus{words}, {UNBALANCED}", plain)
+            sampling = self._plus(f"plus{tail}_rare_class_sampling_only", level, SAMPLING, balance=False)
+            self._add(f"plus{words}, with rare-class sampling, {UNBALANCED}", sampling)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -203,13 +196,11 @@ class Arms:
         options: Arguments = (),
         first: int | None = None,
         resolution: Resolution = USUAL,
-        balance: bool | None = None,
+        balance: bool = True,
     ) -> Stage:
-        """Plus from the source step `first` on; None: `early`. balance: None as the pair says."""
-        balance = self.balance if balance is None else balance
+        """Plus from the source step `first` on; None: `early`. balance: whether the classes are weighed."""
         start = self._start(level, self.schedule.early if first is None else first, resolution, balance)
-        classes = (*rare_classes(self.rare_classes), *class_balance(balance))
-        options = (*PLUS, *classes, *options, *image_level(level), *resolution.options)
+        options = (*PLUS, *class_balance(balance), *options, *image_level(level), *resolution.options)
         return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:

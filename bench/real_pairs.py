@@ -56,8 +56,6 @@ class Pair:
     large: sizes of the arms that learn from crops of larger images, at about the same cost per step.
     source_test: in place of `target` to score the source's validation images; empty if there are none.
     restyled: in place of `source` for source images of CycleGAN in the folder {restyled}.
-    rare_classes: plus draws source images with rare classes more often. balance: plus weighs the classes in the
-    cross-entropy by their share of the source's pixels.
     prepare: makes what the data lack, given their folder and one to write into, which {made} stands for.
     """
 
@@ -71,8 +69,6 @@ class Pair:
     classes: Arguments = ()
     source_test: Arguments = ()
     restyled: Arguments = ()
-    rare_classes: bool = False
-    balance: bool = True
     prepare: Callable[[Path, Path], None] | None = None
 
 
@@ -149,6 +145,5 @@ PAIRS = {
         sizes=Sizes("320,240", "320,240"),
         large=Sizes("480,360", "480,360", crop="320,240"),
         source_test=("--data-dir-target", "{data}/CamVid", "--data-list-target-test", "val_day.txt"),
-        rare_classes=True,
     ),
 }

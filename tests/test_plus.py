@@ -110,9 +110,7 @@ def test_two_processes_stay_equal_and_resume_exactly(after_stage1):
 def test_every_preset_resolves_with_a_teacher_and_without_the_terms_of_the_paper(preset):
     options = config.resolve("step2", {"preset": preset, "method": "plus"})
     assert options.lambda_pseudo and options.lambda_mix and options.class_mixing and 0.9 < options.ema < 1
-    assert bool(options.rare_class_temperature) == (
-        preset in ("gta5_to_cityscapes", "synthia_to_cityscapes", "camvid_day_to_dusk")
-    )
+    assert bool(options.rare_class_temperature) == (preset in ("gta5_to_cityscapes", "synthia_to_cityscapes"))
     assert not any(getattr(options, f"lambda_{name}") for name in ("adv_target", "adv_feat", "adv_cls", "masked"))
     width, height = options.input_size_target
     assert options.mask_block * 4 <= min(width, height)

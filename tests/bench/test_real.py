@@ -127,30 +127,27 @@ def test_all_stages_of_an_arm_have_its_output_stride() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("pair", "usual", "other"), [("carla_to_camvid", "0", "0.01"), ("camvid_day_to_dusk", "0.01", "0")]
-)
-def test_rare_class_sampling_is_what_the_pair_says_or_the_contrary(pair: str, usual: str, other: str) -> None:
-    word = "with" if other != "0" else "without"
-    for arm, temperature in (("plus", usual), ("plus_late", usual), (f"plus_{word}_rare_class_sampling", other)):
-        stage = list(ARMS[pair].stages[arm].options)
-        options = config.parse("step2", ["--preset", PAIRS[pair].preset, *stage])[0]
-        assert options.rare_class_temperature == float(temperature)
-        default = config.resolve("step2", {"preset": PAIRS[pair].preset, "method": "plus"})
-        assert default.rare_class_temperature == float(usual)
-
-
 @pytest.mark.parametrize("pair", PAIRS)
-def test_classes_are_weighed_as_the_preset_does_or_not_at_all(pair: str) -> None:
-    preset, wanted = PAIRS[pair].preset, PAIRS[pair].balance
-    other = "without" if wanted else "with"
-    for arm, power in (("plus_lab", 0.5 * wanted), (f"plus_lab_{other}_class_balance", 0.5 * (not wanted))):
-        for stage in ARMS[pair].stages[arm].chain():
-            script = "step1" if stage.script == STEP1 else "step2"
-            options = config.parse(script, ["--preset", preset, *stage.options])[0]
-            assert options.class_balance == power
-    for script in ("step1", "step2"):
-        assert config.resolve(script, {"preset": preset, "method": "plus"}).class_balance == 0.5 * wanted
+@pytest.mark.parametrize(
+    ("arm", "power", "temperature"),
+    [
+        ("plus_lab", 0.5, 0),
+        ("plus_lab_late", 0, 0),
+        ("plus_lab_stride8", 0, 0),
+        ("plus_lab_without_class_balance", 0, 0),
+        ("plus_lab_with_rare_class_sampling", 0.5, 0.01),
+        ("plus_lab_rare_class_sampling_only", 0, 0.01),
+    ],
+)
+def test_how_plus_favours_rare_classes(pair: str, arm: str, power: float, temperature: float) -> None:
+    first, second = (
+        config.parse(script, ["--preset", PAIRS[pair].preset, *stage.options])[0]
+        for script, stage in zip(("step1", "step2"), ARMS[pair].stages[arm].chain(), strict=True)
+    )
+    assert (first.class_balance, second.class_balance, second.rare_class_temperature) == (power, power, temperature)
+    if arm == "plus_lab":
+        for script in ("step1", "step2"):
+            assert config.resolve(script, {"preset": PAIRS[pair].preset, "method": "plus"}).class_balance == power
 
 
 def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:

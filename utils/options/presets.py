@@ -114,11 +114,6 @@ PRESETS: dict[str, Values] = {
         **_SHORT_SCHEDULE,
         "step2": {**_SMALL_NETWORK["step2"], **_SECOND_STAGE},
         "restyle_train": {**_SMALL_NETWORK["restyle_train"], "crop": (192, 192)},
-        # Chosen on the validation images by day (bench/RESULTS.md).
-        "plus": {
-            **_SMALL_NETWORK["plus"],
-            "step2": {**_SMALL_NETWORK["plus"]["step2"], "rare_class_temperature": 0.01},
-        },
     },
     "own_images": {
         "source": "folder",
