@@ -54,7 +54,7 @@ def train(argv: Sequence[str]) -> None:
 
 
 def apply(argv: Sequence[str]) -> None:
-    options, _, _ = config.parse("restyle_apply", argv, description=__doc__)
+    options, given, _ = config.parse("restyle_apply", argv, description=__doc__)
     from utils.setup import early, translation  # torch is imported once the command line is read
     from utils.system import distributed
 
@@ -62,6 +62,7 @@ def apply(argv: Sequence[str]) -> None:
     logs.setup()
     set_up(options)
     early.refuse(options, "restyle_apply")
+    options = translation.with_trained_size(options, given)
     images = translation.source_data(options, augmented=False)
     generator = translation.generator(options)
     translation.restyle_all(options, generator, images)

@@ -212,8 +212,8 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
         if not _same_shape(label, native):
             raise UserError(
                 f"{self.label_path(name)}: label of {label[0]}x{label[1]} pixels, but its image "
-                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same shape: replace one of them or "
-                f"remove the line from the list"
+                f"{self.image_path(name)} has {native[0]}x{native[1]}; expected the same shape: replace one of them, "
+                f"or remove both (and their line, if they are in a list)"
             )
 
     @property
@@ -328,8 +328,8 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
         """For a message: an image file below the root that does not belong to the data set, and why; empty if none."""
         folder = self.image_folder(self.split)
         for name in (*self._images_below(folder), *self._images_below(self.root)):
-            where = "this layout" if folder == self.root else os.path.relpath(folder, self.root)
-            reason = self.refusal(name) or f"is not in {where}"
+            where = "a folder of this layout" if folder == self.root else f"{os.path.relpath(folder, self.root)}/"
+            reason = self.refusal(name) or f"it is not in {where}"
             return f"; {name} was passed over: {reason}"
         return ""
 
@@ -340,7 +340,7 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
         return False
 
     def _check_files(self) -> None:
-        remedy = f"expected {self.layout}: add the file or remove its line from the list"
+        remedy = f"expected {self.layout}: add the file, or remove its line from the list, if there is one"
         self._refuse_missing("image", (self.image_path(name) for name in self.unfound), remedy)
         if self.pseudo_label_dir is not None:
             remedy = (
@@ -359,6 +359,8 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
             count = f"{len(missing)} of {len(self.names)} missing"
             other = namesake(missing[0])
             beside = f", but {other} exists" if other else ""
+            if kind == "label" and other and other.lower().endswith((".jpg", ".jpeg")):
+                beside += ", and JPEG changes the values of labels: save them as PNG"
             raise UserError(f"{missing[0]}: {kind} {fault(missing[0])} ({count}){beside}; {remedy}")
 
 

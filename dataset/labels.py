@@ -123,7 +123,7 @@ class ColourIds:
                     f"id per pixel: convert it, or give every class its color (--classes FILE)"
                 )
             raise UserError(
-                f"{said} at x {column}, y {row}, which is not that of one class of {self.name} ({share:.2g} % of the "
+                f"{said} at x {column}, y {row}, which is that of no class ({share:.3g} % of the "
                 f"pixels have such colours); expected exact colours of the class table: add it to a class or to ignore "
                 f"(--classes FILE), or convert the file"
             )

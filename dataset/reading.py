@@ -209,7 +209,7 @@ def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[Imag
     """An open image file. Any error in opening it, and in the block that uses it, becomes a UserError."""
     found = fault(path)
     if found:
-        raise UserError(f"{path}: {kind} {found}; add the file or remove it from the list")
+        raise UserError(f"{path}: {kind} {found}; add the file, or remove it from the list, if there is one")
     try:
         with (
             _QUIET,
@@ -223,7 +223,7 @@ def opened(path: Path, kind: str, *, header_only: bool = False) -> Iterator[Imag
         reason = "no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
         reason = reason or type(error).__name__
         raise UserError(
-            f"{path}: corrupt or unreadable {kind} ({reason}); replace the file or remove it from the list"
+            f"{path}: corrupt or unreadable {kind} ({reason}); replace the file, or remove it from folder and list"
         ) from error
 
 

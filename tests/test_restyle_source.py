@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import restyle_source
 from model.networks.translation import Generator
 from tests.messages import says
 from tests.processes import ROOT, run_in_two
@@ -43,6 +44,9 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+SIZE = [80, 56]  # that the generator was trained with
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A checkpoint of `train` whose generator is far from the identity; tests must not change it."""
@@ -53,7 +57,7 @@ def trained(tmp_path_factory) -> Path:
             torch.nn.init.normal_(parameter, 0.0, 0.2)
     path = tmp_path_factory.mktemp("trained") / "last.pth"
     content = {"networks": {"to_target": network.state_dict()}, "state": {"generator": {"blocks": 6, "width": 0.05}}}
-    checkpoint.save(path, {"method": "cyclegan", "step": 7, **content})
+    checkpoint.save(path, {"method": "cyclegan", "step": 7, **content, "options": {"input_size": SIZE}})
     return path
 
 
@@ -197,7 +201,10 @@ def test_images_are_restyled_at_the_size_of_training_and_saved_at_their_own(run_
         return restyle(generator, images, amp)
 
     monkeypatch.setattr(restyling, "restyle", noted)
-    apply(trained, "--out", str(OUT), "--input-size", "48,32")
+    restyle_source.main(["apply", "--preset", "builtin", "--restore-from", str(trained), "--out", str(OUT), "--cpu"])
+    assert {*seen} == {(SIZE[1], SIZE[0])}
+    seen.clear()
+    apply(trained, "--out", str(OUT), "--input-size", "48,32", "--overwrite")
     assert {*seen} == {(32, 48)}
     assert pixels(OUT / "images/00001.png").shape == (64, 96, 3)
 

@@ -123,6 +123,15 @@ def test_a_finished_run_resumes_to_itself(run_folder):
     assert differences(before, training_state(STEP1)) == []
 
 
+def test_a_finished_run_keeps_its_files_whatever_options_are_given(run_folder, capsys):
+    call("step1", *SETTINGS)
+    before = {path: path.read_bytes() for path in sorted(STEP1.rglob("*.*"))}
+    capsys.readouterr()
+    call("step1", *SETTINGS, "--continue-train", "--learning-rate", "0.5")
+    assert says(capsys.readouterr().out, "attention: ... last.pth is already at step ... give a larger --num-steps")
+    assert {path: path.read_bytes() for path in sorted(STEP1.rglob("*.*"))} == before
+
+
 @pytest.mark.parametrize("folder", ["new/run", "run"])
 def test_a_checkpoint_at_the_stop_leaves_nothing_to_do_for_any_other_file(run_folder, capsys, folder):
     call("step1", "--num-steps", "2", "--save-pred-every", "1", "--snapshot-dir", "run")

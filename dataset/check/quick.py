@@ -49,7 +49,7 @@ def distortion(data: SegmentationDataset) -> str | None:
     if factor <= 1 + DISTORTED:
         return None
     scale = math.sqrt(width * height / (native[0] * native[1]))
-    fitting = f"{round(native[0] * scale)},{round(native[1] * scale)}"
+    fitting = ",".join(str(max(8, 8 * round(side * scale / 8))) for side in native)
     swapped = _stretch(native, (height, width)) <= 1 + DISTORTED
     advice = f"width and height seem to be swapped, give {height},{width}" if swapped else f"{fitting} keeps the shape"
     return (

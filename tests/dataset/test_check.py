@@ -375,7 +375,7 @@ def test_the_quick_look_at_an_image_agrees_with_reading_it(tmp_path, suffix):
         ((96, 64), None),
         ((110, 64), None),  # 15 %
         ((64, 96), "96x64 by 125 %; ... swapped, ... 96,64"),
-        ((64, 64), "96x64 by 50 %; 78,52"),
+        ((64, 64), "96x64 by 50 %; 80,56"),
         (None, None),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_target_may_be_the_folder_of_images_itself_or_one_image(tmp_path):
         {"image", "name", "size"},
     )
     assert single.label_path("0001.jpg") != single.image_path("0001.jpg")
-    with pytest.raises(UserError, match=r"0002\.png was passed over: .* images; .* 0002\.png, cam/0001"):
+    with pytest.raises(UserError, match=r"0002\.png was passed over: it is not in images/; .* 0002\.png, cam/0001"):
         Folder(tmp_path / "frames", table=TABLE)
 
 

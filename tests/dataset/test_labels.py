@@ -143,7 +143,7 @@ def test_exact_colours_of_the_table_are_its_classes(tmp_path):
 
 def test_any_other_colour_is_an_error_with_the_colour_and_the_file(tmp_path):
     path = save(tmp_path / "a.png", colours([SKY, ROAD, (128, 64, 129)]))
-    refused(Folder, path, table(), "[128, 64, 129] (#804081) at x 2, y 0", "(33 % of the pixels")
+    refused(Folder, path, table(), "[128, 64, 129] (#804081) at x 2, y 0", "(33.3 % of the pixels")
     path = save(tmp_path / "b.png", colours([SKY, VOID, (1, 1, 1)]))
     refused(Folder, path, table(ignore=["#000000"]), "[1, 1, 1] (#010101)")
     # Grey values that are neither colours nor ids in the table.

@@ -409,7 +409,7 @@ def test_cityscapes_as_a_target_in_a_flat_folder(tmp_path):
     save(tmp_path / f"{FRAME}_leftImg8bit.png", image())
     save(tmp_path / "notes/1.png", image())
     assert Cityscapes(tmp_path, labels=False).names == [f"{FRAME}_leftImg8bit.png"]
-    with pytest.raises(UserError, match=rf"{FRAME}_leftImg8bit\.png was passed over: .* leftImg8bit/train;"):
+    with pytest.raises(UserError, match=rf"{FRAME}_leftImg8bit\.png was passed over: it is not in leftImg8bit/train/;"):
         Cityscapes(tmp_path)
 
 

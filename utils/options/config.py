@@ -347,7 +347,8 @@ class Options:
     )
     pseudo_threshold: float = option(
         0.968,
-        "confidence above which the teacher is sure of a pixel; each image is weighted by its share of such pixels",
+        "with --pseudo-selection image: confidence above which the teacher is sure of a pixel; each image is weighted "
+        "by its share of such pixels",
         ("step2",),
         check=_fraction,
     )
@@ -598,7 +599,7 @@ def parse(
     positional = positional or {}
     words = sys.argv[1:] if argv is None else argv
     places = "".join(f" {name.upper()}" for name in positional)
-    parser = parsing.parser(description, usage=f"%(prog)s{places} [options]")
+    parser = parsing.parser(description, usage=f"{_PROGRAMS.get(script, '%(prog)s')}{places} [options]")
     parser.add_argument("--help-all", action="help", help="show all options, including those that few people need")
     for name in positional:
         parser.add_argument(name, metavar=name.upper(), help=positional[name])
@@ -616,6 +617,14 @@ def parse(
     options = resolve(script, given)
     contradictions.refuse(options.as_dict(), given)
     return options, frozenset(given), arguments
+
+
+_PROGRAMS = {
+    "check": "python -m dataset.check",
+    "restyle_train": "restyle_source.py train",
+    "restyle_apply": "restyle_source.py apply",
+}
+"""What runs a script, if it is not only the name of a file."""
 
 
 def _named(script: str, words: Sequence[str]) -> dict[str, Any]:

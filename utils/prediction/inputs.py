@@ -80,6 +80,11 @@ def find(inputs: Sequence[str]) -> list[Source]:
                 f"{text}: no images or videos there; expected files that end in {', '.join((*STILLS, *VIDEOS))}"
             )
         if path.is_dir():
+            folders = {file.relative_to(path).parts[0] for file in files}
+            if {"images", "labels"} <= folders:
+                logger.info(
+                    "attention: %s: predicts what is in labels/ too; give %s for the images only", path, path / "images"
+                )
             found += [_file(file, file.relative_to(path)) for file in files]
         else:
             singles += files

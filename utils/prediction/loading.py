@@ -87,4 +87,4 @@ def build(
             **{name: value for name, value in built.items() if value != "auto"},
         )
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{error}: give the option of that name") from error

@@ -35,11 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runs: list[Path] = arguments.runs
     out = arguments.out or (runs[0] / REPORT if len(runs) == 1 else Path("comparison.html"))
+    found = [read_run(run, beside=len(runs) == 1) for run in runs]
     check_can_write("--out", out)
-    if len(runs) == 1:
-        page = render(read_run(runs[0]))
-    else:
-        page = compare([read_run(run, beside=False) for run in runs])
+    page = render(found[0]) if len(runs) == 1 else compare(found)
     write_bytes(out, page.encode())
     print(out)
 

@@ -105,6 +105,8 @@ def read_run(folder: Path, *, beside: bool = True, pictures: bool = True, place:
 
     Raises UserError if the folder has no log.jsonl. Missing or broken notes are left out.
     """
+    if folder.is_file():
+        raise UserError(f"{folder}: a file, expected the folder of a run (its --snapshot-dir): give {folder.parent}")
     if not (folder / LOG).is_file():
         raise UserError(f"{folder}: no {LOG} in it; expected the folder of a run (its --snapshot-dir)")
     return RunData(

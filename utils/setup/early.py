@@ -47,6 +47,15 @@ def refuse(options: Options, script: str) -> None:
             pass
     if path != "none" and script in TRAIN:
         _refuse_crops(path, options)
+    if script in TRAIN and options.image_level == "fda":
+        _mention_small_window(options.fda_beta, options.crop or options.input_size)
+
+
+def _mention_small_window(beta: float, size: tuple[int, int]) -> None:
+    """Log that FDA changes only the mean colour, if its window is of one frequency."""
+    if beta * min(size) < 1:
+        found = f"--fda-beta {beta:g}: only changes the mean colour of images of {size[0]}x{size[1]}"
+        logger.info("attention: %s; give at least %.3f", found, 1 / min(size) + 5e-4)
 
 
 def _refuse_crops(path: str, options: Options) -> None:
@@ -83,12 +92,10 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
         )
     makers = [name for run, name in _MAKERS.items() if Path(path) == Path(f"snapshots/{options.preset}/{run}/last.pth")]
     made = f"; `{_command(makers[0], options)}` makes it" if makers else ""
-    others = ", or pretrained weights (pretrained/README.md says where to get them), or 'none' for random weights"
-    expected = _MAKERS["restyle"] if script == "restyle_apply" else "the previous stage"
-    raise UserError(
-        f"--restore-from: {path} does not exist; expected the checkpoint of {expected}"
-        f"{others if script == 'step1' else ''}{made}"
-    )
+    expected = f"the checkpoint of {_MAKERS['restyle'] if script == 'restyle_apply' else 'the previous stage'}{made}"
+    if script == "step1":
+        expected = "pretrained weights (see pretrained/README.md), a checkpoint, or 'none' for random weights"
+    raise UserError(f"--restore-from: {path} does not exist; expected {expected}")
 
 
 def _command(maker: str, options: Options) -> str:

@@ -48,6 +48,23 @@ def cyclegan(options: Options) -> CycleGAN:
     )
 
 
+def with_trained_size(options: Options, given: frozenset[str]) -> Options:
+    """The options of `apply`, with the input size that the generator was trained with, unless the user gives one."""
+    state = checkpoint.read(Path(options.restore_from))
+    trained = state.get("options", {}).get("input_size") if isinstance(state, dict) else None
+    own = options.input_size
+    if trained is None or tuple(trained) == own:
+        return options
+    found, there = (",".join(map(str, size)) for size in (own, trained))
+    if "input_size" in given:
+        logger.info(
+            "attention: restyling at --input-size %s, but %s was trained at %s", found, options.restore_from, there
+        )
+        return options
+    logger.info("taken from %s: --input-size %s (the preset has %s)", options.restore_from, there, found)
+    return replace(options, input_size=tuple(trained))
+
+
 def generator(options: Options) -> Generator:
     """The trained generator of `--restore-from` that restyles source images as target images.
 

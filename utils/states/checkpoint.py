@@ -243,7 +243,8 @@ def load(path: Path, method: str, architecture: dict[str, Any]) -> State:
     state = _of_this_version(state)
     if state.get("method") != method:
         raise UserError(
-            f"{path}: a checkpoint of {state.get('method')}, expected one of {method}; give the last.pth of {method}"
+            f"{path}: a checkpoint of {state.get('method')}, expected one of {method}; give that of {method}, "
+            f"or the options that the run was started with, such as --method"
         )
     for key, value in architecture.items():
         found = (state.get("architecture") or {}).get(key)

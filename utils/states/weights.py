@@ -331,7 +331,7 @@ def _check_classifier(model: DeepLab, found: dict[str, Tensor], report: Report, 
     if not any(name.startswith(CLASSIFIER) for name in found):
         if needed:
             heads = sorted({name.split(".")[0] for name in report.unexpected if name.endswith(".weight")})
-            beside = f"; its {', '.join(heads[:_SHOWN])} does not belong to this network" if heads else ""
+            beside = f"; the tensors of {', '.join(heads[:_SHOWN])} do not belong to this network" if heads else ""
             raise UserError(
                 f"{report.path}: no classifier in it (layer6), expected one of {own} classes; give the weights of a "
                 f"trained segmenter, such as last.pth of stage 1{beside}"

@@ -89,6 +89,15 @@ class Run:
             if trainer.steps < self._last_step:
                 trainer.read_ahead()
             distributed.check_equal(lambda: self._inputs() | trainer.digests())
+        if here and trainer.steps >= self._last_step and not self.score_due:
+            logger.info(
+                "attention: %s is already at step %d of %d, so nothing is trained and no file changes; to train on, "
+                "give a larger --num-steps or --num-steps-stop",
+                self.folder / "last.pth",
+                trainer.steps,
+                self._last_step,
+            )
+            return
         self._keep()
         if distributed.is_main():
             self._open_folder(keep=here)

@@ -113,3 +113,13 @@ def test_a_video_that_ends_early_is_said(tmp_path, caplog, monkeypatch):
         clip.frames = 40
         assert len(list(clip)) == 4
     assert "ends after 4 of 40 frames" in caplog.text
+
+
+def test_labels_beside_images_are_mentioned(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("images/a.png", "labels/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert len(inputs.find([str(tmp_path / "images")])) == 1 and not caplog.messages
+    assert len(inputs.find([str(tmp_path)])) == 2
+    assert f"labels/ too; give {tmp_path / 'images'} for the images only" in caplog.text

@@ -43,6 +43,12 @@ def test_a_folder_without_a_log_is_refused(tmp_path):
         read_run(tmp_path)
 
 
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    leave(tmp_path / "run")
+    with pytest.raises(UserError, match=r"log\.jsonl: a file, expected the folder of a run .*: give \S+run$"):
+        read_run(tmp_path / "run" / "log.jsonl")
+
+
 def test_pictures_are_read_by_group_from_what_is_given_to_what_is_found(tmp_path):
     leave(tmp_path / "run")
     sink = Pictures(tmp_path / "run")

@@ -96,6 +96,16 @@ def test_pseudo_labels_that_the_method_does_not_use_are_mentioned(run_folder, ca
         assert ("--method plus does not use the pseudo-labels in target_ssl_gt/builtin" in said) == mentioned
 
 
+@pytest.mark.parametrize(("size", "mentioned"), [("120,96", True), ("120,104", False)])
+def test_a_window_of_fda_that_only_changes_the_mean_colour_is_mentioned(run_folder, capsys, size, mentioned):
+    arguments = ("--restore-from", "none", "--image-level", "fda", "--input-size", size)
+    assert exit_code("step1", *EMPTY, *arguments) == 2
+    said = capsys.readouterr().out
+    assert (
+        "--fda-beta 0.01: only changes the mean colour of images of 120x96; give at least 0.011" in said
+    ) == mentioned
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

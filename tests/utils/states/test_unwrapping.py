@@ -244,7 +244,7 @@ def test_the_classifier_of_the_start_weights_stays_unused(prefix, tmp_path):
     said = (
         "its classifier has 21 classes"
         if not prefix
-        else r"no classifier in it \(layer6\).*; its layer5 does not belong"
+        else r"no classifier in it \(layer6\).*; the tensors of layer5 do not belong"
     )
     with pytest.raises(UserError, match=said):
         load_weights(model, saved(content, tmp_path), needs_classifier=True)
@@ -255,7 +255,7 @@ def test_a_layer5_on_other_features_is_no_classifier(needed, tmp_path):
     model = small("resnet50")
     path = saved({**body(state_of(model)), **head("layer5", 5, model.feature_dim // 2)}, tmp_path)
     if needed:
-        with pytest.raises(UserError, match=r"no classifier .*\(layer6\).*; its layer5 does not belong"):
+        with pytest.raises(UserError, match=r"no classifier .*\(layer6\).*; the tensors of layer5 do not belong"):
             load_weights(model, path, needs_classifier=True)
     else:
         assert len(load_weights(model, path).unused) == HEAD
@@ -313,7 +313,7 @@ def test_a_head_of_another_kind_is_named_and_its_backbone_can_start_a_run(kind, 
     model = small("resnet50")
     state = state_of(model)
     path = saved({"model": {**under(prefix, body(state)), **strange}}, tmp_path)
-    with pytest.raises(UserError, match=rf"no classifier .*\(layer6\).*; its {named} does not belong"):
+    with pytest.raises(UserError, match=rf"no classifier .*\(layer6\).*; the tensors of {named} do not belong"):
         load_weights(model, path, needs_classifier=True)
     report = load_weights(model, path)
     assert holds(model, state, body_only=True)
