@@ -175,6 +175,7 @@ LONG = "x" * 300
         (["--backbone", "mars"], "--backbone: invalid choice: 'mars'"),
         (["--bn", "mars"], "--bn: invalid choice"),
         (["--learning-rat", "1"], "unrecognized ... --learning-rat 1; ... --learning-rate?"),
+        (["--save", "x"], "unrecognized ... --save x; it is an option of evaluate_cityscapes.py (see --help-all)"),
         (["--num-step=3"], "unrecognized ... --num-step=3; ... --num-steps?"),
         (["--Data-Dir", "x"], "unrecognized arguments: --Data-Dir x"),
         (["--gpu", "0"], "unrecognized arguments: --gpu 0"),

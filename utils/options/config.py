@@ -37,6 +37,17 @@ RESTYLE = ("restyle_train", "restyle_apply")
 TRAINING = (*TRAIN, "restyle_train")
 NETWORK = (*TRAIN, "pseudo", "evaluate")
 ALL = (*NETWORK, "iou", "check")
+PROGRAMS = {
+    "step1": "train_step1.py",
+    "step2": "train_step2.py",
+    "pseudo": "Generate_Pseudo_Label.py",
+    "evaluate": "evaluate_cityscapes.py",
+    "iou": "compute_iou.py",
+    "check": "python -m dataset.check",
+    "restyle_train": "restyle_source.py train",
+    "restyle_apply": "restyle_source.py apply",
+}
+"""What runs a script."""
 SOURCE = (*TRAIN, "check")
 
 Check = Callable[[Any], str | None]  # value -> what was expected, or None if it is fine
@@ -131,7 +142,7 @@ class Options:
     )
     classes: str | None = option(
         None,
-        "class table: a YAML file or an info.json (default: that of the checkpoint, or else that of the data)",
+        "class table: a YAML file or an info.json (default: that of the checkpoint, if one is loaded, or of the data)",
         metavar="FILE",
     )
     data_dir: str = option("data/gta5_deeplab", "root of the source data", (*SOURCE, *RESTYLE))
@@ -233,7 +244,7 @@ class Options:
     )
     restore_from: str = option(
         "none",
-        "checkpoint to load the weights from; stage 1 also accepts pretrained weights, or 'none' for random ones",
+        "checkpoint to load the weights from; train_step1.py also takes pretrained weights, or 'none' for random ones",
         (*NETWORK, "restyle_apply"),
     )
     not_restore_last: bool = option(
@@ -340,8 +351,8 @@ class Options:
     )
     pseudo_selection: str = option(
         "class",
-        "which of the teacher's labels are learnt: class (those above the median confidence of their class), or image "
-        "(all, weighed by the image's share of confidences above --pseudo-threshold)",
+        "which of the teacher's labels are learnt: class (those above the median confidence of their class, or 0.9 if "
+        "that is less), or image (all, weighed by the image's share of confidences above --pseudo-threshold)",
         ("step2",),
         choices=PSEUDO_SELECTIONS,
     )
@@ -403,11 +414,17 @@ class Options:
     )
     iter_size: int = option(1, "forward passes whose gradients are averaged per step", TRAINING, check=_at_least(1))
     num_steps: int = option(
-        250_000, "number of steps over which the learning rates decay", TRAINING, check=_at_least(1)
+        250_000,
+        "number of steps over which the learning rates decay; --num-steps-stop may be smaller",
+        TRAINING,
+        check=_at_least(1),
     )
     num_steps_stop: int | None = option(None, "step to stop at, at most --num-steps", TRAINING, check=_at_least(1))
     learning_rate: float = option(
-        2.5e-4, "learning rate of the backbone; that of the classifier is 10 times as high", TRAINING, check=_above(0)
+        2.5e-4,
+        "learning rate (of a segmenter's backbone; that of its classifier is 10 times as high)",
+        TRAINING,
+        check=_above(0),
     )
     learning_rate_D: float = option(1e-4, "learning rate of the discriminators", TRAINING, check=_above(0))
     backbone_lr_mult: float = option(
@@ -454,9 +471,7 @@ class Options:
         const="last",
     )
     snapshot_dir: str = option("{snapshots}/{arm}", "folder of checkpoints, log and configuration", TRAINING)
-    overwrite: bool = option(
-        False, "replace an earlier run in --snapshot-dir, or earlier images in --out", (*TRAIN, *RESTYLE)
-    )
+    overwrite: bool = option(False, "replace what an earlier run has written to the same folder", (*TRAIN, *RESTYLE))
     save_pred_every: int = option(
         5000, "number of steps between two checkpoints, each of which is scored", TRAINING, check=_at_least(1)
     )
@@ -599,7 +614,8 @@ def parse(
     positional = positional or {}
     words = sys.argv[1:] if argv is None else argv
     places = "".join(f" {name.upper()}" for name in positional)
-    parser = parsing.parser(description, usage=f"{_PROGRAMS.get(script, '%(prog)s')}{places} [options]")
+    parser = parsing.parser(description, usage=f"{PROGRAMS[script]}{places} [options]")
+    parser.help_flag, parser.elsewhere = "--help-all", _of_other_scripts(script)
     parser.add_argument("--help-all", action="help", help="show all options, including those that few people need")
     for name in positional:
         parser.add_argument(name, metavar=name.upper(), help=positional[name])
@@ -619,12 +635,13 @@ def parse(
     return options, frozenset(given), arguments
 
 
-_PROGRAMS = {
-    "check": "python -m dataset.check",
-    "restyle_train": "restyle_source.py train",
-    "restyle_apply": "restyle_source.py apply",
-}
-"""What runs a script, if it is not only the name of a file."""
+def _of_other_scripts(script: str) -> dict[str, list[str]]:
+    """The flags that a script lacks, each with the scripts that take it."""
+    return {
+        flag(item.name): [PROGRAMS[other] for other in item.metadata["on"]]
+        for item in fields(Options)
+        if script not in item.metadata["on"]
+    }
 
 
 def _named(script: str, words: Sequence[str]) -> dict[str, Any]:

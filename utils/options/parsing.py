@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -15,14 +15,25 @@ SIDES = (32, 16384)
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError, with the flag that may have been meant."""
+    """Raises UserError, with the flag that may have been meant.
+
+    Attributes:
+        help_flag: what lists all flags.
+        elsewhere: flags of other scripts, each with the scripts that take it.
+    """
+
+    help_flag = "--help"
+    elsewhere: Mapping[str, Sequence[str]] = {}
 
     def error(self, message: str) -> NoReturn:
         unknown = next((word for word in message.split() if word.startswith("--")), "").split("=")[0]
-        near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
-        if message.startswith("unrecognized arguments") and near:
-            message += f"; did you mean {near[0]}?"
-        raise UserError(f"{message} (see --help)")
+        if message.startswith("unrecognized arguments") and unknown:
+            near = get_close_matches(unknown, self._option_string_actions, n=1, cutoff=0.8)
+            if unknown in self.elsewhere:
+                message += f"; it is an option of {' and '.join(self.elsewhere[unknown])}"
+            elif near:
+                message += f"; did you mean {near[0]}?"
+        raise UserError(f"{message} (see {self.help_flag})")
 
 
 def parser(description: str | None, **arguments: Any) -> Parser:

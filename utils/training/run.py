@@ -229,7 +229,8 @@ class Run:
         shown = config.describe(self.options, self.script)
         logger.info("options (saved in %s)\n%s", self.folder / "config.json", shown)
         images = self.options.batch_size * self.options.iter_size * distributed.size()
-        logger.info("processes %d, %d images of each domain per step", distributed.size(), images)
+        domains = "of each domain " if self.trainer.data.target is not None else ""
+        logger.info("processes %d, images %sper step: %d", distributed.size(), domains, images)
         if self.options.report:
             report.begin(
                 self.folder,
