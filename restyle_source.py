@@ -62,9 +62,10 @@ def apply(argv: Sequence[str]) -> None:
     logs.setup()
     set_up(options)
     early.refuse(options, "restyle_apply")
-    options = translation.with_trained_size(options, given)
+    state = translation.trained(options)
+    options = translation.with_trained_size(options, given, state)
     images = translation.source_data(options, augmented=False)
-    generator = translation.generator(options)
+    generator = translation.generator(options, state)
     translation.restyle_all(options, generator, images)
     logger.info("restyled images in %s", options.out)
 

@@ -55,7 +55,7 @@ VARIANTS = {
     "without instance matching": ("--lambda-adv-ins", "0"),
     "without AIM weights": ("--aim", "none"),
     "without ISIA": ("--lambda-adv-cate", "0"),
-    "without any term (BatchNorm statistics alone)": NO_TERMS,
+    "without any term (only BatchNorm statistics)": NO_TERMS,
     "with the weights of the paper": paper_weights("0.01"),
 }
 NO_JITTER = "--no-random-jitter"

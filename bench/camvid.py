@@ -32,7 +32,7 @@ ILLUSTRATION = Path(__file__).resolve().parent.parent / "illustration" / "dusk.p
 SCHEDULE = demo.Schedule(pretrain=3000, align=800, self_train=800, learning_rate=1e-3)
 ARMS = {
     "source_only": "source only",
-    "no_terms": f"step 1 without any term (BatchNorm statistics alone), {SCHEDULE.align} steps",
+    "no_terms": f"step 1 without any term (only BatchNorm statistics), {SCHEDULE.align} steps",
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
     "self_training": f"step 2 without any term of either stage (pseudo-labels alone), {SCHEDULE.self_train} steps more",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",

@@ -119,7 +119,7 @@ def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
     content, style = _borders_levelled(source.float(), inside), _borders_levelled(target.float(), visible(target))
     if style.shape[2:] != size:
         style = F.interpolate(style, size, mode="bilinear", antialias=True)
-    b = math.floor(beta * min(size))
+    b = fda_window(beta, size)
     # The spectrum of a real image is symmetric, so half of the columns are enough. Rows are 0..b and -b..-1.
     spectrum, amplitude = torch.fft.rfft2(content), torch.fft.rfft2(style).abs()
     for rows in (slice(0, b + 1), slice(size[0] - b, size[0])):
@@ -198,6 +198,11 @@ def _check_pair(source: Tensor, target: Tensor) -> None:
             raise ValueError(f"{name} has shape {tuple(images.shape)}; expected [B, 3, H, W]")
     if len(source) != len(target):
         raise ValueError(f"{len(source)} source images and {len(target)} target images; expected equally many")
+
+
+def fda_window(beta: float, size: tuple[int, ...] | torch.Size) -> int:
+    """b of `fda` for images of these two sides; 0 changes only the mean colour."""
+    return math.floor(beta * min(size))
 
 
 def _check_beta(beta: float) -> None:

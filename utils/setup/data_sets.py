@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ from utils.system.logs import logger
 from utils.system.skipped import Skipped
 
 HEADER_THREADS = 16
+Item = TypeVar("Item")
 BUILTIN_ROOT = Path("data/builtin")
 
 
@@ -109,9 +111,8 @@ def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | Non
     if not (options.rare_class_temperature or options.class_balance):
         return None
     with distributed.main_first():
-        shown = {"total": len(source), "desc": "pixels of each class", "disable": distributed.no_bar(), "leave": False}
-        folder = options.cache or options.snapshot_dir
-        pixels = class_pixels(source, folder, options.num_workers, lambda counts: tqdm(counts, **shown))
+        bar = functools.partial(_bar, total=len(source), desc="pixels of each class")
+        pixels = class_pixels(source, options.cache or options.snapshot_dir, options.num_workers, bar)
     names, shares = source.table.names, class_shares(pixels)
     if options.rare_class_temperature:
         probabilities = class_probabilities(pixels, options.rare_class_temperature)
@@ -212,9 +213,13 @@ def header_faults(images: SegmentationDataset) -> list[str]:
     if distributed.is_main():
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
             found = pool.map(images.header_fault, images.names)
-            bar = tqdm(found, total=len(images), desc="headers", disable=distributed.no_bar(), leave=False)
-            faults = [fault for fault in bar if fault]
+            faults = [fault for fault in _bar(found, len(images), "headers") if fault]
     return distributed.objects(faults)[0]
+
+
+def _bar(items: Iterable[Item], total: int, desc: str) -> Iterable[Item]:
+    """The items, with a progress bar that disappears at the end."""
+    return tqdm(items, total=total, desc=desc, disable=distributed.no_bar(), leave=False)
 
 
 @functools.cache

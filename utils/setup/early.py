@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from model.terms.image_level import fda_window
 from utils.options.config import TRAIN, TRAINING, Options, resolve
 from utils.options.flags import flag
 from utils.setup import networks
@@ -53,7 +54,7 @@ def refuse(options: Options, script: str) -> None:
 
 def _mention_small_window(beta: float, size: tuple[int, int]) -> None:
     """Log that FDA changes only the mean colour, if its window is of one frequency."""
-    if beta * min(size) < 1:
+    if not fda_window(beta, size):
         found = f"--fda-beta {beta:g}: only changes the mean colour of images of {size[0]}x{size[1]}"
         logger.info("attention: %s; give at least %.3f", found, 1 / min(size) + 5e-4)
 

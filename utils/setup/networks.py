@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from model.methods.base import Context, Method
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.terms.regions import ClassSplit
 from utils.options.config import Options
+from utils.options.flags import flag
 from utils.prediction import loading
 from utils.states.weights import describe_file, load_weights
 from utils.system import distributed
@@ -81,15 +82,27 @@ def with_input_size(options: Options, given: frozenset[str]) -> Options:
     """
     path = options.restore_from
     trained = describe_file(path).input_size if Path(path).is_file() else None
-    own = options.input_size_target
+    return with_trained_size(options, given, "input_size_target", trained, "predicting")
+
+
+def with_trained_size(
+    options: Options, given: frozenset[str], name: str, trained: tuple[int, int] | None, doing: str
+) -> Options:
+    """The options with the size that the network of `--restore-from` was trained with as the option `name`.
+
+    trained: that size; None if it is not known. A size that the user gives is used instead; the log then says what is
+    done (`doing`) at another size.
+    """
+    path, own = options.restore_from, getattr(options, name)
     if trained is None or trained == own:
         return options
     found, there = (",".join(map(str, size)) for size in (own, trained))
-    if "input_size_target" in given:
-        logger.info("attention: predicting at --input-size-target %s, but %s was trained at %s", found, path, there)
+    if name in given:
+        logger.info("attention: %s at %s %s, but %s was trained at %s", doing, flag(name), found, path, there)
         return options
-    logger.info("taken from the checkpoint %s: --input-size-target %s (the preset has %s)", path, there, found)
-    return replace(options, input_size_target=trained)
+    logger.info("taken from the checkpoint %s: %s %s (the preset has %s)", path, flag(name), there, found)
+    size: dict[str, Any] = {name: trained}
+    return replace(options, **size)
 
 
 def resumed_from(options: Options) -> Path | None:

@@ -48,36 +48,27 @@ def cyclegan(options: Options) -> CycleGAN:
     )
 
 
-def with_trained_size(options: Options, given: frozenset[str]) -> Options:
-    """The options of `apply`, with the input size that the generator was trained with, unless the user gives one."""
-    state = checkpoint.read(Path(options.restore_from))
-    trained = state.get("options", {}).get("input_size") if isinstance(state, dict) else None
-    own = options.input_size
-    if trained is None or tuple(trained) == own:
-        return options
-    found, there = (",".join(map(str, size)) for size in (own, trained))
-    if "input_size" in given:
-        logger.info(
-            "attention: restyling at --input-size %s, but %s was trained at %s", found, options.restore_from, there
-        )
-        return options
-    logger.info("taken from %s: --input-size %s (the preset has %s)", options.restore_from, there, found)
-    return replace(options, input_size=tuple(trained))
-
-
-def generator(options: Options) -> Generator:
-    """The trained generator of `--restore-from` that restyles source images as target images.
-
-    Raises UserError if the file is not a checkpoint of `restyle_source.py train`.
-    """
+def trained(options: Options) -> checkpoint.State:
+    """The checkpoint of `--restore-from`. Raises UserError if `restyle_source.py train` has not written it."""
     path = Path(options.restore_from)
     state = checkpoint.read(path)
     if not isinstance(state, dict) or state.get("method") != CycleGAN.name:
         found = state.get("method", "other weights") if isinstance(state, dict) else "no state"
         raise UserError(f"{path}: found {found}, expected a checkpoint of restyle_source.py train; give its last.pth")
+    return state
+
+
+def with_trained_size(options: Options, given: frozenset[str], state: checkpoint.State) -> Options:
+    """The options of `apply`, with the input size that the generator was trained with, unless the user gives one."""
+    size = state.get("options", {}).get("input_size")
+    return networks.with_trained_size(options, given, "input_size", size and (size[0], size[1]), "restyling")
+
+
+def generator(options: Options, state: checkpoint.State) -> Generator:
+    """The generator that restyles source images as target images."""
     network = Generator(**state["state"]["generator"])
     network.load_state_dict(state["networks"]["to_target"])
-    logger.info("generator of step %d from %s", state["step"], path)
+    logger.info("generator of step %d from %s", state["step"], options.restore_from)
     return networks.to_device(network, options)
 
 

@@ -37,8 +37,8 @@ Pair = tuple[Batch, Batch | None]
 @dataclass
 class Data:
     """source: labelled; target: unlabelled or with pseudo-labels, None for a method without a target; test: for scores,
-    if any; source_pixels: the counts of `class_pixels` if an option needs them; unlabelled: the target
-    without random changes, for label-free scores; skipped: the bad images of all three."""
+    if any; source_pixels: the counts of `class_pixels` if an option needs them; unlabelled: the target without random
+    changes, for label-free scores; skipped: the bad images of all three."""
 
     source: SegmentationDataset
     target: SegmentationDataset | None = None
