@@ -3,11 +3,11 @@
     python bench/real.py carla_to_cityscapes source_only --seed 1 --data /where/realdata   # train and score one arm
     python bench/real.py --table                                                         # bench/RESULTS.md
 
-An arm is a chain of stages; each is a call of one of the project's scripts, on one thread. All arms of a pair take the
-same number of source steps under the same schedule of learning rates, and are scored at the end (last.pth): only the
-method differs. Arms of one seed share the stages that they have in common. A finished stage is not run again, a killed
-one resumes, and an arm that has a score is not run. Target labels are used only to report the score. Settings may be
-chosen by the score on the source's own validation images, if there are any.
+An arm is a chain of stages; each is a call of one of the project's scripts, on one thread or, with `--gpu`, on a GPU in
+float32. All arms of a pair take the same number of source steps under the same schedule of learning rates, and are
+scored at the end (last.pth): only the method differs. Arms of one seed share the stages that they have in common. A
+finished stage is not run again, a killed one resumes, and an arm that has a score is not run. Target labels are used
+only to report the score. Settings may be chosen by the score on the source's own validation images, if there are any.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"
 class Runner:
     """Runs the stages of one pair and seed in the folder `out`, with one folder per stage."""
 
-    def __init__(self, pair: Pair, seed: int, data: Path, out: Path, common: Path) -> None:
+    def __init__(self, pair: Pair, seed: int, data: Path, out: Path, common: Path, gpu: bool = False) -> None:
         """common: the folder of what pairs and seeds share: decoded images, and files that the data lack."""
         self.pair, self.seed, self.data, self.out = pair, seed, data, out
+        self.device: Arguments = ("--no-tf32",) if gpu else ("--cpu",)
         self.cache, self.made = common / "cache", common / "made"
         if pair.prepare is not None:
             self.made.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ class Runner:
             "steps": last.last,
             "gradients": gradients(self.out / last.name / "log.jsonl"),
             "stages": [{"name": stage.name, **record} for stage, record in zip(stages, records, strict=True)],
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+            "machine": machine(gpu="--cpu" not in self.device),
         }
 
     def stage(self, stage: Stage) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class Runner:
     def command(self, stage: Stage) -> list[str]:
         pair, folder = self.pair, self.out / stage.name
         before = [] if stage.after is None else ["--restore-from", str(self.out / stage.after.name / "last.pth")]
-        command = [*stage.script, "--preset", pair.preset, "--num-workers", "0", "--cpu"]
+        command = [*stage.script, "--preset", pair.preset, "--num-workers", "0", *self.device]
         if stage.script == PSEUDO:
             command += [*pair.classes, *pair.target, *before, "--cache", str(self.cache)]
             return self.filled([*command, "--ssl-target-dir", str(folder / "masks")])
@@ -167,7 +168,7 @@ class Runner:
         # Images are read at the size that the checkpoint knows, unless `images` says otherwise.
         command = ["evaluate_cityscapes.py", "--preset", self.pair.preset, *self.pair.classes, *images]
         command += ["--restore-from", str(self.out / stage.name / "last.pth")]
-        command += ["--save", "none", "--json", str(path), "--num-workers", "0", "--cpu"]
+        command += ["--save", "none", "--json", str(path), "--num-workers", "0", *self.device]
         code = self.call(self.filled(command), self.out / f"{stage.name}.log")
         if code:
             raise UserError(f"{stage.name}: evaluation failed with code {code}")
@@ -188,6 +189,15 @@ class Runner:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             ).returncode
+
+
+def machine(gpu: bool) -> str:
+    """Where an arm was trained, in words."""
+    if gpu:
+        import torch  # late: the processes of the stages do the work
+
+        return f"{torch.cuda.get_device_name()}, shared with other arms"
+    return f"{platform.machine()}, {os.cpu_count()} cores, one thread"
 
 
 _counted = 0.0
@@ -252,11 +262,11 @@ def table(scores: Path) -> list[str]:
             cells = " | ".join(f"{values[seed]:.1f}" if seed in values else "not run" for seed in SEEDS)
             gain = [values[seed] - base[seed] for seed in values if seed in base]
             on_source = [100 * r["source_miou"] for r in of_seed.values() if r["source_miou"] is not None]
-            times = [statistics.mean(r[key] for r in of_seed.values()) for key in ("minutes", "processor_minutes")]
+            times = minutes(list(of_seed.values()))
             lines.append(
                 f"| {titles[arm]} | {cells} | {spread(list(values.values()))} | "
                 f"{spread(gain) if gain and arm != 'source_only' else ''} | "
-                f"{spread(on_source) if on_source else ''} | {times[0]:.0f} | {times[1]:.0f} |"
+                f"{spread(on_source) if on_source else ''} | {' | '.join(times)} |"
             )
         lines += ["", *class_table(records, titles), ""]
         shares = [f"{titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
@@ -264,6 +274,14 @@ def table(scores: Path) -> list[str]:
             lines += ["Gradient on the backbone as a share of that of the source cross-entropy, mean over the run:", ""]
             lines += [*(f"- {line}" for line in shares), ""]
     return lines[:-1]
+
+
+def minutes(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The mean minutes and processor minutes of the arms that were trained on one thread, which alone compare."""
+    compared = [record for record in records if record["machine"].endswith("one thread")]
+    if not compared:
+        return ["on a GPU", ""]
+    return [f"{statistics.mean(r[key] for r in compared):.0f}" for key in ("minutes", "processor_minutes")]
 
 
 def not_run(scores: Path) -> list[str]:
@@ -336,6 +354,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("result/real"), help="folder of checkpoints and logs")
     parser.add_argument("--scores", type=Path, default=SCORES, help="folder of the scores")
+    parser.add_argument("--gpu", action="store_true", help="train and score on a GPU [on one thread]")
     parser.add_argument(
         "--table", action="store_true", help="write the sections and the chart of the results page from the scores"
     )
@@ -362,7 +381,7 @@ def main() -> None:
         return
     out = arguments.out.absolute()
     folder = out / arguments.pair / f"seed{arguments.seed}"
-    runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out)
+    runner = Runner(PAIRS[arguments.pair], arguments.seed, Path(arguments.data).absolute(), folder, out, arguments.gpu)
     record = runner.finish(arms.stages[arguments.arm])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)

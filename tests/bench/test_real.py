@@ -20,8 +20,8 @@ from utils.options import config
 class Pretended(Runner):
     """Writes what the scripts would write, and records the calls."""
 
-    def __init__(self, pair: str, out: Path, fails: str = "") -> None:
-        super().__init__(PAIRS[pair], 2, Path("/data"), out, out)
+    def __init__(self, pair: str, out: Path, fails: str = "", gpu: bool = False) -> None:
+        super().__init__(PAIRS[pair], 2, Path("/data"), out, out, gpu)
         self.calls: list[list[str]] = []
         self.fails = fails
 
@@ -86,6 +86,17 @@ def test_an_arm_runs_its_stages_in_order_and_none_twice(tmp_path: Path) -> None:
     assert value(rest, "--continue-train") == str(tmp_path / "start_none" / "last.pth")
     assert (value(rest, "--num-steps"), value(rest, "--num-steps-stop")) == ("2000", "2000")
     assert len(runner.calls) == 3
+
+
+def test_an_arm_runs_on_one_thread_or_on_a_gpu_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA X")
+    for gpu in (False, True):
+        runner = Pretended("camvid_to_idd", tmp_path / str(gpu), gpu=gpu)
+        record = runner.finish(ARMS["camvid_to_idd"].stages["source_only"])
+        assert len(runner.calls) == 3
+        assert all(("--cpu" in call, "--no-tf32" in call) == (not gpu, gpu) for call in runner.calls)
+        assert record["machine"].endswith("one thread") != gpu
+    assert record["machine"] == "NVIDIA X, shared with other arms"
 
 
 def test_a_killed_stage_resumes_and_its_time_counts(tmp_path: Path) -> None:
@@ -166,19 +177,21 @@ def test_camvid_gets_the_classes_of_carla(tmp_path: Path) -> None:
 
 
 def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
-    def write(arm: str, seed: int, miou: float) -> None:
+    def write(arm: str, seed: int, miou: float, machine: str = "2 cores, one thread") -> None:
         path = real.path_of(tmp_path, "camvid_to_idd", arm, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"miou": miou, "iou": {"road": miou, "pole": 0.0}, "source_miou": None}
+        record = {"miou": miou, "iou": {"road": miou, "pole": 0.0}, "source_miou": None, "machine": machine}
         record |= {"gradients": {"same": miou}} if arm == "paper_step2" else {}
         path.write_text(json.dumps(record | {"minutes": 3.0, "processor_minutes": 2.0}))
 
     write("source_only", 1, 0.2)
     write("source_only", 2, 0.3)
     write("paper_step2", 2, 0.35)
+    write("plus", 1, 0.4, "NVIDIA X, shared with other arms")
     lines = table(tmp_path)
     assert "| source only | 20.0 | 30.0 | not run | 25.0 ± 7.1 |  |  | 3 | 2 |" in lines
     assert "| the paper's stage 1 and 2 | not run | 35.0 | not run | 35.0 | 5.0 |  | 3 | 2 |" in lines
+    assert "| plus | 40.0 | not run | not run | 40.0 | 20.0 |  | on a GPU |  |" in lines
     assert "| source only | 25.0 | 0.0 |" in lines
     assert "- the paper's stage 1 and 2: same 35.0 %" in lines
     assert lines.count("No arm has been run.") == len(PAIRS) - 1
