@@ -337,8 +337,9 @@ def main(argv: Sequence[str]) -> None:
         return
     if arguments.table:
         files = " ".join(map(str, arguments.table))
-        lines = table([json.loads(path.read_text()) for path in arguments.table])
-        write_section("iteration", f"python bench/iteration.py --table {files}", lines)
+        results = [json.loads(path.read_text()) for path in arguments.table]
+        lines, gpu = table(results), all("NVIDIA" in result["device"] for result in results)
+        write_section("iteration gpu" if gpu else "iteration", f"python bench/iteration.py --table {files}", lines)
         print("\n".join(lines))
         return
     result = run(argv)

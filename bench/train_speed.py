@@ -2,15 +2,18 @@
 
     python bench/train_speed.py          # on a GPU: both stages at full size, every precision, batch 1, 2 and 4
     python bench/train_speed.py          # without one: each option on and off, 320x180 and 256x128
+    python bench/train_speed.py --compile no reduce-overhead --amp bf16 --batch 1     # on a GPU: what compiling gives
+    python bench/train_speed.py --table bench/scores/train_speed/*.json    # the full cases of files that were kept
     python bench/train_speed.py --help   # other networks, sizes, precisions, batches
 
 Either way, the script writes a section of bench/RESULTS.md, and all figures to result/train_speed.json.
 
 On a GPU each case runs in its own process, with the iterations and the loader of the Trainer, on synthetic images in
 files of GTA5's and Cityscapes' sizes. Predictions are forced and the source memory is full, so that every term does as
-much work as possible (bench/iteration.py). `data wait` is the time that an iteration waits for the loader. PyTorch
-counts the operations of the convolutions. They are given as a share of the card's rate for dense matrices in that
-precision, according to NVIDIA's data sheets; for a card that is not in the table, a large matrix product is measured.
+much work as possible (bench/iteration.py). `data wait` is the time that an iteration waits for the loader; `GPU busy`
+is the sum over its kernels, so that the rest is the time in which the GPU waits for the CPU. PyTorch counts the
+operations of the convolutions. They are given as a share of the card's rate for dense matrices in that precision,
+according to NVIDIA's data sheets; for a card that is not in the table, a large matrix product is measured.
 
 Without a GPU, the iterations with and without an option take turns in one process, on the same images. The table
 compares medians of the wall-clock time and of the processor time, which other programs disturb less. `kept` is what
@@ -28,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import product, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -164,22 +167,24 @@ class Case:
         del outputs
         return sum(size for storage, size in storages.items() if storage not in parameters) / 2**20
 
-    def parts(self) -> dict[str, float]:
-        """The share of the time of one iteration by kind of operation, on the GPU if there is one."""
+    def profiled(self) -> dict[str, Any]:
+        """One iteration in parts: the share of the time by kind of operation, on the GPU if there is one, where the
+        number of kernels and the sum of their times are counted too."""
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self.device.type == "cuda")
         with profile(activities=activities) as recorded:
             self.iterate()
             self.synchronise()
         clock = "self_device_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         seconds = dict.fromkeys([*PARTS, "everything else"], 0.0)
+        kernels, busy = 0, 0.0
         for event in recorded.key_averages():
-            if (
-                event.device_type != DeviceType.CPU
-            ):  # a kernel, whose time also counts for the operation that launched it
+            if event.device_type != DeviceType.CPU:  # its time also counts for the operation that launched it
+                kernels, busy = kernels + event.count, busy + float(event.self_device_time_total)
                 continue
             part = next((part for part, starts in PARTS.items() if event.key.startswith(starts)), "everything else")
             seconds[part] += float(getattr(event, clock))
-        return {part: value / max(sum(seconds.values()), 1e-9) for part, value in seconds.items()}
+        shares = {part: value / max(sum(seconds.values()), 1e-9) for part, value in seconds.items()}
+        return {"parts": shares} | ({"kernels": kernels, "busy_ms": busy / 1000} if kernels else {})
 
 
 def check_finite(losses: dict[str, Tensor]) -> None:
@@ -191,10 +196,14 @@ def check_finite(losses: dict[str, Tensor]) -> None:
 # ---------------------------------------------------------------- full cases, one process each
 
 
-def full_case(arguments: argparse.Namespace, stage: int, amp: str, batch: int, images: Path) -> dict[str, Any]:
+def full_case(
+    arguments: argparse.Namespace, stage: int, method: str, compile: str, amp: str, batch: int, images: Path
+) -> dict[str, Any]:
     """Rates, memory, waiting and operations of one case, with the Trainer's own loader."""
-    given = _given(arguments) | {"amp": amp, "batch_size": batch, "num_workers": arguments.workers}
-    given |= {"checkpoint_activations": arguments.checkpoint_activations, "compile": arguments.compile}
+    given = _given(arguments) | {"method": method, "amp": amp, "batch_size": batch, "num_workers": arguments.workers}
+    given |= {"checkpoint_activations": arguments.checkpoint_activations}
+    if compile != "no":
+        given |= {"compile": True, "compile_mode": compile}
     sizes = (arguments.source_size, arguments.target_size)
     readers = [GTA5(images / name, size=size) for name, size in zip(("source", "target"), sizes)]
     case = Case(stage, given, Data(*readers))
@@ -213,6 +222,8 @@ def full_case(arguments: argparse.Namespace, stage: int, amp: str, batch: int, i
     for _ in range(arguments.warmup):
         losses = case.iterate(feed)
     case.synchronise()
+    if case.device.type == "cuda":  # cuDNN tries algorithms with any workspace that fits
+        torch.cuda.reset_peak_memory_stats(case.device)
     waited, began = 0.0, time.perf_counter()
     for _ in range(arguments.iterations):
         losses = case.iterate(feed)
@@ -232,7 +243,7 @@ def full_case(arguments: argparse.Namespace, stage: int, amp: str, batch: int, i
         "card_tflop_per_s": rate,
         "card_rate": whose,
         "share": tflop / seconds / rate,
-        "parts": case.parts(),
+        **case.profiled(),
     }
 
 
@@ -258,47 +269,66 @@ def full_cases(arguments: argparse.Namespace, argv: Sequence[str]) -> list[dict[
     with tempfile.TemporaryDirectory() as folder:
         for name, native in zip(("source", "target"), arguments.native):
             draw_pairs(Path(folder) / name, arguments.images, native)
-        for stage in arguments.stage:
-            for amp in arguments.amp:
-                for batch in arguments.batch:
-                    case = {"stage": stage, "amp": amp, "batch": batch}
-                    command = [sys.executable, str(Path(__file__).resolve()), *argv]
-                    command += ["--case", json.dumps(case), "--images-in", folder]
-                    done = subprocess.run(command, capture_output=True, text=True)
-                    if done.returncode:
-                        reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                        results.append(case | {"failed": "out of memory" if "memory" in reason else reason})
-                    else:
-                        results.append(case | json.loads(done.stdout.splitlines()[-1]))
-                    print(json.dumps(results[-1]), flush=True)
+        names = ("stage", "method", "compile", "amp", "batch")
+        for values in product(*(getattr(arguments, name) for name in names)):
+            case = dict(zip(names, values, strict=True))
+            if case["method"] == "plus" and case["stage"] == 1:
+                continue
+            command = [sys.executable, str(Path(__file__).resolve()), *argv]
+            command += ["--case", json.dumps(case), "--images-in", folder]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+                results.append(case | {"failed": "out of memory" if "memory" in reason else reason})
+            else:
+                results.append(case | json.loads(done.stdout.splitlines()[-1]))
+            print(json.dumps(results[-1]), flush=True)
     return results
 
 
+# Heading, key and format of a column; a kept result may lack some.
+COLUMNS = (
+    ("ms / iteration", "ms", "{:.1f}"),
+    ("GPU busy", "busy_ms", "{:.1f} ms"),
+    ("kernels", "kernels", "{}"),
+    ("images/s", "images_per_s", "{:.1f}"),
+    ("peak memory", "peak_gib", "{:.1f} GiB"),
+    ("data wait", "data_wait_ms", "{:.1f} ms"),
+    ("convolutions", "convolution_tflop", "{:.2f} TFLOP"),
+    ("share of the card", "share", "{:.0%}"),
+)
+
+
 def full_table(results: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| stage | precision | batch | ms / iteration | iterations/s | images/s | peak memory | data wait "
-        "| convolutions | share of the card |",
-        "|---" * 10 + "|",
-    ]
+    headings = ["stage", "method", "compiled", "precision", "batch", *(heading for heading, *_ in COLUMNS)]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for r in results:
-        start = f"| {r['stage']} | {r['amp']} | {r['batch']} "
+        cells = [f"{r[key]}" for key in ("stage", "method", "compile", "amp", "batch")]
         if "failed" in r:
-            lines.append(f"{start}| {r['failed']} |" + " |" * 6)
-            continue
-        memory = "–" if r["peak_gib"] is None else f"{r['peak_gib']:.1f} GiB"
-        lines.append(
-            f"{start}| {r['ms']:.1f} | {r['iterations_per_s']:.2f} | {r['images_per_s']:.2f} | {memory} "
-            f"| {r['data_wait_ms']:.1f} ms | {r['convolution_tflop']:.2f} TFLOP | {100 * r['share']:.0f} % |"
-        )
-    made = [r for r in results if "failed" not in r]
-    if made:
-        rates = sorted({f"{r['amp']}: {r['card_tflop_per_s']:.4g} TFLOP/s ({r['card_rate']})" for r in made})
-        lines += ["", f"Share of: {'; '.join(rates)}.", "", *_parts_table({_name(r): r["parts"] for r in made})]
-    return lines
+            cells += [r["failed"], *[""] * (len(COLUMNS) - 1)]
+        else:
+            cells += ["–" if r.get(key) is None else form.format(r[key]) for _, key, form in COLUMNS]
+        lines.append(f"| {' | '.join(cells)} |")
+    rates = sorted(
+        {f"{r['amp']}: {r['card_tflop_per_s']:.4g} TFLOP/s ({r['card_rate']})" for r in results if "card_rate" in r}
+    )
+    if rates:
+        lines += ["", f"Share of: {'; '.join(rates)}."]
+    parts = {_name(r): r["parts"] for r in results if "parts" in r}
+    return [*lines, "", *_parts_table(parts)] if parts else lines
+
+
+def kept_tables(paths: Sequence[Path]) -> list[str]:
+    """The tables of files that earlier runs wrote."""
+    lines = []
+    for path in paths:
+        kept = json.loads(path.read_text())
+        lines += [f"{kept['device']}, `{kept['command']}`{kept.get('note', '')}:", "", *full_table(kept["results"]), ""]
+    return lines[:-1]
 
 
 def _name(result: dict[str, Any]) -> str:
-    return f"{result['stage']}, {result['amp']}, {result['batch']}"
+    return ", ".join(str(result[key]) for key in ("stage", "method", "compile", "amp", "batch"))
 
 
 def _parts_table(columns: dict[str, dict[str, float]]) -> list[str]:
@@ -346,7 +376,7 @@ def options_compared(arguments: argparse.Namespace) -> dict[str, Any]:
             print(json.dumps(results[-1]), flush=True)
         case = Case(stage, _given(arguments))
         case.iterate()
-        parts[f"step {stage}"] = case.parts()
+        parts[f"step {stage}"] = case.profiled()["parts"]
     return {"options": results, "parts": parts}
 
 
@@ -400,7 +430,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     full = parser.add_argument_group("full cases")
     full.add_argument("--amp", nargs="+", choices=("off", "bf16", "fp16"), default=["off", "bf16", "fp16"])
     full.add_argument("--checkpoint-activations", action="store_true")
-    full.add_argument("--compile", action="store_true")
+    full.add_argument("--method", nargs="+", choices=("paper", "plus"), default=["paper"], help="plus in stage 2 only")
+    full.add_argument(
+        "--compile", nargs="+", choices=("no", "default", "reduce-overhead"), default=["no"], help="--compile-mode"
+    )
+    full.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="only write the section from such files")
     full.add_argument("--warmup", type=int, default=10, help="iterations before those that count [10]")
     workers = max(1, (os.cpu_count() or 1) // 2)
     full.add_argument("--workers", type=int, default=workers, help="processes that read a domain's images [cores / 2]")
@@ -426,6 +460,9 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps(full_case(arguments, **arguments.case, images=arguments.images_in)))
         return
     command = " ".join(["python bench/train_speed.py", *argv])
+    if arguments.table:
+        write_section("train_speed full", command, kept_tables(arguments.table))
+        return
     if arguments.full:
         found: Any = full_cases(arguments, argv)
         lines = full_table(found)

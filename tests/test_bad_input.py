@@ -237,6 +237,7 @@ LONG = "x" * 300
         (["--ignore-label", "256"], "--ignore-label: found 256"),
         (["--amp", "fp16", "--cpu"], "--amp fp16 needs a GPU"),
         (["--compile", "--checkpoint-activations"], ("--compile", "--checkpoint-activations")),
+        (["--compile-mode", "reduce-overhead"], "--compile-mode reduce-overhead has an effect only with --compile"),
         (["--norm", "inplace-abn", "--sync-bn"], ("--sync-bn", "--norm batchnorm")),
         (["--output-stride", "16"], "output_stride is 16; tiny ... 8"),
         (["--snapshot-dir", "empty.txt"], "empty.txt: ... a file is in the way"),

@@ -26,7 +26,7 @@ ELSEWHERE = {  # files, folders, logs and machines, which are not hyper-paramete
     *("normalization", "restore_from", "not_restore_last", "source_only", "random_seed", "cpu", "report"),
     *("continue_train", "snapshot_dir", "overwrite", "save_pred_every", "select_on_target_labels", "log_every"),
     *("log_dir", "tensorboard", "ssl_target_dir", "skip_bad_images", "cache", "channels_last", "sync_bn"),
-    *("autotune", "compile", "checkpoint_activations", "keep_last", "deterministic", "log_gradients"),
+    *("autotune", "compile", "compile_mode", "checkpoint_activations", "keep_last", "deterministic", "log_gradients"),
     *("label_free_images", "select_by"),
     *PLUS,
 }

@@ -131,14 +131,19 @@ def test_plus_is_refused_in_stage_1(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_section_is_written_from_the_json_files(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, file = tmp_path / "RESULTS.md", tmp_path / "a.json"
-    page.write_text("<!-- iteration -->\nold\n<!-- end iteration -->\n")
+    names = ("iteration", "iteration gpu")
+    page.write_text("".join(f"<!-- {name} -->\nold {name}\n<!-- end {name} -->\n" for name in names))
     file.write_text(json.dumps(ROW))
     monkeypatch.setattr(iteration, "write_section", partial(results.write_section, page=page))
     main(["--table", str(file)])
     text = page.read_text()
-    assert "old" not in text and "- `python bench/iteration.py --stage 2`" in text
+    assert "old iteration\n" not in text and "old iteration gpu\n" in text
+    assert "- `python bench/iteration.py --stage 2`" in text
     assert "| 2, tiny, 64x48 / 32x40 | full / plain | 3 | 5.100 / 5.000 s | 1.020 |" in text
     assert "| 909 / 900 MiB | 1.010 | a machine, 1 threads |" in text
+    file.write_text(json.dumps(ROW | {"device": "NVIDIA X"}))
+    main(["--table", str(file)])
+    assert "old" not in page.read_text() and "| NVIDIA X, 1 threads |" in page.read_text()
 
 
 def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

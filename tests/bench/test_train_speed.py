@@ -84,7 +84,7 @@ def test_an_option_that_does_not_run_is_a_line_of_the_table(monkeypatch: pytest.
 
 
 def test_parts_add_up() -> None:
-    parts = case().parts()
+    parts = case().profiled()["parts"]
     assert sum(parts.values()) == pytest.approx(1)
     assert parts["convolutions, forward"] > 0.02 and parts["convolutions, backward"] > 0.02
 
@@ -103,14 +103,28 @@ def test_full_cases_run_in_processes_and_write_theirs(page: Path, tmp_path: Path
     native = ("--native", "160,120", "192,96")
     main([*TINY, *full, *native, "--json", str(tmp_path / "a.json")])
     [result] = json.loads((tmp_path / "a.json").read_text())["results"]
-    assert (result["stage"], result["amp"], result["batch"]) == (1, "off", 2)
+    case = [result[key] for key in ("stage", "method", "compile", "amp", "batch")]
+    assert case == [1, "paper", "no", "off", 2]
     assert result["images_per_s"] == pytest.approx(4 * result["iterations_per_s"])
     assert 0 < result["data_wait_ms"] < result["ms"]
     rate = result["convolution_tflop"] * result["iterations_per_s"] / result["card_tflop_per_s"]
     assert result["share"] == pytest.approx(rate) and "measured" in result["card_rate"]
-    assert "old train_speed options" in page.read_text() and "| 1 | off | 2 |" in page.read_text()
+    assert "old train_speed options" in page.read_text() and "| 1 | paper | no | off | 2 |" in page.read_text()
+
+
+CASE = {"stage": 2, "method": "plus", "compile": "default", "amp": "bf16", "batch": 4}
 
 
 def test_a_case_that_does_not_fit_is_a_line_of_the_table() -> None:
-    lines = full_table([{"stage": 2, "amp": "bf16", "batch": 4, "failed": "out of memory"}])
-    assert lines[2].startswith("| 2 | bf16 | 4 | out of memory |") and lines[2].count("|") == lines[0].count("|")
+    lines = full_table([CASE | {"failed": "out of memory"}])
+    assert lines[2].startswith("| 2 | plus | default | bf16 | 4 | out of memory |")
+    assert lines[2].count("|") == lines[0].count("|")
+
+
+def test_kept_results_make_the_section(page: Path, tmp_path: Path) -> None:
+    kept = {"device": "a card", "command": "a command", "results": [CASE | {"ms": 12.34, "kernels": 5}]}
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    main(["--table", str(tmp_path / "kept.json")])
+    text = page.read_text()
+    assert "a card, `a command`:" in text and "old train_speed options" in text
+    assert "| 2 | plus | default | bf16 | 4 | 12.3 | – | 5 | – | – | – | – | – |" in text

@@ -46,6 +46,7 @@ def batches() -> tuple[Batch, Batch]:
         ({"channels_last": False}, 1e-3),
         ({"checkpoint_activations": True}, 1e-3),
         pytest.param({"compile": True}, 1e-2, marks=REAL),
+        pytest.param({"compile": True, "compile_mode": "reduce-overhead"}, 1e-2, marks=REAL),
         ({"autotune": True}, 1e-3),
         ({"amp": "bf16"}, 0.05),
         ({"amp": "fp16"}, 0.02),
@@ -89,12 +90,15 @@ def test_kept_copies_are_pinned() -> None:
 
 
 @REAL
-def test_peak_memory_is_less_with_recomputed_activations() -> None:
-    peaks = []
+def test_what_an_iteration_adds_to_the_memory_is_less_with_recomputed_activations() -> None:
+    added = []
     for again in (True, False):
         made = trainer(backbone="resnet50", checkpoint_activations=again)
+        for _ in range(2):  # the states of the optimisers, and cuDNN's choices
+            made.step([batches()])
+        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         made.step([batches()])
-        peaks.append(torch.cuda.max_memory_allocated())
+        added.append(torch.cuda.max_memory_allocated() - before)
         del made
-    assert peaks[0] < 0.7 * peaks[1]
+    assert added[0] < 0.7 * added[1]

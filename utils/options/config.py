@@ -447,6 +447,12 @@ class Options:
     )
     autotune: bool = option(True, "let cuDNN try its algorithms on the first batches (GPU)", (*NETWORK, *RESTYLE))
     compile: bool = option(False, "compile the segmenter with torch.compile, which takes minutes at the start", TRAIN)
+    compile_mode: str = option(
+        "default",
+        "mode of torch.compile; reduce-overhead replays the segmenter's passes as CUDA graphs: the fastest on a GPU",
+        TRAIN,
+        choices=("default", "reduce-overhead"),
+    )
     deterministic: bool = option(False, "use only operations that give the same result in every run (slower)", TRAINING)
     amp: str = option(
         "off",
@@ -746,6 +752,8 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
         raise UserError(f"--sync-bn: found --norm {options.norm}, expected --norm batchnorm; leave one of them out")
     if options.compile and options.checkpoint_activations:
         raise UserError("--compile: found --checkpoint-activations too, expected only one of them; leave one out")
+    if options.compile_mode != "default" and not options.compile:
+        raise UserError(f"--compile-mode {options.compile_mode} has an effect only with --compile; give both")
     if options.amp.startswith("apex"):
         if script not in TRAINING:
             raise UserError(f"--amp {options.amp} is for training only; expected one of off, bf16, fp16")

@@ -66,10 +66,8 @@ class Trainer:
         self._pair: Pair | None = None  # of the last pass
         self.precision = Precision(options.amp, self.device, dict(method.networks.items()), method.optimizers)
         self.meter = Meter(overflows=self.precision.skips_overflows)
-        if options.compile:
-            method.segmenter.compile(
-                dynamic=False
-            )  # one graph per image size of the domains, because a common graph is slower
+        if options.compile:  # one graph per image size of the domains, because a common graph is slower
+            method.segmenter.compile(dynamic=False, mode=options.compile_mode)
         if distributed.rank():  # the networks are built; from now on, each process has its own random numbers
             machine.seed_everything(options.random_seed + distributed.rank())
 
@@ -89,6 +87,8 @@ class Trainer:
         dtype, total = self.precision.autocast, dict[str, Tensor]()
         for number in range(options.iter_size):
             self._pair = source, target = next(batches)
+            if options.compile_mode == "reduce-overhead":  # nothing reads the maps of the pass before any more
+                torch.compiler.cudagraph_mark_step_begin()
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
                 losses = self.method.iteration(source, target, self._backward, self._pass(number))
             for name, value in losses.items():
