@@ -4,8 +4,8 @@
     python bench/front_page.py --write  # also writes them into README.md
 
 It reads the tables of bench/RESULTS.md for costs, the built-in data and CamVid, and the records in bench/scores for the
-real pairs and for a GPU. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on the seeds of
-both.
+real pairs and for a GPU. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on
+the seeds of both.
 """
 
 from __future__ import annotations
