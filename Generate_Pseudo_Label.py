@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_sets.check_files(options, skipped, images)
     segmenter = networks.segmenter(options, given, classes, needs_classifier=True)
     numbers = {name: number for number, name in enumerate(images.names)}
+    earlier = sum((folder / f"{images.key(name)}.png").exists() for name in images.names)
+    if earlier:
+        logger.info("%s: the %d masks of an earlier run are replaced when all are made", folder, earlier)
     width, height = options.input_size_target
 
     def predictions(chosen: Sequence[int]) -> Iterator[Prediction]:

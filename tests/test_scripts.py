@@ -196,6 +196,15 @@ def test_pseudo_labels_go_on_after_a_kill_unless_the_network_is_another(after_st
     assert labels == {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
 
 
+def test_masks_of_an_earlier_run_are_replaced_and_it_is_said(after_stage1, capfd):
+    said = []
+    for _ in range(2):
+        call("pseudo", "--ssl-target-dir", "labels")
+        said.append("".join(capfd.readouterr()))
+    assert "earlier" not in said[0]
+    assert "labels: the 4 masks of an earlier run are replaced when all are made" in said[1]
+
+
 def test_scores_as_json_add_up(after_stage1):
     call("evaluate", "--restore-from", str(STEP1 / "last.pth"), "--json", "scores.json")
     scores = json.loads(Path("scores.json").read_text())

@@ -184,12 +184,14 @@ def _check_ids(part: Part, count: _Count, in_labels: dict[int, list[Path]], repo
     data, title, total = part.data, part.title, count.pixels.sum()
     if not total:
         return
-    for label_id in np.flatnonzero(np.where(data.known_ids(), 0, count.pixels)):
-        paths = in_labels[int(label_id)]
+    unknown = np.flatnonzero(np.where(data.known_ids(), 0, count.pixels)).tolist()
+    for ids in [unknown] if len(unknown) > _SHOWN else [[label_id] for label_id in unknown]:
+        paths = list(dict.fromkeys(path for label_id in ids for path in in_labels[label_id]))
+        named = f"label id {ids[0]} is" if len(ids) == 1 else f"{len(ids)} label ids ({', '.join(map(str, ids))}) are"
         report.wrong.append(
-            f"{title}: label id {label_id} is not in the class table of {data.table.name}: "
-            f"{percent(count.pixels[label_id] / total)} of the pixels, in {len(paths)} labels, first {paths[0]}; "
-            f"give it a class, or list it under ignore"
+            f"{title}: {named} not in the class table of {data.table.name}: "
+            f"{percent(count.pixels[ids].sum() / total)} of the pixels, in {len(paths)} labels, first {paths[0]}; "
+            f"give {'it' if len(ids) == 1 else 'each'} a class, or list it under ignore"
         )
     per_class = _per_class(data, count)
     present = np.flatnonzero(per_class)

@@ -293,6 +293,15 @@ def test_the_built_in_benchmark_is_fine_and_processes_change_nothing(benchmark_r
     assert printed[0] == printed[1]
 
 
+def test_many_unknown_ids_share_a_line(good):
+    table = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in "ab"]}, "x")
+    for i, ids in enumerate(([5, 6, 0, 0], [7, 8, 1, 1], [0, 0, 1, 1], [0, 0, 1, 8])):
+        write(Path(f"game/labels/{i}.png"), np.array([ids] * 2, np.uint8))
+    report = check([Part("source", Folder("game", table=table, check=False), "all")])
+    [line] = report.wrong
+    assert says(line, "source: 4 label ids (5, 6, 7, 8) are not ... 31.25 % ... in 3 labels, first game/labels/0.png;")
+
+
 def test_what_is_counted(good):
     table = parse_classes({"classes": [{"name": n, "kind": "stuff"} for n in "ab"]}, "x")
     for i, ids in enumerate(([[0, 0, 0, 1]] * 2, [[1, 1, 1, 255]] * 2, [[5, 0, 0, 0]] * 2, [[0, 0, 0, 0]] * 2)):
