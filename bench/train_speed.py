@@ -412,6 +412,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         "input_size_target": arguments.target_size,
         "batch_size": arguments.batch[0],
         "cpu": arguments.cpu,
+        "class_balance": 0.0,
     }
 
 

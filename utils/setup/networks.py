@@ -122,10 +122,12 @@ def method(
 ) -> Method:
     """The method that a training script runs, with its networks placed and its optimisers made.
 
-    source_pixels: the counts of `class_pixels`; without them, `--class-balance` has no effect.
+    source_pixels: the counts of `class_pixels`. Raises ValueError without them if `--class-balance` is above 0.
     """
     weights = None
-    if options.class_balance and source_pixels is not None:
+    if options.class_balance:
+        if source_pixels is None:
+            raise ValueError(f"--class-balance {options.class_balance} needs the pixels of the source's classes")
         weights = torch.tensor(class_weights(source_pixels, options.class_balance), dtype=torch.float32)
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(table.names, weights.tolist(), strict=True))
         logger.info("weights of the classes in the source cross-entropy: %s", shown)

@@ -202,7 +202,7 @@ class Run:
                 )
             logger.info("continued from %s at step %d", path, self.trainer.steps)
             for line in config.changes(state.get("options", {}), self.options, self.script):
-                logger.info("changed since that checkpoint: %s", line)
+                logger.info("attention: changed since that checkpoint: %s", line)
         return here
 
     def _inputs(self) -> dict[str, Any]:
