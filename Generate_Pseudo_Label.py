@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.options import config
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.system import logs
 from utils.system.logs import logger
 from utils.system.skipped import Skipped

@@ -52,8 +52,8 @@ from model.methods.base import Method
 from model.networks.deeplab import BACKBONES, DeepLab
 from model.terms.memory import RingBuffers
 from utils.options import config
-from utils.options.config import Options
 from utils.options.presets import PRESETS
+from utils.options.table import Options
 from utils.setup import data_sets, networks
 from utils.training.trainer import Data, Trainer
 

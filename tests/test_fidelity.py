@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from utils.options import config, contradictions
-from utils.options.config import TRAIN, Options, flag
+from utils.options.flags import flag
 from utils.options.presets import METHOD_OPTIONS
+from utils.options.table import TRAIN, Options
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = (DOCS / "FIDELITY.md").read_text(encoding="utf-8")

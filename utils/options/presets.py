@@ -1,6 +1,6 @@
 """Tasks by name: every default that depends on the pair of domains.
 
-A preset maps option names (fields of `utils.options.config.Options`) to values: first those for all scripts; then,
+A preset maps option names (fields of `utils.options.table.Options`) to values: first those for all scripts; then,
 under the name of a script or `source_only`, those for that script; and under the name of a method, those for its
 stages. A `num_steps_stop` below 1 is a share of `num_steps`.
 """

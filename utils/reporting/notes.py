@@ -26,8 +26,8 @@ import torch
 from dataset.classes import ClassTable
 from model.terms.memory import RingBuffers, SourceMemory
 from utils.options import config
-from utils.options.config import Options
 from utils.options.flags import flag
+from utils.options.table import Options
 from utils.prediction.metrics import ConfusionMatrix
 from utils.prediction.pseudo_labels import Result
 from utils.system.files import write_json

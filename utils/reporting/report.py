@@ -23,7 +23,7 @@ from dataset.base import SegmentationDataset
 from model.networks.deeplab import DeepLab
 from model.terms.memory import SourceMemory
 from model.terms.regions import ClassSplit
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.reporting import features, notes
 from utils.reporting.page import render
 from utils.reporting.pictures import examples

@@ -22,8 +22,8 @@ from dataset.class_pixels import Pixels, class_pixels, class_shares
 from dataset.class_sampler import class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
-from utils.options.config import Options
 from utils.options.flags import flag
+from utils.options.table import Options
 from utils.setup.networks import resumed_from
 from utils.states.weights import describe_file
 from utils.system import distributed

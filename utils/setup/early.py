@@ -9,8 +9,9 @@ import shlex
 from pathlib import Path
 
 from model.terms.image_level import fda_window
-from utils.options.config import TRAIN, TRAINING, Options, resolve
+from utils.options.config import resolve
 from utils.options.flags import flag
+from utils.options.table import TRAIN, TRAINING, Options
 from utils.setup import networks
 from utils.states.weights import describe_file
 from utils.system import distributed, lock

@@ -16,8 +16,8 @@ from model import methods
 from model.methods.base import Context, Method
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.terms.regions import ClassSplit
-from utils.options.config import Options
 from utils.options.flags import flag
+from utils.options.table import Options
 from utils.prediction import loading
 from utils.states.weights import describe_file, load_weights
 from utils.system import distributed

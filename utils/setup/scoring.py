@@ -14,7 +14,7 @@ from dataset.check.examine import train_ids_instead
 from dataset.classes import ClassTable
 from dataset.labels import binary_masks
 from dataset.reading import contents
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.prediction import saved_masks
 from utils.prediction.saved_masks import Seen
 from utils.system.errors import UserError, require_folder

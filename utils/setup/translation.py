@@ -13,7 +13,7 @@ from dataset.classes import CITYSCAPES, ClassTable
 from model.methods.cyclegan import CycleGAN
 from model.networks.deeplab import DeepLab
 from model.networks.translation import Generator
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.prediction.pseudo_labels import fingerprint
 from utils.prediction.restyling import RestyledFolder, write_restyled
 from utils.setup import data_sets, networks

@@ -42,7 +42,7 @@ def system_note(name: str = sys.platform) -> str | None:
 
 
 class Settings(Protocol):
-    """The options that concern the machine (`utils.options.config.Options`)."""
+    """The options that concern the machine (`utils.options.table.Options`)."""
 
     @property
     def random_seed(self) -> int: ...

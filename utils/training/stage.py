@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from utils.system.machine import set_up
 
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.setup import data_sets, early, networks
 from utils.system import distributed, logs
 from utils.training.run import train

@@ -20,7 +20,7 @@ from dataset.skip import Replacing
 from dataset.tables import plain_values
 from model.methods.base import Batch, Method, Step
 from model.networks.batchnorm import evaluating
-from utils.options.config import Options
+from utils.options.table import Options
 from utils.states import checkpoint
 from utils.system import distributed, interrupt, machine
 from utils.system.errors import UserError

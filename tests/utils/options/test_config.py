@@ -17,8 +17,10 @@ import pytest
 
 from model.networks.choices import BN_MODES
 from utils.options import config, groups
-from utils.options.config import TRAIN, Options, flag, parse, resolve
+from utils.options.config import parse, resolve
+from utils.options.flags import flag
 from utils.options.presets import METHOD_OPTIONS, PRESETS
+from utils.options.table import TRAIN, Options
 from utils.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -14,6 +14,7 @@ import torch
 from tests.processes import ROOT
 from tests.scripts import call
 from utils.options import config
+from utils.options.table import Options
 from utils.system import machine
 
 # Runs a module up to its first import of torch, and prints how OpenMP's idle threads will wait from then on.
@@ -105,7 +106,7 @@ SETTING_UP = {"pseudo": "Generate_Pseudo_Label", "evaluate": "evaluate_cityscape
 
 @pytest.mark.parametrize("script", ["step1", "pseudo", "step2", "evaluate"])
 def test_every_script_that_runs_a_network_sets_the_machine_up_once(after_stage1, monkeypatch, script):
-    seen: list[config.Options] = []
+    seen: list[Options] = []
     monkeypatch.setattr(sys.modules[SETTING_UP.get(script, "utils.training.stage")], "set_up", seen.append)
     weights = [] if script in ("step1", "step2") else ["--restore-from", str(Path("snapshots/builtin/step1/last.pth"))]
     call(script, "--no-tf32", *weights, *(["--overwrite"] if script == "step1" else []))
