@@ -69,7 +69,7 @@ PLUS = {
     "plus": (),
     "plus without plain images": ("--lambda-pseudo", "0"),
     "plus without mixed images": ("--lambda-mix", "0"),
-    "plus with labels weighed by image": ("--pseudo-selection", "image"),
+    "plus with labels weighted by image": ("--pseudo-selection", "image"),
     "plus with masked consistency": ("--lambda-masked", "1"),
 }
 ARMS = ("source_only", "step1", "step2")

@@ -310,7 +310,7 @@ def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str
     """The arms of a group that have records, or those without if they are fewer; empty if none is missing."""
     missing, found = ([arms.titles[arm] for arm in members if (arm in records) is there] for there in (False, True))
     if not missing or len(missing) <= len(found):
-        return f"{len(found)} of {len(members)} arms run (not {'; '.join(missing)})" if missing else ""
+        return f"{len(found)} of {len(members)} arms run (missing: {'; '.join(missing)})" if missing else ""
     run = f"{len(found)} of {len(members)} arms run ({'; '.join(found)})"
     return run if found else f"none of {len(members)} arms run"
 

@@ -71,7 +71,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "without mixed images": ("--lambda-mix", "0"),
     "without class mixing": ("--no-class-mixing",),
     "without jitter and blur": ("--strong-jitter", "0", "--strong-blur", "0"),
-    "with labels weighed by image": ("--pseudo-selection", "image"),
+    "with labels weighted by image": ("--pseudo-selection", "image"),
     "with masked consistency": ("--lambda-masked", "1"),
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": paper_weights("0.01"),
@@ -80,7 +80,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
 
 
 def class_balance(wanted: bool) -> Arguments:
-    """Whether the classes are weighed in the source cross-entropy, whatever the preset says."""
+    """Whether the classes are weighted in the source cross-entropy, whatever the preset says."""
     return ("--class-balance", "0.5" if wanted else "0")
 
 
@@ -198,7 +198,7 @@ class Arms:
         resolution: Resolution = USUAL,
         balance: bool = True,
     ) -> Stage:
-        """Plus from the source step `first` on; None: `early`. balance: whether the classes are weighed."""
+        """Plus from the source step `first` on; None: `early`. balance: whether the classes are weighted."""
         start = self._start(level, self.schedule.early if first is None else first, resolution, balance)
         options = (*PLUS, *class_balance(balance), *options, *image_level(level), *resolution.options)
         return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)

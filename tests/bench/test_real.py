@@ -215,5 +215,5 @@ def test_what_is_missing_is_listed_by_group_and_shrinks(tmp_path: Path) -> None:
         for seed in real.SEEDS:
             write(arm, seed)
     lines = real.not_run(tmp_path)
-    assert "- Source only: 9 of 10 arms run (not source only, on images of CycleGAN)." in lines
+    assert "- Source only: 9 of 10 arms run (missing: source only, on images of CycleGAN)." in lines
     assert not any(line.startswith("- With") for line in lines)

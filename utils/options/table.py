@@ -290,7 +290,7 @@ class Options:
     lambda_seg: float = option(1.0, "weight of the source cross-entropy", TRAIN, check=_at_least(0))
     class_balance: float = option(
         0.0,
-        "weigh each class in the source cross-entropy by its share of the pixels to the power of -X; 0: all alike",
+        "weight each class in the source cross-entropy by its share of the pixels to the power of -X; 0: all alike",
         TRAIN,
         check=_share,
     )
@@ -335,7 +335,7 @@ class Options:
     pseudo_selection: str = option(
         "class",
         "which of the teacher's labels are learnt: class (those above the median confidence of their class, or 0.9 if "
-        "that is less), or image (all, weighed by the image's share of confidences above --pseudo-threshold)",
+        "that is less), or image (all, weighted by the image's share of confidences above --pseudo-threshold)",
         ("step2",),
         choices=PSEUDO_SELECTIONS,
     )
