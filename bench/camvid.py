@@ -34,7 +34,7 @@ ARMS = {
     "source_only": "source only",
     "no_terms": f"step 1 without any term (only BatchNorm statistics), {SCHEDULE.align} steps",
     "step1_stopped": f"step 1, {SCHEDULE.align} steps, where step 2 starts",
-    "self_training": f"step 2 without any term of either stage (pseudo-labels alone), {SCHEDULE.self_train} steps more",
+    "self_training": f"step 2 without any term of either stage (only pseudo-labels), {SCHEDULE.self_train} steps more",
     "step2": f"step 2, {SCHEDULE.self_train} steps more",
     "paper_step1": "step 1 with the weights of the paper, a tenth of the preset's",
     "paper_step2": "step 2 after it, with the paper's weights too",

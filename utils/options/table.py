@@ -188,7 +188,7 @@ class Options:
     )
     num_workers: int = option(
         4,
-        "processes that read images; 0 reads them in the main process",
+        "processes that read images, in training for each domain; 0 reads them in the main process",
         (*NETWORK, "check", *RESTYLE),
         check=_between(0, 512),
     )
@@ -196,7 +196,7 @@ class Options:
     # Network
     backbone: str = option(
         "resnet101",
-        "backbone of DeepLab-v2; that of a checkpoint comes before that of the preset",
+        "backbone of DeepLab-v2; a checkpoint's comes before the preset's",
         NETWORK,
         choices=BACKBONES,
     )
