@@ -188,6 +188,11 @@ class Arms:
         early = self._stopped(f"align{tail}_early", level, paper_weights("0.01"), self.schedule.early)
         early = self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early)
         self._add(f"{title}, {EARLY}", early)
+        balanced = self._stopped(f"align{tail}_balanced", level, paper_weights("0.01"), balance=True)
+        balanced = self._step2(
+            f"paper_step2{tail}_balanced", level, (*paper_weights("0.001"), *class_balance(True)), balanced
+        )
+        self._add(f"{title}, class balance", balanced)
 
     def _plus(
         self,
@@ -210,10 +215,13 @@ class Arms:
         options = (*PAPER, *NO_TERMS, *SHARED, *image_level("lab"))
         self._add(title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
-    def _stopped(self, name: str, level: str, options: Arguments, first: int | None = None) -> Stage:
+    def _stopped(
+        self, name: str, level: str, options: Arguments, first: int | None = None, balance: bool = False
+    ) -> Stage:
         """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
-        start = self._start(level, self.schedule.start if first is None else first)
+        start = self._start(level, self.schedule.start if first is None else first, balance=balance)
         last = start.last + self.schedule.align
+        options = (*options, *class_balance(True)) if balance else options
         return Stage(name, STEP1, start.last, last, (*PAPER, *options, *image_level(level)), start)
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
