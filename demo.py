@@ -1,7 +1,8 @@
 """Run the whole method on synthetic data: no download, no GPU, some minutes.
 
-The script draws two domains of street scenes and trains four arms: the source-only baseline, stage 1, both stages (with
-the pseudo-labels between them), and an oracle, which is trained on target labels. It compares them on target images.
+The script draws two domains of street scenes and trains five arms: the source-only baseline, stage 1, both stages of
+the paper (with the pseudo-labels between them), `--method plus` after the same stage 1, and an oracle, which is trained
+on target labels. It compares them on target images.
 Every arm starts from the same source-trained network and trains for the same number of source steps. The arms run side
 by side: a line shows their progress, a table follows when one is finished, and ARM.log holds the whole output of an
 arm, with each command as one would type it.
@@ -42,14 +43,15 @@ from utils.system import logs
 from utils.system.files import check_can_write, write_json
 from utils.system.logs import logger
 
-TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "oracle": "oracle"}
+TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "plus": "plus", "oracle": "oracle"}
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
-WORKERS = min(len(TITLES), os.cpu_count() or 1)  # arms trained side by side
-# The runs of an arm, and what each is called.
-RUNS = {arm: {arm: title} for arm, title in TITLES.items()} | {
-    "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"}
+# What is trained side by side, the longest first: its runs, and what each is called.
+RUNS = {
+    "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2", "plus": "plus after the same step 1"},
+    **{arm: {arm: TITLES[arm]} for arm in ("step1", "source_only", "oracle")},
 }
+WORKERS = min(len(RUNS), os.cpu_count() or 1)
 ROWS = 8  # of a run's table, in addition to those with a score
 PROGRESS_EVERY = 30.0  # seconds
 LOG = "log.jsonl"  # of a run
@@ -169,7 +171,10 @@ def train_arm(runner: Runner, arm: str, start: Path) -> str:
     try:
         with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
             if arm == "step2":
-                runner.step2(runner.step1_stopped(start))
+                stopped = runner.step1_stopped(start)
+                runner.step2(stopped)
+                runner.plus(stopped)
+                runner.evaluate("plus")
             else:
                 getattr(runner, arm)(start)
             runner.evaluate(arm)
@@ -199,7 +204,7 @@ def run_arms(runner: Runner) -> None:
     context = get_context("spawn")
     stopped = context.Event()
     with ProcessPoolExecutor(WORKERS, context, initializer=start_process, initargs=(stopped,)) as pool:
-        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in ("step2", "step1", "source_only", "oracle")}
+        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in RUNS}
         try:
             while arms:
                 for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:

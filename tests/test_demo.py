@@ -32,16 +32,16 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
     tables = [table.splitlines() for table in said[1:] if " seg " in table]
     assert sorted(table[0] for table in tables) == ["oracle", "source only", "step 1", "step 1, stopped early"]
     step2 = next(table for table in tables if table[0] == "step 1, stopped early")
-    assert [line.split()[0] for line in step2] == ["step", "step", "2"] * 2
-    assert step2[3] == "step 2"
+    first = [line.split()[0] for line in step2]
+    assert first == [*["step", "step", "2"] * 2, "plus", "step", "2"] and step2[3] == "step 2"
 
     scores = demo.read_scores(tmp_path)
-    assert list(scores) == ["source_only", "step1", "step2", "oracle"]
+    assert list(scores) == ["source_only", "step1", "step2", "plus", "oracle"]
     rows = demo.table(scores).splitlines()
     assert [row[:16].strip() for row in rows[1:]] == [*CITYSCAPES.names, "mean of 19"]
     assert rows[-1].split()[3:] == [f"{100 * demo.main_mean(s):.1f}" for s in scores.values()]
     for arm in scores:
-        assert f"{arm}/last.pth" in (tmp_path / f"{arm}.log").read_text()
+        assert f"{arm}/last.pth" in (tmp_path / f"{'step2' if arm == 'plus' else arm}.log").read_text()
     assert "Generate_Pseudo_Label.py" in (tmp_path / "step2.log").read_text()
 
     demo.draw_comparison(benchmark_root, tmp_path / "masks", tmp_path / "comparison.png")
@@ -137,4 +137,6 @@ def test_progress_is_of_the_run_that_goes_on(tmp_path) -> None:
     assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: 20/40"
     log_of(tmp_path / "step2", steps=60)
     assert demo.progress(tmp_path, "step2", began) == "step 2: 0/60"
+    log_of(tmp_path / "plus", steps=60)
+    assert demo.progress(tmp_path, "step2", began) == "plus after the same step 1: 0/60"
     assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 2: waiting"  # files of an earlier demo
