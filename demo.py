@@ -3,9 +3,10 @@
 The script draws two domains of street scenes and trains five arms: the source-only baseline, stage 1, both stages of
 the paper (with the pseudo-labels between them), `--method plus` after the same stage 1, and an oracle, which is trained
 on target labels. It compares them on target images.
+
 Every arm starts from the same source-trained network and trains for the same number of source steps. The arms run side
-by side: a line shows their progress, a table follows when one is finished, and ARM.log holds the whole output of an
-arm, with each command as one would type it.
+by side, but plus follows step 2 in one process and shares its log: a line shows their progress, a table follows when
+one is finished, and ARM.log holds the whole output of an arm, with each command as one would type it.
 
 Examples:
   python demo.py                            # what `make demo` runs

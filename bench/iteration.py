@@ -213,7 +213,7 @@ def _options(arguments: argparse.Namespace, stage: str, kind: str) -> Options:
         "input_size_target": arguments.target_size,
         "amp": arguments.amp,
         "cpu": arguments.cpu,
-        "class_balance": 0.0,  # which takes the counts of a data set, and no time
+        "class_balance": 0.0,  # it would need the counts of a data set
     }
     return config.resolve(stage, given | KINDS[kind])
 

@@ -277,7 +277,7 @@ def table(scores: Path) -> list[str]:
 
 
 def minutes(records: Sequence[dict[str, Any]]) -> list[str]:
-    """The mean minutes and processor minutes of the arms that were trained on one thread, which alone compare."""
+    """Mean minutes and processor minutes. Only arms trained on one thread count, because a GPU is shared by several."""
     compared = [record for record in records if record["machine"].endswith("one thread")]
     if not compared:
         return ["on a GPU", ""]
