@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.builtin_gains import NO_TERMS, paper_weights
 from bench.real_pairs import PAIRS, Arguments, Pair
@@ -90,12 +90,32 @@ def class_balance(wanted: bool) -> Arguments:
 SHARED: Arguments = ("--bn", "shared")
 
 
-def image_level(level: str) -> Arguments:
-    return () if level == "none" else ("--image-level", level)
+@dataclass(frozen=True)
+class Level:
+    """How source images are restyled, if at all: while training, by `options`, or before, by the stage `images`.
+
+    tail, words: what it adds to the name and the title of an arm; on: the words for the images that are learnt from.
+    """
+
+    name: str = ""
+    words: str = ""
+    on: str = ""
+    options: Arguments = ()
+    images: Stage | None = None
+
+    @property
+    def tail(self) -> str:
+        return f"_{self.name}" if self.name else ""
 
 
-# The image levels while training; what each adds to the name and the title of an arm.
-LEVELS = (("none", "", ""), ("lab", "_lab", ", `lab`"), ("fda", "_fda", ", `fda`"))
+PLAIN = Level()
+LAB, FDA = (Level(name, f", `{name}`", f"on `{name}` images", ("--image-level", name)) for name in ("lab", "fda"))
+CYCLEGAN = Level(
+    "cyclegan",
+    ", CycleGAN",
+    "on images of CycleGAN",
+    images=Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)),
+)
 UNBALANCED = "without class balance"
 EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
 
@@ -108,38 +128,38 @@ class Arms:
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
+        levels = (PLAIN, LAB, FDA, CYCLEGAN) if pair.restyled else (PLAIN, LAB, FDA)
         self._group("Source only")
-        for resolution, levels in ((USUAL, LEVELS), (LARGE, LEVELS[:2]), (STRIDE_8, LEVELS[:2])):
-            for level, *_ in levels:
-                title = "source only" if level == "none" else f"source only, on `{level}` images"
-                name = "source_only" if level == "none" else level
-                last = self._unadapted(f"{name}{resolution.tail}", level, resolution)
-                self._add(f"{title}{resolution.words}", last)
-        for level, tail, words in LEVELS[:2]:
-            title = f"source only, class balance{words}"
-            self._add(
-                title, self._whole(f"source_only{tail}_balanced", self._start(level, pair.schedule.start, balance=True))
-            )
-        self._cyclegan()
-        for level, tail, words in LEVELS:
-            self._group("The paper and plus, on plain images" if level == "none" else f"The same on `{level}` images")
-            self._paper(level, tail, words)
-            self._add(f"plus{words}", self._plus(f"plus{tail}", level))
-            late = self._plus(f"plus{tail}_late", level, first=self.schedule.start, balance=False)
-            self._add(f"plus{words}, {UNBALANCED}, {LATE}", late)
+        for resolution, shown in ((USUAL, levels), (LARGE, (PLAIN, LAB)), (STRIDE_8, (PLAIN, LAB))):
+            for level in shown:
+                title = f"source only, {level.on}" if level.on else "source only"
+                start = self._start(level, pair.schedule.start, resolution)
+                name = f"{level.name or 'source_only'}{resolution.tail}"
+                self._add(f"{title}{resolution.words}", self._whole(name, start))
+        for level in (PLAIN, LAB):
+            balanced = self._start(level, pair.schedule.start, balance=True)
+            title = f"source only, class balance{level.words}"
+            self._add(title, self._whole(f"source_only{level.tail}_balanced", balanced))
+        for level in levels:
+            self._group(f"The same {level.on}" if level.on else "The paper and plus, on plain images")
+            self._paper(level)
+            self._add(f"plus{level.words}", self._plus(f"plus{level.tail}", level))
+            late = self._plus(f"plus{level.tail}_late", level, first=self.schedule.start, balance=False)
+            self._add(f"plus{level.words}, {UNBALANCED}, {LATE}", late)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         for resolution in (LARGE, STRIDE_8):
-            last = self._plus(f"plus_lab{resolution.tail}", "lab", resolution=resolution, balance=False)
+            last = self._plus(f"plus_lab{resolution.tail}", LAB, resolution=resolution, balance=False)
             self._add(f"plus, `lab`, {UNBALANCED}{resolution.words}", last)
-        for level, tail, words in LEVELS[:2]:
+        for level in (PLAIN, LAB):
+            plus, title_of_plus = f"plus{level.tail}", f"plus{level.words}"
             for title, options in PLUS_VARIANTS.items():
-                name = f"plus{tail}_{re.sub(r'[^a-z]+', '_', title)}"
-                self._add(f"plus{words}, {title}", self._plus(name, level, options))
-            plain = self._plus(f"plus{tail}_without_class_balance", level, balance=False)
-            self._add(f"plus{words}, {UNBALANCED}", plain)
-            sampling = self._plus(f"plus{tail}_rare_class_sampling_only", level, SAMPLING, balance=False)
-            self._add(f"plus{words}, with rare-class sampling, {UNBALANCED}", sampling)
+                name = f"{plus}_{re.sub(r'[^a-z]+', '_', title)}"
+                self._add(f"{title_of_plus}, {title}", self._plus(name, level, options))
+            plain = self._plus(f"{plus}_without_class_balance", level, balance=False)
+            self._add(f"{title_of_plus}, {UNBALANCED}", plain)
+            sampling = self._plus(f"{plus}_rare_class_sampling_only", level, SAMPLING, balance=False)
+            self._add(f"{title_of_plus}, with rare-class sampling, {UNBALANCED}", sampling)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -150,27 +170,19 @@ class Arms:
         """What is added from now on belongs to this group."""
         self.groups[title] = []
 
-    def _cyclegan(self) -> None:
-        """Training on source images that CycleGAN restyled before."""
-        trained = Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)
-        images = Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=trained)
-        whole = Stage("cyclegan", STEP1, 0, self.schedule.total, ("--source-only",), images=images)
-        self._add("source only, on images of CycleGAN", whole)
-
-    def _start(self, level: str, last: int, resolution: Resolution = USUAL, balance: bool = False) -> Stage:
+    def _start(self, level: Level, last: int, resolution: Resolution = USUAL, balance: bool = False) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
-        options = ("--source-only",) if level == "none" else (*PAPER, *NO_TERMS, "--bn", "source", *image_level(level))
+        options = (*PAPER, *NO_TERMS, "--bn", "source", *level.options) if level.options else ("--source-only",)
         early = "" if last == self.schedule.start else "_early"
         if balance:
             options = (*options, *class_balance(True))
-        name = f"start_{level}{early}{'_balanced' if balance else ''}{resolution.tail}"
-        return Stage(name, STEP1, 0, last, (*options, *resolution.options), resolution=resolution)
+        name = f"start_{level.name or 'none'}{early}{'_balanced' if balance else ''}{resolution.tail}"
+        options = (*options, *resolution.options)
+        return Stage(name, STEP1, 0, last, options, images=level.images, resolution=resolution)
 
-    def _unadapted(self, name: str, level: str, resolution: Resolution = USUAL) -> Stage:
-        return self._whole(name, self._start(level, self.schedule.start, resolution))
-
-    def _paper(self, level: str, tail: str, words: str) -> None:
+    def _paper(self, level: Level) -> None:
         """Both stages with the paper's weights and without any term."""
+        tail, words = level.tail, level.words
         paper = self._stopped(f"align{tail}", level, paper_weights("0.01"))
         plain = self._stopped(f"align_no_terms{tail}", level, NO_TERMS)
         title = f"stage 1 without any term{words} (only BatchNorm statistics)"
@@ -197,7 +209,7 @@ class Arms:
     def _plus(
         self,
         name: str,
-        level: str,
+        level: Level,
         options: Arguments = (),
         first: int | None = None,
         resolution: Resolution = USUAL,
@@ -205,36 +217,36 @@ class Arms:
     ) -> Stage:
         """Plus from the source step `first` on; None: `early`. balance: whether the classes are weighted."""
         start = self._start(level, self.schedule.early if first is None else first, resolution, balance)
-        options = (*PLUS, *class_balance(balance), *options, *image_level(level), *resolution.options)
-        return Stage(name, STEP2, start.last, self.schedule.total, options, start, resolution=resolution)
+        options = (*PLUS, *class_balance(balance), *options, *level.options, *resolution.options)
+        total = self.schedule.total
+        return Stage(name, STEP2, start.last, total, options, start, images=level.images, resolution=resolution)
 
     def _self_training(self, name: str, title: str) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""
-        start = self._start("lab", self.schedule.start)
+        start = self._start(LAB, self.schedule.start)
         masks = Stage("start_lab_masks", PSEUDO, start.last, start.last, after=start)
-        options = (*PAPER, *NO_TERMS, *SHARED, *image_level("lab"))
+        options = (*PAPER, *NO_TERMS, *SHARED, *LAB.options)
         self._add(title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(
-        self, name: str, level: str, options: Arguments, first: int | None = None, balance: bool = False
+        self, name: str, level: Level, options: Arguments, first: int | None = None, balance: bool = False
     ) -> Stage:
         """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
         start = self._start(level, self.schedule.start if first is None else first, balance=balance)
         last = start.last + self.schedule.align
         options = (*options, *class_balance(True)) if balance else options
-        return Stage(name, STEP1, start.last, last, (*PAPER, *options, *image_level(level)), start)
+        return Stage(name, STEP1, start.last, last, (*PAPER, *options, *level.options), start, images=level.images)
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
-        total, resolution = self.schedule.total, stopped.resolution
-        return Stage(
-            name, stopped.script, stopped.last, total, stopped.options, stopped, resumes=True, resolution=resolution
-        )
+        first, total = stopped.last, self.schedule.total
+        return replace(stopped, name=name, first=first, last=total, after=stopped, resumes=True)
 
-    def _step2(self, name: str, level: str, options: Arguments, stopped: Stage) -> Stage:
-        masks = Stage(f"{name}_masks", PSEUDO, stopped.last, stopped.last, after=stopped)
-        options = (*PAPER, *options, *image_level(level))
-        return Stage(name, STEP2, stopped.last, self.schedule.total, options, stopped, masks=masks)
+    def _step2(self, name: str, level: Level, options: Arguments, stopped: Stage) -> Stage:
+        first, total = stopped.last, self.schedule.total
+        masks = Stage(f"{name}_masks", PSEUDO, first, first, after=stopped)
+        options = (*PAPER, *options, *level.options)
+        return Stage(name, STEP2, first, total, options, stopped, masks=masks, images=level.images)
 
 
 ARMS = {name: Arms(pair) for name, pair in PAIRS.items()}

@@ -55,7 +55,7 @@ class Pair:
 
     large: sizes of the arms that learn from crops of larger images, at about the same cost per step.
     source_test: in place of `target` to score the source's validation images; empty if there are none.
-    restyled: in place of `source` for source images of CycleGAN in the folder {restyled}.
+    restyled: in place of `source` for source images of CycleGAN in the folder {restyled}; empty: no such arms.
     prepare: makes what the data lack, given their folder and one to write into, which {made} stands for.
     """
 
