@@ -116,8 +116,7 @@ CYCLEGAN = Level(
     "on images of CycleGAN",
     images=Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)),
 )
-UNBALANCED = "without class balance"
-EARLY, LATE = "which starts as early as plus", "which starts as late as the paper's stages"
+UNBALANCED, EARLY = "without class balance", "which starts early"
 
 
 class Arms:
@@ -143,23 +142,25 @@ class Arms:
         for level in levels:
             self._group(f"The same {level.on}" if level.on else "The paper and plus, on plain images")
             self._paper(level)
-            self._add(f"plus{level.words}", self._plus(f"plus{level.tail}", level))
-            late = self._plus(f"plus{level.tail}_late", level, first=self.schedule.start, balance=False)
-            self._add(f"plus{level.words}, {UNBALANCED}, {LATE}", late)
+            for early in (False, True):
+                name, title = self._named(level, early)
+                self._add(title, self._plus(name, level, early=early))
+                unbalanced = self._plus(f"{name}_without_class_balance", level, early=early, balance=False)
+                self._add(f"{title}, {UNBALANCED}", unbalanced)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         for resolution in (LARGE, STRIDE_8):
-            last = self._plus(f"plus_lab{resolution.tail}", LAB, resolution=resolution, balance=False)
-            self._add(f"plus, `lab`, {UNBALANCED}{resolution.words}", last)
+            last = self._plus(f"plus_lab{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
+            self._add(f"plus, `lab`, {EARLY}, {UNBALANCED}{resolution.words}", last)
+        for level, early in ((PLAIN, False), (LAB, False), (LAB, True)):
+            name, title = self._named(level, early)
+            for words, options in PLUS_VARIANTS.items():
+                variant = f"{name}_{re.sub(r'[^a-z]+', '_', words)}"
+                self._add(f"{title}, {words}", self._plus(variant, level, options, early=early))
         for level in (PLAIN, LAB):
-            plus, title_of_plus = f"plus{level.tail}", f"plus{level.words}"
-            for title, options in PLUS_VARIANTS.items():
-                name = f"{plus}_{re.sub(r'[^a-z]+', '_', title)}"
-                self._add(f"{title_of_plus}, {title}", self._plus(name, level, options))
-            plain = self._plus(f"{plus}_without_class_balance", level, balance=False)
-            self._add(f"{title_of_plus}, {UNBALANCED}", plain)
-            sampling = self._plus(f"{plus}_rare_class_sampling_only", level, SAMPLING, balance=False)
-            self._add(f"{title_of_plus}, with rare-class sampling, {UNBALANCED}", sampling)
+            name = f"plus{level.tail}_rare_class_sampling_only"
+            sampling = self._plus(name, level, SAMPLING, early=True, balance=False)
+            self._add(f"plus{level.words}, {EARLY}, with rare-class sampling, {UNBALANCED}", sampling)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -206,17 +207,23 @@ class Arms:
         )
         self._add(f"{title}, class balance", balanced)
 
+    def _named(self, level: Level, early: bool) -> tuple[str, str]:
+        """Name and title of plus."""
+        title = f"plus{level.words}"
+        return (f"plus{level.tail}_early", f"{title}, {EARLY}") if early else (f"plus{level.tail}", title)
+
     def _plus(
         self,
         name: str,
         level: Level,
         options: Arguments = (),
-        first: int | None = None,
+        *,
+        early: bool = False,
         resolution: Resolution = USUAL,
         balance: bool = True,
     ) -> Stage:
-        """Plus from the source step `first` on; None: `early`. balance: whether the classes are weighted."""
-        start = self._start(level, self.schedule.early if first is None else first, resolution, balance)
+        """Plus from the source step `start` or `early` on. balance: whether the classes are weighted."""
+        start = self._start(level, self.schedule.early if early else self.schedule.start, resolution, balance)
         options = (*PLUS, *class_balance(balance), *options, *level.options, *resolution.options)
         total = self.schedule.total
         return Stage(name, STEP2, start.last, total, options, start, images=level.images, resolution=resolution)

@@ -19,10 +19,10 @@ POWER = 0.9
 
 @dataclass(frozen=True)
 class Schedule:
-    """Source steps of every arm. Before any adaptation, an arm trains on the source for `start` steps, or for `early`
-    if it adapts early, as plus does. If the paper's stage 2 follows, the next `align` steps are those of stage 1.
+    """Source steps of every arm.
 
-    That plus starts early was chosen on CARLA -> CamVid.
+    Before any adaptation, an arm trains on the source for `start` steps, or for `early` if it starts early. If the
+    paper's stage 2 follows, the next `align` steps are those of stage 1.
     """
 
     total: int

@@ -153,7 +153,8 @@ def test_all_stages_of_an_arm_have_its_output_stride() -> None:
     ("arm", "power", "temperature"),
     [
         ("plus_lab", 0.5, 0),
-        ("plus_lab_late", 0, 0),
+        ("plus_lab_early", 0.5, 0),
+        ("plus_lab_early_without_class_balance", 0, 0),
         ("plus_lab_stride8", 0, 0),
         ("plus_lab_without_class_balance", 0, 0),
         ("plus_lab_with_rare_class_sampling", 0.5, 0.01),
