@@ -115,12 +115,12 @@ def test_the_baseline_of_the_default_method_takes_all_its_steps():
     )
     assert (plus.num_steps, plus.num_steps_stop, baseline.num_steps_stop, paper.num_steps_stop) == (
         4000,
-        1000,
+        2000,
         4000,
         4000,
     )
     assert plus.num_steps_stop is not None
-    assert config.resolve("step1", {"preset": "own_images", "num_steps": 10}).num_steps_stop == 2  # a quarter of 10
+    assert config.resolve("step1", {"preset": "own_images", "num_steps": 10}).num_steps_stop == 5  # half of 10
     assert config.resolve("step1", {"preset": "own_images", "num_steps": 1}).num_steps_stop == 1
     rest = config.resolve("step2", {"preset": "own_images"})
     assert rest.num_steps == plus.num_steps - plus.num_steps_stop

@@ -69,13 +69,13 @@ _SMALL_NETWORK: Values = {
     "step1": {"num_steps": 4000, "num_steps_stop": None, "learning_rate": 4e-3, "warmup_steps": 50},
     "step2": {"num_steps": 800, "num_steps_stop": None, "learning_rate": 1e-3},
     "restyle_train": {"num_steps": 4000, "generator_width": 0.25, "discriminator_width": 0.25},
-    # Stage 1 learns only the source and stops after a quarter of all steps; stage 2 starts at about the learning rate
-    # at which stage 1 stopped (bench/real.py). The literature's teacher keeps 0.999 of itself, which looks back over
+    # Stage 1 learns only the source and stops after half of all steps; stage 2 starts at about the learning rate at
+    # which stage 1 stopped (bench/real.py). The literature's teacher keeps 0.999 of itself, which looks back over
     # 1,000 steps of 40,000 or more. Blur and blocks shrink with the images.
     "plus": {
-        "step1": {"num_steps_stop": 0.25, "bn": "source", "class_balance": 0.5, **_NO_TERMS},
+        "step1": {"num_steps_stop": 0.5, "bn": "source", "class_balance": 0.5, **_NO_TERMS},
         "step2": {
-            **{"num_steps": 3000, "learning_rate": 3e-3, "class_balance": 0.5},
+            **{"num_steps": 2000, "learning_rate": 2.1e-3, "class_balance": 0.5},
             **{"ema": 0.99, "strong_blur": 0.6, "mask_block": 32},
         },
     },
