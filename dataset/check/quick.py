@@ -129,4 +129,4 @@ def _strays(data: SegmentationDataset) -> list[str]:
     found = strays(data)
     if not found.labels:
         return []
-    return [f"{len(found.labels)} labels have no image in {found.images}, first {found.labels[0]}"]
+    return [f"labels without an image in {found.images}: {len(found.labels)}, first {found.labels[0]}"]

@@ -152,10 +152,10 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
     if skipped and bad:
         report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
     if resized:
-        report.notes.append(f"{title}: {len(resized)} labels have another size than their images, first {resized[0]}")
+        report.notes.append(f"{title}: labels of another size than their images: {len(resized)}, first {resized[0]}")
     unread = passed_over(data, labels=part.labels != "none")
     if unread:
-        report.notes.append(f"{title}: {len(unread)} files of formats that are not read, first {unread[0]}")
+        report.notes.append(f"{title}: files of formats that are not read: {len(unread)}, first {unread[0]}")
     if data.left_out:
         report.notes.append(
             f"{title}: left out {', '.join(data.left_out)}, whose labels are known to have another size"

@@ -140,8 +140,8 @@ def test_files_of_kinds_that_are_not_read_are_noted(good, capsys):
     copy("camera/images/0.jpg", "game/labels/9.jpg")()
     code, lines, _ = run(capsys)
     assert code == 0
-    assert any(says(line, "note   source: 2 files ... not read ... game/images/deep/9.webp") for line in lines)
-    assert any(says(line, "note   target: 1 files ... not read ... camera/images/9.BMP") for line in lines)
+    assert any(says(line, "note   source: files ... not read: 2, first game/images/deep/9.webp") for line in lines)
+    assert any(says(line, "note   target: files ... not read: 1, first camera/images/9.BMP") for line in lines)
     Path("game/labels/2.png").rename("game/labels/2.jpg")
     code, lines, _ = run(capsys)
     assert code == 1
@@ -337,7 +337,7 @@ def test_quick_check_names_odd_ids_and_strays(good):
     write(Path("game/labels/more.png"), IDS)
     odd, stray = quick_check(folder())
     assert says(odd, "label ids 9 ... ignored (25 % ... 4 labels)")
-    assert says(stray, "1 labels ... no image in game/images, ... game/labels/more.png")
+    assert says(stray, "labels without an image in game/images: 1, first game/labels/more.png")
     assert quick_check(folder(labels=False)) == []
 
 
