@@ -1,4 +1,5 @@
-"""What a run checks before it starts, besides the headers of its files: the ids in some labels, and lone labels."""
+"""What a run checks before it starts, besides the headers of its files: formats that are not read, the ids in some
+labels, and lone labels."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
-from dataset.check.examine import id_counts, strays, train_ids_instead
+from dataset.check.examine import id_counts, strays, train_ids_instead, unread_formats
 from dataset.classes import LabelMap
 from dataset.reading import image_size
 from utils.system.errors import UserError
@@ -21,15 +22,17 @@ DISTORTED = 0.2
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
-    """What is odd about the labels of a data set, one line each: ids outside the class table, train ids instead of
-    label ids, only one class, and labels without an image. `LABELS` labels are examined, spread over the list, and more
-    before a single class is reported. A label that cannot be read is left to the reader.
+    """What is odd about the files of a data set, one line each: formats that are not read; in the labels, ids outside
+    the class table, train ids instead of label ids, only one class; labels without an image. `LABELS` labels are
+    examined, spread over the list, and more before a single class is reported. A label that cannot be read is left to
+    the reader.
 
     Raises UserError if none of these labels shows a class, or if labels to train on are masks of 0 and 255.
     """
-    if data.labels is False or data.pseudo_label_dir is not None:
-        return []
-    return [*_odd_ids(data), *_strays(data)]
+    labelled = data.labels is not False and data.pseudo_label_dir is None
+    unread = unread_formats(data, labels=labelled)
+    lines = [unread] if unread else []
+    return [*lines, *_odd_ids(data), *_strays(data)] if labelled else lines
 
 
 def distortion(data: SegmentationDataset) -> str | None:

@@ -21,10 +21,10 @@ from dataset.check.examine import (
     digest,
     examine,
     mapper,
-    passed_over,
     percent,
     strays,
     train_ids_instead,
+    unread_formats,
 )
 from dataset.reading import namesake
 from utils.system.errors import UserError
@@ -153,9 +153,9 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
         report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
     if resized:
         report.notes.append(f"{title}: labels of another size than their images: {len(resized)}, first {resized[0]}")
-    unread = passed_over(data, labels=part.labels != "none")
+    unread = unread_formats(data, labels=part.labels != "none")
     if unread:
-        report.notes.append(f"{title}: files of formats that are not read: {len(unread)}, first {unread[0]}")
+        report.notes.append(f"{title}: {unread}")
     if data.left_out:
         report.notes.append(
             f"{title}: left out {', '.join(data.left_out)}, whose labels are known to have another size"

@@ -390,6 +390,17 @@ def test_many_labels_are_looked_at_before_a_single_class_is_reported(tmp_path):
     assert quick_check(Folder(tmp_path, table=no_colours())) == []
 
 
+@pytest.mark.parametrize("labels", [False, None])
+def test_formats_that_are_not_read_are_told_before_a_run(tmp_path, labels):
+    pairs(tmp_path, IDS)
+    data = Folder(tmp_path, table=no_colours(), labels=labels)
+    assert quick_check(data) == []
+    for name in ("8.webp", "9.HEIC"):
+        (tmp_path / "images" / name).touch()
+    first = tmp_path / "images" / "8.webp"
+    assert quick_check(data) == [f"files of formats that are not read: 2, first {first}"]
+
+
 # Train ids instead of label ids
 
 
