@@ -111,7 +111,7 @@ def cost_table(page: str) -> list[str]:
     lines = [
         (
             "ResNet-101, one iteration of stage 1, 320x180 and 256x128",
-            f"{float(first['full'].removesuffix(' s')):.1f} s, {first['peak, full']}",
+            f"{float(first['wall'].split(' / ')[0]):.1f} s, {first['peak'].split(' / ')[0]} MiB",
             "Cost of the category and instance terms",
         ),
         ("the same with `--amp bf16`", f"{float(bf16[header.index('ratio')]):.1f} times as long", "Training speed"),

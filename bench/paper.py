@@ -112,9 +112,8 @@ def steps(page: str) -> list[tuple[str, str, str]]:
 def our_ratio(page: str, stage: int) -> str:
     """From the section of bench/iteration.py: wall-clock time of the full iteration over that of the plain one."""
     header, *lines = rows(page, "iteration")
-    kinds = header.index("kinds") if "kinds" in header else None
     for cells in lines:
-        if cells[0].startswith(f"{stage}, resnet101") and (kinds is None or cells[kinds] == "full / plain"):
+        if cells[0].startswith(f"{stage}, resnet101") and cells[header.index("kinds")] == "full / plain":
             return f"{float(cells[header.index('ratio')]):#.3g}"
     return MISSING
 

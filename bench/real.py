@@ -114,7 +114,12 @@ class Runner:
                     "revision": revision(),
                 }
                 write_json(done, record)
-            return json.loads(done.read_text())
+            record, options = json.loads(done.read_text()), shlex.join(self.options(stage))
+            if record["options"] != options:
+                raise UserError(
+                    f"{folder}: trained with the options {record['options']}; expected {options}; give another --out"
+                )
+            return record
 
     def options(self, stage: Stage) -> Arguments:
         """What makes the stage what it is, without folders."""
@@ -234,7 +239,7 @@ def path_of(scores: Path, pair: str, arm: str, seed: int) -> Path:
 def read(scores: Path, pair: str) -> dict[str, dict[int, dict[str, Any]]]:
     """The records of a pair by arm and seed; arms without records are left out."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for arm in NAMES:
+    for arm in ARMS[pair].stages:
         paths = {seed: path_of(scores, pair, arm, seed) for seed in SEEDS}
         records = {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
         if records:

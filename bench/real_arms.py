@@ -77,6 +77,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with the paper's terms": paper_weights("0.01"),
     "with rare-class sampling": SAMPLING,
 }
+LOSSES = "without plain images", "without mixed images"
 
 
 def class_balance(wanted: bool) -> Arguments:
@@ -116,7 +117,7 @@ CYCLEGAN = Level(
     "on images of CycleGAN",
     images=Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)),
 )
-UNBALANCED, EARLY = "without class balance", "which starts early"
+UNBALANCED, EARLY = "without class balance", "early start"
 
 
 class Arms:
@@ -143,24 +144,24 @@ class Arms:
             self._group(f"The same {level.on}" if level.on else "The paper and plus, on plain images")
             self._paper(level)
             for early in (False, True):
-                name, title = self._named(level, early)
+                name, title = self._name_and_title(level, early)
                 self._add(title, self._plus(name, level, early=early))
                 unbalanced = self._plus(f"{name}_without_class_balance", level, early=early, balance=False)
                 self._add(f"{title}, {UNBALANCED}", unbalanced)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         for resolution in (LARGE, STRIDE_8):
-            last = self._plus(f"plus_lab{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
+            last = self._plus(f"plus_lab_early{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
             self._add(f"plus, `lab`, {EARLY}, {UNBALANCED}{resolution.words}", last)
-        for level, early in ((PLAIN, False), (LAB, False), (LAB, True)):
-            name, title = self._named(level, early)
-            for words, options in PLUS_VARIANTS.items():
+        for level, early, variants in ((PLAIN, False, PLUS_VARIANTS), (LAB, False, PLUS_VARIANTS), (LAB, True, LOSSES)):
+            name, title = self._name_and_title(level, early)
+            for words in variants:
                 variant = f"{name}_{re.sub(r'[^a-z]+', '_', words)}"
-                self._add(f"{title}, {words}", self._plus(variant, level, options, early=early))
+                self._add(f"{title}, {words}", self._plus(variant, level, PLUS_VARIANTS[words], early=early))
         for level in (PLAIN, LAB):
-            name = f"plus{level.tail}_rare_class_sampling_only"
-            sampling = self._plus(name, level, SAMPLING, early=True, balance=False)
-            self._add(f"plus{level.words}, {EARLY}, with rare-class sampling, {UNBALANCED}", sampling)
+            name, title = self._name_and_title(level, early=True)
+            sampling = self._plus(f"{name}_rare_class_sampling_only", level, SAMPLING, early=True, balance=False)
+            self._add(f"{title}, with rare-class sampling, {UNBALANCED}", sampling)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -199,16 +200,13 @@ class Arms:
         title = f"the paper's stage 1 and 2{words}"
         self._add(title, self._step2(f"paper_step2{tail}", level, paper_weights("0.001"), paper))
         early = self._stopped(f"align{tail}_early", level, paper_weights("0.01"), self.schedule.early)
-        early = self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early)
-        self._add(f"{title}, {EARLY}", early)
+        self._add(f"{title}, {EARLY}", self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early))
         balanced = self._stopped(f"align{tail}_balanced", level, paper_weights("0.01"), balance=True)
-        balanced = self._step2(
-            f"paper_step2{tail}_balanced", level, (*paper_weights("0.001"), *class_balance(True)), balanced
-        )
-        self._add(f"{title}, class balance", balanced)
+        options = (*paper_weights("0.001"), *class_balance(True))
+        self._add(f"{title}, class balance", self._step2(f"paper_step2{tail}_balanced", level, options, balanced))
 
-    def _named(self, level: Level, early: bool) -> tuple[str, str]:
-        """Name and title of plus."""
+    def _name_and_title(self, level: Level, early: bool) -> tuple[str, str]:
+        """Those of plus."""
         title = f"plus{level.words}"
         return (f"plus{level.tail}_early", f"{title}, {EARLY}") if early else (f"plus{level.tail}", title)
 

@@ -125,15 +125,15 @@ class Strays(NamedTuple):
 
 
 def unread_formats(data: SegmentationDataset, *, labels: bool) -> str | None:
-    """A line if there are files, beside the images and the labels, that are images in formats which are not read there;
-    else None."""
+    """A line that counts the image files in formats that are not read, beside the images and, with `labels`, beside the
+    labels; None if there are none."""
     images = _common(data.image_path(name) for name in data.names)
     found = [images / name for name in image_names(images, OTHER_SUFFIXES)]
     if labels:
         folder = _common(data.label_path(name) for name in data.names)
         others = image_names(folder, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)) if folder != images else []
         found += [folder / name for name in others if PurePosixPath(name).suffix.lower() not in LABEL_SUFFIXES]
-    return f"files of formats that are not read: {len(found)}, first {found[0]}" if found else None
+    return f"files in formats that are not read: {len(found)}, first {found[0]}; convert them to PNG" if found else None
 
 
 def strays(data: SegmentationDataset) -> Strays:

@@ -22,10 +22,10 @@ DISTORTED = 0.2
 
 
 def quick_check(data: SegmentationDataset) -> list[str]:
-    """What is odd about the files of a data set, one line each: formats that are not read; in the labels, ids outside
-    the class table, train ids instead of label ids, only one class; labels without an image. `LABELS` labels are
-    examined, spread over the list, and more before a single class is reported. A label that cannot be read is left to
-    the reader.
+    """What is odd about the files of a data set, one line each: files in formats that are not read; in the labels, ids
+    outside the class table, train ids instead of label ids, only one class; labels without an image. `LABELS` labels
+    are examined, spread over the list, and more before a single class is reported. A label that cannot be read is left
+    to the reader.
 
     Raises UserError if none of these labels shows a class, or if labels to train on are masks of 0 and 255.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -110,6 +111,17 @@ def test_a_killed_stage_resumes_and_its_time_counts(tmp_path: Path) -> None:
     assert len((tmp_path / "start_none" / "attempts.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_stage_that_was_trained_otherwise_is_refused(tmp_path: Path) -> None:
+    """For example, an arm of the same name of an earlier version of these scripts."""
+    stage = ARMS["camvid_to_idd"].stages["source_only"].after
+    assert stage is not None
+    runner = Pretended("camvid_to_idd", tmp_path)
+    runner.stage(stage)
+    with pytest.raises(real.UserError, match=r"start_none: trained with .*; expected .*--lambda-same 1; give another"):
+        runner.stage(replace(stage, options=(*stage.options, "--lambda-same", "1")))
+    assert len(runner.calls) == 1
+
+
 def test_cyclegan_restyles_the_images_that_its_arm_learns_from(tmp_path: Path) -> None:
     runner = Pretended("carla_to_cityscapes", tmp_path)
     runner.finish(ARMS["carla_to_cityscapes"].stages["cyclegan"])
@@ -141,7 +153,7 @@ def test_large_arms_read_larger_images_and_train_on_crops(tmp_path: Path) -> Non
 
 
 def test_all_stages_of_an_arm_have_its_output_stride() -> None:
-    training = list(ARMS["carla_to_cityscapes"].stages["plus_lab_stride8"].chain())
+    training = list(ARMS["carla_to_cityscapes"].stages["plus_lab_early_stride8"].chain())
     assert [value(list(stage.options), "--output-stride") for stage in training] == ["8", "8"]
     assert training[0].name == "start_lab_early_stride8" and ARMS["carla_to_cityscapes"].titles["lab_stride8"] == (
         "source only, on `lab` images, output stride 8"
@@ -155,10 +167,10 @@ def test_all_stages_of_an_arm_have_its_output_stride() -> None:
         ("plus_lab", 0.5, 0),
         ("plus_lab_early", 0.5, 0),
         ("plus_lab_early_without_class_balance", 0, 0),
-        ("plus_lab_stride8", 0, 0),
+        ("plus_lab_early_stride8", 0, 0),
         ("plus_lab_without_class_balance", 0, 0),
         ("plus_lab_with_rare_class_sampling", 0.5, 0.01),
-        ("plus_lab_rare_class_sampling_only", 0, 0.01),
+        ("plus_lab_early_rare_class_sampling_only", 0, 0.01),
     ],
 )
 def test_how_plus_favours_rare_classes(pair: str, arm: str, power: float, temperature: float) -> None:

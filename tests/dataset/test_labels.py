@@ -398,7 +398,7 @@ def test_formats_that_are_not_read_are_told_before_a_run(tmp_path, labels):
     for name in ("8.webp", "9.HEIC"):
         (tmp_path / "images" / name).touch()
     first = tmp_path / "images" / "8.webp"
-    assert quick_check(data) == [f"files of formats that are not read: 2, first {first}"]
+    assert quick_check(data) == [f"files in formats that are not read: 2, first {first}; convert them to PNG"]
 
 
 # Train ids instead of label ids
