@@ -58,8 +58,8 @@ from utils.setup import data_sets, networks
 from utils.training.trainer import Data, Trainer
 
 KINDS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "plain": {"lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0},
+    "full": {"method": "paper"},
+    "plain": {"method": "paper", "lambda_adv_cls": 0.0, "lambda_adv_ins": 0.0, "lambda_adv_cate": 0.0},
     "plus": {"method": "plus"},
     "crops": {"method": "plus", "high_resolution_crops": True},
 }

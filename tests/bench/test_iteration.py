@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import iteration, results
-from bench.iteration import Case, enlarged, fitting_map, forced_map, main, parse
+from bench.iteration import KINDS, OF_STAGE_2, Case, enlarged, fitting_map, forced_map, main, parse
 from dataset.classes import CITYSCAPES
 from model.methods.bafft import CATEGORY, Alignment
 from model.terms.memory import correct_labels
@@ -113,6 +113,13 @@ def test_plus_is_compared_with_the_papers_second_stage() -> None:
     assert case.batches["plus"][0] is case.batches["full"][0]
     losses = {kind: trainer.step([case.batches[kind]]) for kind, trainer in case.trainers.items()}
     assert {"pseudo", "mix", "sure"} <= losses["plus"].keys() and {"pseudo", *CATEGORY} <= losses["full"].keys()
+    assert "mix" not in losses["full"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_has_its_method_whatever_that_of_the_preset_is(kind: str) -> None:
+    options = iteration._options(parse(["--preset", "own_images"]), "step2", kind)
+    assert options.method == ("plus" if kind in OF_STAGE_2 else "paper")
 
 
 def test_high_resolution_crops_read_larger_images_with_a_segmenter_of_their_own() -> None:
