@@ -77,7 +77,7 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with the paper's terms": paper_weights("0.01"),
     "with rare-class sampling": SAMPLING,
 }
-LOSSES = "without plain images", "without mixed images"
+EARLY_VARIANTS = "without plain images", "without mixed images"  # those that were run with an early start
 
 
 def class_balance(wanted: bool) -> Arguments:
@@ -153,7 +153,11 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"plus_lab_early{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
             self._add(f"plus, `lab`, {EARLY}, {UNBALANCED}{resolution.words}", last)
-        for level, early, variants in ((PLAIN, False, PLUS_VARIANTS), (LAB, False, PLUS_VARIANTS), (LAB, True, LOSSES)):
+        for level, early, variants in (
+            (PLAIN, False, PLUS_VARIANTS),
+            (LAB, False, PLUS_VARIANTS),
+            (LAB, True, EARLY_VARIANTS),
+        ):
             name, title = self._name_and_title(level, early)
             for words in variants:
                 variant = f"{name}_{re.sub(r'[^a-z]+', '_', words)}"
