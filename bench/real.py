@@ -97,6 +97,7 @@ class Runner:
         folder = self.out / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         done, attempts = folder / "done.json", folder / "attempts.jsonl"
+        options = shlex.join(self.options(stage))
         with open(folder / "stage.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
@@ -110,11 +111,11 @@ class Runner:
                 record = {
                     "minutes": round(sum(entry["s"] for entry in times) / 60, 2),
                     "processor_minutes": round(sum(entry["cpu_s"] for entry in times) / 60, 2),
-                    "options": shlex.join(self.options(stage)),
+                    "options": options,
                     "revision": revision(),
                 }
                 write_json(done, record)
-            record, options = json.loads(done.read_text()), shlex.join(self.options(stage))
+            record = json.loads(done.read_text())
             if record["options"] != options:
                 raise UserError(
                     f"{folder}: trained with the options {record['options']}; expected {options}; give another --out"

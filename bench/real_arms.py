@@ -150,9 +150,10 @@ class Arms:
                 self._add(f"{title}, {UNBALANCED}", unbalanced)
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
+        name, title = self._name_and_title(LAB, early=True)
         for resolution in (LARGE, STRIDE_8):
-            last = self._plus(f"plus_lab_early{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
-            self._add(f"plus, `lab`, {EARLY}, {UNBALANCED}{resolution.words}", last)
+            last = self._plus(f"{name}{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
+            self._add(f"{title}, {UNBALANCED}{resolution.words}", last)
         for level, early, variants in (
             (PLAIN, False, PLUS_VARIANTS),
             (LAB, False, PLUS_VARIANTS),
