@@ -1,7 +1,7 @@
 """What the stages, each term, the image level and `--method plus` give on the built-in data, over seeds.
 
-    python bench/builtin_gains.py --seeds 0 1 2 --out result/gains          # runs, resumes, writes bench/RESULTS.md
-    python bench/builtin_gains.py --seeds 0 1 2 --out result/gains --part ablation
+    python bench/builtin_gains.py --part plus --seeds 0 1 2 --out result/gains    # trains and scores, resumes
+    python bench/builtin_gains.py --table                                         # bench/RESULTS.md
 
 Every seed draws its own pictures and trains its own networks, with the demo's own schedule. The parts:
     main         the arms of the demo
@@ -9,8 +9,8 @@ Every seed draws its own pictures and trains its own networks, with the demo's o
                  of the paper
     image_level  training on the source without colour jitter: as it is, and restyled in each way
     plus         stage 2 by `--method plus` from the same stopped stage 1, whole and without each of its parts
-An arm that has scores is not run again. The table is written between the markers `builtin_gains PART` of the results
-page.
+The scores are kept in bench/scores/builtin, and an arm that has a score is not run. A table has the seeds that all arms
+of its part have.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +35,10 @@ from bench.results import write_section
 from dataset.builtin import write_benchmark
 from utils.options import config
 from utils.system import logs
+from utils.system.files import write_json
+
+SCORES = Path(__file__).resolve().parent / "scores" / "builtin"
+KEPT = "images", "classes", "iou", "means"  # of the scores that the evaluation writes
 
 ADVERSARIAL = ("--lambda-adv-target", "0", "--lambda-adv-feat", "0")
 NO_TERMS = (
@@ -72,7 +76,6 @@ PLUS = {
     "plus with labels weighted by image": ("--pseudo-selection", "image"),
     "plus with masked consistency": ("--lambda-masked", "1"),
 }
-ARMS = ("source_only", "step1", "step2")
 
 
 def arm_name(title: str) -> str:
@@ -83,47 +86,54 @@ def run_stages(runner: demo.Runner) -> Path:
     """Source only, stage 1 as stopped for stage 2, and stage 2; returns the start that they share."""
     start = pretrained(runner)
     once(runner, "source_only", lambda: runner.source_only(start))
-    run_step2(runner, start)
+    step2(runner)
     return start
 
 
-def run_step2(runner: demo.Runner, start: Path) -> Path:
-    """Stage 1 as stopped for stage 2, and stage 2; returns the checkpoint of the stopped stage 1."""
-    stopped = runner.out / "step1_stopped" / "last.pth"
-    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
-    once(runner, "step2", lambda: runner.step2(stopped))
-    return stopped
-
-
-def run_main(runner: demo.Runner) -> None:
-    start = run_stages(runner)
-    once(runner, "step1", lambda: runner.step1(start))
-
-
-def run_ablation(runner: demo.Runner) -> None:
-    start = pretrained(runner)
-    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
-    for title, options in VARIANTS.items():
-        name = arm_name(title)
-        once(runner, name, partial(runner.step1_stopped, start, *options, name=name))
-
-
-def run_image_level(runner: demo.Runner) -> None:
-    for title, options in IMAGE_LEVELS.items():
-        name = arm_name(title)
-        once(runner, name, partial(runner.pretrain, options, name))
-
-
-def run_plus(runner: demo.Runner) -> None:
-    stopped = run_step2(runner, pretrained(runner))
-    for title, options in PLUS.items():
-        name = arm_name(title)
-        once(runner, name, partial(runner.plus, stopped, *options, name=name))
-
-
 def pretrained(runner: demo.Runner) -> Path:
+    """The checkpoint from which all arms start."""
     once(runner, "pretrain", runner.pretrain)
     return runner.out / "pretrain" / "last.pth"
+
+
+def step1_stopped(runner: demo.Runner) -> Path:
+    """The checkpoint of stage 1 as stopped for stage 2."""
+    start = pretrained(runner)
+    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
+    return runner.out / "step1_stopped" / "last.pth"
+
+
+def step2(runner: demo.Runner) -> None:
+    stopped = step1_stopped(runner)
+    once(runner, "step2", lambda: runner.step2(stopped))
+
+
+def train_main(runner: demo.Runner, arm: str) -> None:
+    if arm == "step2":
+        step2(runner)
+    else:
+        start = pretrained(runner)
+        once(runner, arm, lambda: getattr(runner, arm)(start))
+
+
+def train_ablation(runner: demo.Runner, arm: str) -> None:
+    if arm == "step1_stopped":
+        step1_stopped(runner)
+    else:
+        start = pretrained(runner)
+        once(runner, arm, lambda: runner.step1_stopped(start, *OPTIONS[arm], name=arm))
+
+
+def train_image_level(runner: demo.Runner, arm: str) -> None:
+    once(runner, arm, lambda: runner.pretrain(OPTIONS[arm], arm))
+
+
+def train_plus(runner: demo.Runner, arm: str) -> None:
+    if arm == "step2":
+        step2(runner)
+    else:
+        stopped = step1_stopped(runner)
+        once(runner, arm, lambda: runner.plus(stopped, *OPTIONS[arm], name=arm))
 
 
 def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:
@@ -133,8 +143,8 @@ def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:
         runner.evaluate(arm)
 
 
-def miou(out: Path, arm: str) -> float:
-    return 100 * demo.main_mean(json.loads((out / f"{arm}.json").read_text()))
+def miou(folder: Path, arm: str) -> float:
+    return 100 * demo.main_mean(json.loads((folder / f"{arm}.json").read_text()))
 
 
 def spread(values: list[float]) -> str:
@@ -147,19 +157,7 @@ def gains(a: list[float], b: list[float]) -> list[float]:
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-def main_table(folders: list[Path]) -> list[str]:
-    return compared(folders, {demo.TITLES[arm]: arm for arm in ARMS}, "above")
-
-
-def image_level_table(folders: list[Path]) -> list[str]:
-    return compared(folders, {title: arm_name(title) for title in IMAGE_LEVELS}, "first")
-
-
-def plus_table(folders: list[Path]) -> list[str]:
-    return compared(folders, {demo.TITLES["step2"]: "step2"} | {title: arm_name(title) for title in PLUS}, "first")
-
-
-def compared(folders: list[Path], arms: dict[str, str], against: Literal["above", "first"]) -> list[str]:
+def compared(folders: Sequence[Path], arms: Mapping[str, str], against: Literal["above", "first"]) -> list[str]:
     """A table of arms by title, each with its gain over the first row, or over the row above."""
     seeds = [folder.name for folder in folders]
     words = "over the first row" if against == "first" else "over the row above"
@@ -173,48 +171,74 @@ def compared(folders: list[Path], arms: dict[str, str], against: Literal["above"
     return lines
 
 
-def ablation_table(folders: list[Path]) -> list[str]:
-    full = [miou(folder, "step1_stopped") for folder in folders]
-    lines = [
-        f"| stage 1 after {demo.Schedule.align} steps | mIoU, 19 classes, mean ± std | change |",
-        "|---|---|---|",
-        f"| all terms | {spread(full)} | |",
-    ]
-    for title in VARIANTS:
-        values = [miou(folder, arm_name(title)) for folder in folders]
-        lines.append(f"| {title} | {spread(values)} | {spread(gains(values, full))} |")
-    return lines
+@dataclass(frozen=True)
+class Part:
+    """arms: their names by title; train: trains an arm and what it starts from, unless they are there; against: what
+    the table compares a row with."""
+
+    arms: Mapping[str, str]
+    train: Callable[[demo.Runner, str], None]
+    against: Literal["above", "first"]
+
+    def missing(self, folder: Path) -> list[str]:
+        """The arms that have no score in the folder of a seed."""
+        return [arm for arm in self.arms.values() if not (folder / f"{arm}.json").exists()]
 
 
+def named(titles: Iterable[str]) -> dict[str, str]:
+    return {title: arm_name(title) for title in titles}
+
+
+OPTIONS = {arm_name(title): options for title, options in {**VARIANTS, **IMAGE_LEVELS, **PLUS}.items()}
+STOPPED = f"stage 1 after {demo.Schedule.align} steps"
 PARTS = {
-    "main": (run_main, main_table),
-    "ablation": (run_ablation, ablation_table),
-    "image_level": (run_image_level, image_level_table),
-    "plus": (run_plus, plus_table),
+    "main": Part({demo.TITLES[arm]: arm for arm in ("source_only", "step1", "step2")}, train_main, "above"),
+    "ablation": Part({STOPPED: "step1_stopped", **named(VARIANTS)}, train_ablation, "first"),
+    "image_level": Part(named(IMAGE_LEVELS), train_image_level, "first"),
+    "plus": Part({demo.TITLES["step2"]: "step2", **named(PLUS)}, train_plus, "first"),
 }
+
+
+def run(part: Part, seed: int, out: Path, scores: Path) -> None:
+    """Train and score the arms of a part that have no score yet. out, scores: the folders of this seed."""
+    missing = part.missing(scores)
+    if missing:
+        write_benchmark(out / "data", seed=seed)
+    for arm in missing:
+        runner = demo.builtin_runner(out / "data", out, seed)
+        part.train(runner, arm)
+        found: dict[str, Any] = json.loads((out / f"{arm}.json").read_text())
+        scores.mkdir(parents=True, exist_ok=True)
+        write_json(scores / f"{arm}.json", {key: found[key] for key in KEPT} | {"revision": logs.revision()})
+
+
+def write_tables(scores: Path) -> None:
+    """Write the section of every part that has a seed with all arms."""
+    seeds = sorted(scores.glob("seed*"))
+    for name, part in PARTS.items():
+        folders = [folder for folder in seeds if not part.missing(folder)]
+        if folders:
+            lines = compared(folders, part.arms, part.against)
+            write_section(f"builtin_gains {name}", "python bench/builtin_gains.py --table", lines)
+            print("\n".join([name, "", *lines, ""]))
+    charts.draw_section("builtin_gains main")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("result/gains"))
+    parser.add_argument("--out", type=Path, default=Path("result/gains"), help="folder of checkpoints and logs")
+    parser.add_argument("--scores", type=Path, default=SCORES, help="folder of the scores")
     parser.add_argument("--part", choices=PARTS, default="main")
-    parser.add_argument("--table-only", action="store_true", help="only write the table, from existing scores")
+    parser.add_argument("--table", action="store_true", help="write the sections of the results page from the scores")
     arguments = parser.parse_args()
+    if arguments.table:
+        write_tables(arguments.scores)
+        return
     logs.setup()
-    folders = [arguments.out / f"seed{seed}" for seed in arguments.seeds]
-    for seed, folder in zip(arguments.seeds, folders, strict=True):
-        if not arguments.table_only:
-            write_benchmark(folder / "data", seed=seed)
-            runner = demo.builtin_runner(folder / "data", folder, seed)
-            PARTS[arguments.part][0](runner)
-    lines = PARTS[arguments.part][1](folders)
-    seeds = " ".join(map(str, arguments.seeds))
-    command = f"python bench/builtin_gains.py --seeds {seeds} --part {arguments.part}"
-    write_section(f"builtin_gains {arguments.part}", command, lines)
-    if arguments.part == "main":
-        charts.draw_section("builtin_gains main")
-    print("\n".join(lines))
+    for seed in arguments.seeds:
+        name = f"seed{seed}"
+        run(PARTS[arguments.part], seed, arguments.out / name, arguments.scores / name)
 
 
 if __name__ == "__main__":
