@@ -96,10 +96,15 @@ class Runner:
         """Run a stage unless it is finished; returns what it took. A second process waits for the first."""
         folder = self.out / stage.name
         folder.mkdir(parents=True, exist_ok=True)
-        done, attempts = folder / "done.json", folder / "attempts.jsonl"
+        started, done, attempts = folder / "started.json", folder / "done.json", folder / "attempts.jsonl"
         options = shlex.join(self.options(stage))
         with open(folder / "stage.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            known = next((path for path in (done, started) if path.exists()), None)
+            if known is None:
+                write_json(started, {"options": options, "revision": revision()})
+            elif (trained := json.loads(known.read_text())["options"]) != options:
+                raise UserError(f"{folder}: trained with the options {trained}; expected {options}; give another --out")
             if not done.exists():
                 command, began = self.command(stage), time.monotonic()
                 code = self.call(command, self.out / f"{stage.name}.log")
@@ -115,12 +120,7 @@ class Runner:
                     "revision": revision(),
                 }
                 write_json(done, record)
-            record = json.loads(done.read_text())
-            if record["options"] != options:
-                raise UserError(
-                    f"{folder}: trained with the options {record['options']}; expected {options}; give another --out"
-                )
-            return record
+            return json.loads(done.read_text())
 
     def options(self, stage: Stage) -> Arguments:
         """What makes the stage what it is, without folders."""
