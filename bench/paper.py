@@ -81,7 +81,7 @@ def table(page: str, scores: Path = SCORES) -> list[str]:
         lines.append(f"| {what} | {paper.miou} | {UNKNOWN} | {percent(our_mean(paper, scores))} |")
     for stage, seconds in RELEASED_SECONDS.items():
         released = " and ".join(f"{full / plain:#.3g}" for full, plain in seconds)
-        what = f"time of an iteration of stage {stage} with the category and instance terms, times that without"
+        what = f"time of an iteration of stage {stage}: with the category and instance terms / without them"
         lines.append(f"| {what} | – | {released} | {our_ratio(page, stage)} |")
     lines += [f"| {what} | – | {released} | {ours} |" for what, released, ours in steps(page)]
     for paper in REPORTED:

@@ -52,8 +52,9 @@ class Forms:
 class TargetPass:
     """The target batch of one iteration after its forward pass: the inputs of the terms.
 
-    features [B, D, h, w] and logits [B, C, h, w] are the target's, source_logits [B, C, h', w'] the source's. fooled:
-    the segmenter's adversarial loss by discriminator. predicted: argmax of the logits, or None if the category and
+    batch: may have the "quality" of its labels, a weight [B] of each image. features [B, D, h, w] and logits [B, C, h,
+    w] are the target's, source_logits [B, C, h', w'] the source's. fooled: the segmenter's adversarial loss by
+    discriminator. predicted: argmax of the logits, or None if the category and
     instance terms do not apply (the first step of a run only fills the memory). sure: with `--isia contrast`, train ids
     [B, h, w] of the pixels that are contrasted, and the ignore label for the others. detail: the prediction for a
     high-resolution crop, if there is one; the logits then have about twice the features' size.
@@ -113,7 +114,9 @@ class Term:
 
 
 def _pseudo(view: TargetPass) -> Tensor:
-    return segmentation_loss(view.logits, view.batch["label"], view.ignore_label, view.detail)
+    batch = view.batch
+    weights = batch.get("quality")
+    return segmentation_loss(view.logits, batch["label"], view.ignore_label, view.detail, image_weights=weights)
 
 
 def _same(view: TargetPass) -> Tensor:

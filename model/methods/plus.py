@@ -105,7 +105,7 @@ class Plus(Alignment):
         losses: Losses = {}
         self.gradients.start(step.number)
         learnt = self._source_pass(self._placed(source, generator), backward, losses)
-        labelled = target | {"label": given.labels}
+        labelled = target | {"label": given.labels, "quality": given.quality}
         self._target_pass(self._placed(labelled, generator), learnt, backward, step, losses)
         self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
         self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)

@@ -25,20 +25,25 @@ def segmentation_loss(
     ignore_label: int = 255,
     detail: Detail | None = None,
     class_weights: Tensor | None = None,
+    image_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy per image, over its valid pixels, then the mean over images; an image without valid pixels gives 0.
 
     logits: [B, C, h, w], up-sampled here to the labels [B, H, W], integer train ids or `ignore_label`. Computed in
     float32 even if the logits have half precision. detail: adds its weight times the same loss of its logits on the
     labels of its window. class_weights: [C] float32, factors on the cross-entropy of the pixels of each class, which do
-    not change the number that the sum is divided by.
+    not change the number that the sum is divided by; image_weights: [B] float32, factors on that of each image.
     """
     valid = (labels != ignore_label).sum((1, 2), keepdim=True)
-    loss = _weighted_sum(logits, labels, 1 / valid.clamp_min(1) / len(labels), ignore_label, class_weights)
+    weight = 1 / valid.clamp_min(1) / len(labels)
+    if image_weights is not None:
+        weight = weight * image_weights[:, None, None]
+    loss = _weighted_sum(logits, labels, weight, ignore_label, class_weights)
     if detail is None or not detail.weight:
         return loss
     label = detail.window.of(labels)
-    return loss + detail.weight * segmentation_loss(detail.logits, label, ignore_label, None, class_weights)
+    own = segmentation_loss(detail.logits, label, ignore_label, None, class_weights, image_weights)
+    return loss + detail.weight * own
 
 
 def weighted_segmentation_loss(

@@ -77,7 +77,7 @@ def assert_equal_iteration(
 
 
 def test_an_iteration_is_the_sum_that_the_specification_says() -> None:
-    method = plus(lambda_mix=0.7, lambda_masked=0.4, pseudo_borders=(0.1, 0.2))
+    method = plus(lambda_pseudo=0.9, lambda_mix=0.7, lambda_masked=0.4, pseudo_borders=(0.1, 0.2))
     losses, found = gradients(method)
     source, target = batches()
 
@@ -99,12 +99,15 @@ def test_an_iteration_is_the_sum_that_the_specification_says() -> None:
     student.zero_grad()
     own = each(source["image"], source["label"])
     seg = torch.stack([o.sum() / (label != 255).sum() for o, label in zip(own, source["label"])]).mean()
+    plain = each(target["image"], labels).sum((1, 2)) / (labels != 255).sum((1, 2))
+    pseudo = (quality * plain).mean()
     weight = torch.where(mixed.pasted, 1.0, quality[:, None, None])
     mix = (each(changed, mixed.label) * weight).sum() / mixed.label.numel()
     masked = (each(hidden, labels) * quality[:, None, None]).sum() / labels.numel()
-    (seg + 0.7 * mix + 0.4 * masked).backward()
+    (seg + 0.9 * pseudo + 0.7 * mix + 0.4 * masked).backward()
 
-    assert_equal_iteration(losses, found, {"seg": seg, "mix": mix, "masked": masked, "sure": quality.mean()}, student)
+    values = {"seg": seg, "pseudo": pseudo, "mix": mix, "masked": masked, "sure": quality.mean()}
+    assert_equal_iteration(losses, found, values, student)
 
 
 def test_the_same_seed_gives_the_same_iteration_whatever_else_is_random() -> None:
