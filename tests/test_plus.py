@@ -131,8 +131,14 @@ def test_reduced_precision_and_summed_passes(after_stage1):
          "--mask-ratio has no effect ... --lambda-masked 0"),
         (["--method", "plus", "--no-class-mixing", "--lambda-mix", "0"], "--class-mixing has no effect"),
         (["--method", "plus", "--isia", "contrast"], "also give --lambda-adv-cate"),
-        (["--preset", "own_images", "--aim", "released"], "--aim: stuff and instance matching are off by default"),
+        (["--preset", "own_images", "--aim", "released"],
+         "--aim: stuff and instance matching are off ... the default of --method plus"),
         (["--method", "plus", "--absent-stuff"], "--absent-stuff: stuff and instance matching ... --lambda-adv-cls"),
+        (["--method", "plus", "--lambda-mix", "0", "--strong-blur", "1"], "--strong-blur has no effect"),
+        (["--method", "plus", "--ssl-target-dir", "x", "--ema", "0.9"], "--ema has no effect: --ssl-target-dir"),
+        (["--lambda-adv-cate", "0", "--isia", "paper"], "--isia: ISIA is off with --lambda-adv-cate 0"),
+        (["--lambda-pseudo", "0", "--ssl-target-dir", "x"], "--ssl-target-dir has no effect with --lambda-pseudo 0"),
+        (["--lambda-seg", "0", "--log-gradients", "1"], "--log-gradients gives shares ... found --lambda-seg 0"),
         (["--method", "plus", "--ssl-target-dir", "x", "--lambda-pseudo", "0"], "--ssl-target-dir has no effect"),
         (["--method", "plus", "--lambda-mix", "0", "--lambda-pseudo", "0"], "nothing is learnt from the teacher"),
         (["--method", "plus", "--pseudo-threshold", "0.9"], "--pseudo-threshold ... --pseudo-selection image"),
@@ -172,6 +178,8 @@ def test_labels_of_one_class_cannot_be_mixed(after_stage1, capsys):
     assert exit_code("step2", *PLUS, "--data-dir", "roads") == 2
     assert says(capsys.readouterr().err, "roads: ... only one class, road; ... two or more")
     call("step2", *PLUS, "--data-dir", "roads", "--no-class-mixing", "--num-steps", "1")
+    one = ("--data-dir", "roads", "--class-balance", "0.5", "--num-steps", "1")  # stage 1 mixes nothing
+    call("step1", "--method", "plus", *one, "--overwrite")
 
 
 def test_a_target_of_fewer_images_than_a_batch(after_stage1):

@@ -146,6 +146,18 @@ def test_a_checkpoint_at_the_stop_leaves_nothing_to_do_for_any_other_file(run_fo
     assert state(Path(folder))["step"] == 2
 
 
+def test_the_best_checkpoints_of_steps_that_are_trained_again_are_removed(run_folder):
+    settings = (*SETTINGS, "--save-pred-every", "1", "--keep-last", "4", "--select-by", "infomax")
+    call("step1", *settings)
+    for name in ("best.pth", "selected.pth"):  # as if the last step had been the best
+        checkpoint.save(STEP1 / name, state(STEP1))
+    again = ("--continue-train", str(checkpoint.step_file(STEP1, 2)), "--num-steps-stop", "3")
+    call("step1", *settings, *again)
+    assert [state(STEP1, name)["step"] for name in ("last.pth", "best.pth", "selected.pth")] == [3, 3, 3]
+    call("step1", *settings, "--continue-train")
+    assert state(STEP1)["step"] == 4 and state(STEP1, "best.pth")["step"] in (3, 4)
+
+
 def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(run_folder, capsys):
     call("step1", *SETTINGS, "--num-steps-stop", HALF)
     changed = ("--learning-rate", "0.5", "--momentum", "0.3", "--power", "0")

@@ -412,6 +412,12 @@ def test_a_weight_of_0_takes_its_term_out(after_stage1, arguments, gone):
     assert set(steps(Path("full"))[-1]) - set(steps(Path("less"))[-1]) == gone
 
 
+def test_without_their_loss_stage_2_needs_no_pseudo_labels(after_stage1):
+    shutil.rmtree(PSEUDO)
+    call("step2", "--num-steps", "1", "--lambda-pseudo", "0")
+    assert "adv_target" in steps(STEP2)[-1] and "pseudo" not in steps(STEP2)[-1]
+
+
 PLAIN = ("--no-random-mirror", "--no-random-scale", "--no-random-jitter", "--num-steps", "2")
 
 

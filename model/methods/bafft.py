@@ -332,7 +332,7 @@ class SelfTraining(Alignment):
 
     @classmethod
     def uses_target_labels(cls, options: Any) -> bool:
-        return True
+        return options.lambda_pseudo > 0
 
 
 def category_terms(

@@ -113,7 +113,8 @@ class CycleGAN(Method):
         return {"generator": shape, "pools": pools}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Method.load_state_dict`. A process that the saved run did not have begins with empty pools."""
+        """See `Method.load_state_dict`. A process that the saved run did not have takes the pools of another one: all
+        processes must have pools of one size, to be saved as one tensor."""
         width, height = self.options.crop
         device = next(self.networks.parameters()).device
         for domain, pool in self.pools.items():
@@ -121,8 +122,7 @@ class CycleGAN(Method):
             if saved.numel() and saved.shape[2:] != (3, height, width):
                 found = f"{saved.shape[-1]}x{saved.shape[-2]}"
                 raise ValueError(f"a pool of images of {found} pixels, expected {width}x{height}")
-            if self.rank < len(saved):
-                pool.load(saved[self.rank], device)
+            pool.load(saved[self.rank % len(saved)], device)
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         """The first image of each domain and how it is restyled."""

@@ -31,7 +31,8 @@ class GradientShares:
         """If the step is due, add "grad_NAME" to the `losses`.
 
         weighted: the term times its weight, before its backward pass. "seg", which comes first, gives the norm of its
-        gradient; every other term gives its norm as a share of that of "seg".
+        gradient; every other term gives its norm as a share of that of "seg", or 0 if "seg" has no gradient, because no
+        source pixel has a label.
         """
         if not self._due:
             return
@@ -41,4 +42,6 @@ class GradientShares:
             norm = torch.linalg.vector_norm(torch.stack(norms)) / _SCALE if norms else weighted.detach() * 0
         if name == "seg":
             self._source = norm
-        losses[f"grad_{name}"] = norm if self._source is None or name == "seg" else norm / self._source
+        elif self._source is not None:
+            norm = (norm / self._source).where(self._source > 0, 0.0)
+        losses[f"grad_{name}"] = norm

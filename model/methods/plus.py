@@ -23,7 +23,7 @@ from model.methods.bafft import ALIGNMENT, CATEGORY, PSEUDO_LABELS, Alignment, S
 from model.methods.base import Backward, Batch, Context, Losses, Step
 from model.networks.batchnorm import set_training_mode, statistics_kept
 from model.networks.deeplab import DeepLab
-from model.networks.high_resolution import Detail, HighResolution
+from model.networks.high_resolution import Detail, HighResolution, halved
 from model.terms.feature_distance import feature_distance
 from model.terms.masking import hide_blocks
 from model.terms.memory import resized_labels
@@ -85,6 +85,11 @@ class Plus(Alignment):
         return options.lambda_pseudo > 0 and options.ssl_target_dir is not None
 
     @property
+    def asks_teacher(self) -> bool:
+        """Whether any loss uses the teacher's labels."""
+        return not self.uses_target_labels(self.options) or self.weights["masked"] > 0
+
+    @property
     def teacher(self) -> DeepLab:
         teacher = self.networks["teacher"]
         assert isinstance(teacher, DeepLab)
@@ -99,8 +104,9 @@ class Plus(Alignment):
         assert target is not None
         generator = step.generator()
         source = self._restyled(source, target, generator)
-        guidance = self._ask_teacher(target["image"])
+        guidance = self._ask_teacher(target["image"]) if self.asks_teacher else None
         given = self._made_before(target["label"]) if "label" in target else guidance
+        assert given is not None
         mixed = self._mix(source, target, given, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
@@ -108,8 +114,9 @@ class Plus(Alignment):
         labelled = target | {"label": given.labels, "quality": given.quality}
         self._target_pass(self._placed(labelled, generator), learnt, backward, step, losses)
         self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
-        self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
-        losses["sure"] = guidance.sure.float().mean()
+        if guidance is not None:
+            self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
+            losses["sure"] = guidance.sure.float().mean()
         return losses
 
     def _placed(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -151,7 +158,7 @@ class Plus(Alignment):
             return 0.0
         image = source["image"]
         if isinstance(self.segmenter, HighResolution):
-            image = self.segmenter.context(image)  # which the features are of
+            image = halved(self.imagenet.prepared(image))  # the features are those of the context
         with torch.no_grad():
             reference = self.imagenet(image)[0]
         distance = feature_distance(features, reference, source["label"], self.things)
@@ -242,10 +249,12 @@ class Plus(Alignment):
 
     def counts(self) -> dict[str, Tensor]:
         """Beside the memory's: how many classes have at least a thousandth of the teacher's labels."""
+        if not self.asks_teacher:
+            return super().counts()
         return super().counts() | {"teacher_classes": (self.seen >= self.seen.sum() / 1000).sum()}
 
     def totals(self) -> dict[str, int]:
-        return super().totals() | {"teacher_classes": self.num_classes}
+        return super().totals() | ({"teacher_classes": self.num_classes} if self.asks_teacher else {})
 
     def warnings(self, names: Sequence[str]) -> list[str]:
         shares = to_host(self.seen / self.seen.sum().clamp_min(1e-6))
@@ -259,6 +268,7 @@ class Plus(Alignment):
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         assert target is not None
+        set_training_mode(self.teacher, self.options.bn)  # as in training, it uses the statistics of the batch
         guidance = self._ask_teacher(target["image"], learn=False)
         generator = step.generator()
         mixed = self._mix(self._restyled(source, target, generator), target, guidance, generator)

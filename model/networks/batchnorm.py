@@ -48,28 +48,32 @@ def running_statistics(segmenter: nn.Module) -> list[Tensor]:
     return [values for pair in both for values in pair if values is not None]
 
 
-def second_pass(block: nn.Module) -> AbstractContextManager[None]:
+class SecondPass(AbstractContextManager[None]):
     """A context for repeating a forward pass later: with the statistics that the first pass used, and without updating
-    the running ones again. It must be created before the first pass."""
-    return _second_pass({layer: layer.track_running_stats for layer in _layers(block)})
+    the running ones again.
 
+    It must be created before the first pass. It may be entered several times, one after the other: each backward pass
+    through the same graph repeats the forward pass.
+    """
 
-@contextmanager
-def _second_pass(tracked: dict[_BatchNorm, bool]) -> Iterator[None]:
-    now = {layer: (layer.track_running_stats, dict(layer.named_buffers(recurse=False))) for layer in tracked}
-    for layer, track in tracked.items():
-        layer.track_running_stats = track
-        for name, values in now[layer][
-            1
-        ].items():  # a copy is updated, because the same tensors must be used both times
-            setattr(layer, name, values.clone())
-    try:
-        yield
-    finally:
-        for layer, (track, buffers) in now.items():
+    def __init__(self, block: nn.Module) -> None:
+        self._tracked = {layer: layer.track_running_stats for layer in _layers(block)}
+        self._now: dict[_BatchNorm, tuple[bool, dict[str, Tensor]]] = {}
+
+    def __enter__(self) -> None:
+        for layer, track in self._tracked.items():
+            buffers = dict(layer.named_buffers(recurse=False))
+            self._now[layer] = (layer.track_running_stats, buffers)
+            layer.track_running_stats = track
+            for name, values in buffers.items():  # a copy is updated, because the same tensors must be used both times
+                setattr(layer, name, values.clone())
+
+    def __exit__(self, *_: object) -> None:
+        for layer, (track, buffers) in self._now.items():
             layer.track_running_stats = track
             for name, values in buffers.items():
                 setattr(layer, name, values)
+        self._now.clear()
 
 
 def _layers(module: nn.Module) -> Iterator[_BatchNorm]:

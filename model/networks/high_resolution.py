@@ -76,8 +76,8 @@ class HighResolution(DeepLab):
         return [*super().heads, self.attention]
 
     def context(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W], normalised, at half their size, rounded up: means of 2x2 pixels."""
-        return F.avg_pool2d(self.prepared(images), 2, ceil_mode=True, count_include_pad=False)
+        """Images [B, 3, H, W], normalised, at half their size."""
+        return halved(self.prepared(images))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the context; logits of the context fused with the detail everywhere.
@@ -121,6 +121,11 @@ class HighResolution(DeepLab):
                 total = total + F.pad(_exact(detail), around)
                 covered = covered + F.pad(torch.ones_like(covered[:, :, :height, :width]), around)
             return whole + trust * (total - covered * whole) / covered.clamp_min(1)
+
+
+def halved(images: Tensor) -> Tensor:
+    """Images [B, D, H, W], floating point, at half their size, rounded up: means of 2x2 pixels."""
+    return F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _exact(logits: Tensor) -> Tensor:

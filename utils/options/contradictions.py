@@ -13,7 +13,7 @@ from utils.system.errors import UserError
 # several arms may share them.
 _ADAPTATION = (
     *("data_list_target", "lambda_adv_target", "lambda_adv_feat", "lambda_adv_cls", "lambda_adv_ins"),
-    *("lambda_adv_cate", "aim", "isia", "absent_stuff"),
+    *("lambda_adv_cate", "aim", "isia", "absent_stuff", "log_gradients", "label_free_images"),
 )
 
 # Options that only `--method plus` uses, each with the weight without which it has no effect.
@@ -34,6 +34,9 @@ PLUS = {
     "high_resolution_crops": None,
     "lambda_detail": None,
 }
+
+
+_OF_THE_TEACHER = ("ema", "pseudo_selection", "pseudo_threshold", "pseudo_borders")
 
 
 def refuse(options: Mapping[str, Any], given: Collection[str]) -> None:
@@ -84,6 +87,19 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         )
     if "lambda_semantic" in given and options["semantic"] is None:
         yield "--lambda-semantic has an effect only with --semantic; leave it out, or give --semantic CHECKPOINT"
+    usual = "" if options["method"] == "paper" else f", the default of --method {options['method']}"
+    if "isia" in given and not options["lambda_adv_cate"]:
+        yield f"--isia: ISIA is off with --lambda-adv-cate 0{usual}; leave --isia out, or also give --lambda-adv-cate"
+    if not any(options[f"lambda_{name}"] for name in ("adv_cls", "adv_ins")):
+        for name in (name for name in ("aim", "aim_beta", "absent_stuff") if name in given):
+            yield (
+                f"{flag(name)}: stuff and instance matching are off with --lambda-adv-cls 0 and --lambda-adv-ins 0"
+                f"{usual}; leave {flag(name)} out, or also give --lambda-adv-cls"
+            )
+    if "ssl_target_dir" in given and not options["lambda_pseudo"]:
+        yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
+    if options["log_gradients"] and not options["lambda_seg"]:
+        yield "--log-gradients gives shares of the source cross-entropy's gradient; found --lambda-seg 0, expected more"
     yield from _of_crop(options)
     yield from _of_plus(options, given)
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:
@@ -124,18 +140,14 @@ def _of_plus(options: Mapping[str, Any], given: Collection[str]) -> Iterator[str
         yield "--lambda-detail has an effect only with --high-resolution-crops; leave it out"
     if options["high_resolution_crops"] and options["compile"]:
         yield "--high-resolution-crops: found --compile, which would compile every position of the crop; leave it out"
-    if "isia" in given and not options["lambda_adv_cate"]:
-        yield "--isia: ISIA is off by default with --method plus; choose --method paper, or also give --lambda-adv-cate"
-    if not any(options[f"lambda_{name}"] for name in ("adv_cls", "adv_ins")):
-        for name in (name for name in ("aim", "aim_beta", "absent_stuff") if name in given):
-            yield (
-                f"{flag(name)}: stuff and instance matching are off by default with --method plus; choose --method "
-                f"paper, or also give --lambda-adv-cls"
-            )
     if options["lambda_imagenet"] and options["imagenet_weights"] is None:
         yield "--lambda-imagenet: found no --imagenet-weights, expected the file that training started from"
-    if "ssl_target_dir" in given and not options["lambda_pseudo"]:
-        yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
+    if not (options["lambda_mix"] or options["lambda_masked"]):
+        for name in (name for name in ("strong_jitter", "strong_blur") if name in given):
+            yield f"{flag(name)} has no effect with --lambda-mix 0 and --lambda-masked 0; leave it out"
+    if options["ssl_target_dir"] is not None and not options["lambda_masked"]:
+        for name in (name for name in _OF_THE_TEACHER if name in given):
+            yield f"{flag(name)} has no effect: --ssl-target-dir replaces the teacher's labels; leave one of them out"
     if "pseudo_threshold" in given and options["pseudo_selection"] != "image":
         yield "--pseudo-threshold has an effect only with --pseudo-selection image, found class; leave it out"
     if not any(options[f"lambda_{name}"] for name in ("pseudo", "mix", "masked")):

@@ -102,7 +102,7 @@ def source_data(
     )
 
 
-def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | None:
+def source_pixels(options: Options, source: SegmentationDataset, script: str) -> Pixels | None:
     """The pixels of every class in every source label, if `--rare-class-temperature` or `--class-balance` needs them.
 
     They are counted once and stored in the folder of `--cache`, or else in that of the run. Raises UserError if classes
@@ -118,7 +118,8 @@ def source_pixels(options: Options, source: SegmentationDataset) -> Pixels | Non
         probabilities = class_probabilities(pixels, options.rare_class_temperature)
         drawn = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, probabilities, strict=True) if share)
         logger.info("source images are drawn by class: %s", drawn)
-    if options.method == "plus" and options.class_mixing and (shares > 0).sum() < 2:
+    mixed = script == "step2" and options.method == "plus" and options.class_mixing and options.lambda_mix
+    if mixed and (shares > 0).sum() < 2:
         raise UserError(
             f"{source.root}: the labels show only one class, {names[int(shares.argmax())]}; expected two or more, of "
             f"which class mixing chooses half: give --no-class-mixing, or labels with more classes"

@@ -62,10 +62,10 @@ def segmenter(options: Options, given: frozenset[str], table: ClassTable, *, nee
         load_weights(network, path, not_restore_last=options.not_restore_last, needs_classifier=needs_classifier)
     network.checkpoint_activations = options.checkpoint_activations
     if options.sync_bn:
+        if network.architecture.get("norm", "batchnorm") != "batchnorm":  # as its checkpoint says, whatever the options
+            raise UserError(f"--sync-bn: {path} has InPlace-ABN layers, expected BatchNorm; leave the flag out")
         if device(options).type == "cpu":
             raise UserError("--sync-bn: found no GPU, expected one for each process: leave the flag out")
-        if options.norm == "inplace-abn":
-            raise UserError("--sync-bn: found --norm inplace-abn, expected batchnorm: leave one of them out")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return to_device(network, options)
 

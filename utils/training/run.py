@@ -98,6 +98,8 @@ class Run:
                 self._last_step,
             )
             return
+        if here:
+            self._forget_later()
         self._keep()
         if distributed.is_main():
             self._open_folder(keep=here)
@@ -204,6 +206,21 @@ class Run:
             for line in config.changes(state.get("options", {}), self.options, self.script):
                 logger.info("attention: changed since that checkpoint: %s", line)
         return here
+
+    def _forget_later(self) -> None:
+        """Remove best.pth and selected.pth, and their scores, if they are of steps after the one that the run goes on
+        from: it has been resumed before them."""
+        later: list[str] = []
+        if distributed.is_main() and self.options.continue_train != "last":
+            found = [name for name in ("best.pth", "selected.pth") if (self.folder / name).exists()]
+            later = [name for name in found if checkpoint.read(self.folder / name)["step"] > self.trainer.steps]
+            for name in later:
+                (self.folder / name).unlink()
+        for name in distributed.objects(later)[0]:  # all processes have the same scores
+            if name == "best.pth":
+                self.best = -1.0
+            else:
+                self.selected = -math.inf
 
     def _inputs(self) -> dict[str, Any]:
         """What must be the same in every process."""

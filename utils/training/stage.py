@@ -26,7 +26,7 @@ def run(script: str, options: Options, given: frozenset[str]) -> None:
     data_sets.check_files(options, data.skipped, data.source, data.target, data.test)
     if target is not None and options.label_free_images:
         data.unlabelled = data_sets.target_data(options, classes, augmented=False, check=False)
-    data.source_pixels = data_sets.source_pixels(options, data.source)
+    data.source_pixels = data_sets.source_pixels(options, data.source, script)
     segmenter = networks.segmenter(options, given, classes, needs_classifier=script != "step1")
     options = networks.with_architecture(options, segmenter)
     method = networks.method(options, script, segmenter, classes, data.source_pixels)

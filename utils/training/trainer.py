@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._functorch import config as aot_autograd
 from torch.utils.data import DataLoader
 
 from dataset.base import SegmentationDataset
@@ -63,10 +64,12 @@ class Trainer:
         self._began = (0, 0)  # step from which this process trains, and samples of each domain drawn before it
         self._loaded: Iterator[Pair] | None = None
         self._ahead: list[Pair] | None = None  # the batches that `read_ahead` has read
-        self._pair: Pair | None = None  # of the last pass
+        self._last: tuple[Batch, Batch | None, Step] | None = None  # what the last pass was computed from
         self.precision = Precision(options.amp, self.device, dict(method.networks.items()), method.optimizers)
         self.meter = Meter(overflows=self.precision.skips_overflows)
         if options.compile:  # one graph per image size of the domains, because a common graph is slower
+            if options.log_gradients:  # a measured step needs the graph twice; its buffers must not be used anew
+                aot_autograd.donated_buffer = False
             method.segmenter.compile(dynamic=False, mode=options.compile_mode)
         if distributed.rank():  # the networks are built; from now on, each process has its own random numbers
             machine.seed_everything(options.random_seed + distributed.rank())
@@ -86,11 +89,11 @@ class Trainer:
         batches = iter(pairs or ())
         dtype, total = self.precision.autocast, dict[str, Tensor]()
         for number in range(options.iter_size):
-            self._pair = source, target = next(batches)
+            self._last = source, target, own = *next(batches), self._pass(number)
             if options.compile_mode == "reduce-overhead":  # nothing reads the maps of the pass before any more
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-                losses = self.method.iteration(source, target, self._backward, self._pass(number))
+                losses = self.method.iteration(source, target, self._backward, own)
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value / options.iter_size
         groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
@@ -113,11 +116,11 @@ class Trainer:
     @torch.no_grad()
     def panels(self) -> dict[str, Tensor]:
         """What the method shows of the last pass (`Method.panels`)."""
-        if self._pair is None:
+        if self._last is None:
             return {}
         dtype = self.precision.autocast
         with evaluating(self.method.networks), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            return self.method.panels(*self._pair, self._pass(0))
+            return self.method.panels(*self._last)
 
     # The data.
 

@@ -30,13 +30,24 @@ def test_norms_and_shares_by_hand() -> None:
     assert a.grad is None
 
 
+def test_without_a_gradient_of_the_source_every_share_is_0() -> None:
+    a = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    shares, losses = GradientShares([a], every=1), dict[str, torch.Tensor]()
+    shares.start(0)
+    shares.measure("seg", 0 * a.sum(), losses)
+    shares.measure("mix", a.sum(), losses)
+    assert (losses["grad_seg"].item(), losses["grad_mix"].item()) == (0, 0)
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
 @pytest.mark.parametrize("kind", [SelfTraining, Plus])
-def test_a_measured_step_is_the_same_to_the_last_bit(kind: type[SelfTraining]) -> None:
+def test_a_measured_step_is_the_same_to_the_last_bit(kind: type[SelfTraining], recomputed: bool) -> None:
     def run(every: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
         torch.manual_seed(0)
         given = {**OPTIONS, "method": "plus" if kind is Plus else "paper", "log_gradients": every}
         given |= {f"lambda_{name}": 0.1 for name in ("adv_target", "adv_cls", "adv_cate", "pseudo")}
         method = method_of(build_segmenter("tiny", 5), split_of(5), kind, **given)
+        method.segmenter.checkpoint_activations = recomputed
         method.set_training_mode()
         source, target = batches()
         target["label"] = torch.ones(2, 33, 48, dtype=torch.uint8)

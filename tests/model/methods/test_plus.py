@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.methods.base import Batch, Step
 from model.methods.plus import Plus
+from model.networks.batchnorm import evaluating
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.networks.high_resolution import HighResolution
 from model.networks.upsampling import upsample
@@ -204,6 +205,17 @@ def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -
     assert given.uses_target_labels(given.options) and not method.uses_target_labels(method.options)
 
 
+def test_a_teacher_whose_labels_no_loss_uses_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = plus(lambda_pseudo=0.5, lambda_masked=0.0, ssl_target_dir="masks")
+    monkeypatch.setattr(method, "_ask_teacher", lambda *_: pytest.fail("asked"))
+    _, target = batches()
+    target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
+    losses, _ = gradients(method, target=target)
+    assert losses.keys() == {"seg", "pseudo", "mix"}
+    assert "teacher_classes" not in method.counts() and "teacher_classes" not in method.totals()
+    assert plus(lambda_pseudo=0.5, lambda_masked=1.0, ssl_target_dir="masks").asks_teacher
+
+
 def test_masks_of_stage_1_are_the_labels_of_the_mixed_target_and_count_fully() -> None:
     method = plus(lambda_pseudo=0.5, class_mixing=False, strong_jitter=0.0, strong_blur=0.0, lambda_masked=0.0)
     _, target = batches()
@@ -318,6 +330,20 @@ def test_the_feature_distance_pulls_things_of_the_source_to_the_frozen_network()
     assert "imagenet" not in method.networks
 
 
+# ---------------------------------------------------------------- pictures
+
+
+@torch.no_grad()
+def test_the_panels_show_the_labels_that_the_pass_learnt() -> None:
+    method = plus(pseudo_selection="class", lambda_pseudo=1.0, **ALONE)
+    source, target = batches()
+    learnt = method._ask_teacher(target["image"], learn=False)
+    with evaluating(method.networks):
+        panels = method.panels(source, target, STEP)
+    assert torch.equal(panels["target batch/teacher"], learnt.labels[0])
+    assert method.teacher.training
+
+
 # ---------------------------------------------------------------- high-resolution crops
 
 
@@ -416,3 +442,16 @@ def test_with_crops_the_feature_distance_is_one_of_contexts() -> None:
     expected = feature_distance(DeepLab.forward(plain, context)[0], frozen(context)[0], source["label"], (1, 3))
     assert float(expected.detach()) > 0
     assert_value(losses["imagenet"], expected, 1e-4)
+
+
+def test_the_frozen_network_normalises_the_context_by_itself() -> None:
+    """It may expect another input than the student, whose context is normalised for the student."""
+    frozen = build_segmenter("tiny", CLASSES, normalization="imagenet").requires_grad_(False).eval()
+    method = with_crops(lambda_imagenet=0.2, imagenet_weights="some.pth", lambda_mix=0.0, lambda_masked=0.0)
+    method.imagenet = frozen
+    source, _ = batches()
+    losses, _ = gradients(method)
+    half = F.avg_pool2d(frozen.normalise(source["image"]), 2, ceil_mode=True, count_include_pad=False)
+    assert isinstance(method.segmenter, HighResolution)
+    features = method.segmenter.with_detail(source["image"], torch.rand(2, generator=STEP.generator()))[0]
+    assert_value(losses["imagenet"], feature_distance(features, frozen(half)[0], source["label"], (1, 3)), 1e-4)

@@ -215,6 +215,37 @@ def test_an_iteration_with_an_option_for_speed_or_memory_equals_the_plain_one(tr
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_gradients_are_measured_in_a_compiled_network_whose_first_steps_are_not_measured(trainer, monkeypatch):
+    monkeypatch.setattr("torch._functorch.config.donated_buffer", True)  # as torch has it; restored afterwards
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager_decomp_partition"))
+    made = trainer("--compile", "--log-gradients", "2")
+    made.steps = 1
+    found = [made.step([pair_of_batches()]) for _ in range(2)]
+    assert "grad_seg" not in found[0] and found[1]["grad_seg"] > 0
+
+
+def test_the_panels_are_those_of_the_last_pass(trainer, monkeypatch):
+    made, trained, shown = trainer(), [], []
+    iteration = made.method.iteration
+
+    def note(source, target, backward, step):
+        trained.append((source, target, step))
+        return iteration(source, target, backward, step)
+
+    def panels(source, target, step):
+        shown.append((source, target, step))
+        return {}
+
+    monkeypatch.setattr(made.method, "iteration", note)
+    monkeypatch.setattr(made.method, "panels", panels)
+    made.panels()
+    assert not shown
+    made.step([pair_of_batches()])
+    made.panels()
+    assert trained[0][2] == shown[0][2]
+    assert all(one is other for one, other in zip(trained[0][:2], shown[0][:2]))
+
+
 def test_processes_are_compared_by_the_bytes_of_what_they_hold(trainer):
     """Not by sums, because other GPUs round them differently, and because a swap does not change them."""
     made = trainer()
