@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logs.setup()
     from utils.prediction import inputs  # torch is imported once the command line is read
 
-    sources = inputs.find(given.inputs)
+    sources = inputs.find(given.inputs, given.out)
     from utils.prediction.any_size import Predictor
     from utils.prediction.evaluation import Variants
     from utils.prediction.loading import load, pick_device

@@ -54,7 +54,7 @@ def test_every_kind_is_written_at_the_size_of_its_image(photos):
     run("photos", "--write", "ids,colours,overlay,confidence")
     sizes = {"wide": (96, 64), "sub/tall": (50, 75)}
     files = {f"{kind}/{key}.png" for kind in ("ids", "colours", "confidence") for key in sizes}
-    assert set(written()) == files | {f"overlay/{key}.jpg" for key in sizes} | {"predict.json"}
+    assert set(written()) == files | {f"overlay/{key}.jpg" for key in sizes} | {"predict.json", "inputs.jsonl"}
     segmenter, classes, size = load(CHECKPOINT)
     for key, (width, height) in sizes.items():
         source = next(photos.glob(f"{key}.*"))
@@ -139,13 +139,113 @@ def test_the_same_command_predicts_only_what_is_missing(photos, predicted):
     assert sum(predicted) == 6
 
 
+def test_another_file_of_the_same_name_is_predicted(after_stage1, predicted):
+    rng = np.random.default_rng(0)
+    for day, changed in (("day1", 1), ("day2", 2)):
+        Path(day).mkdir()
+        Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(f"{day}/1.png")
+        os.utime(f"{day}/1.png", (changed, changed))
+    run("day1", "--write", "ids,overlay")
+    first = (OUT / "overlay/1.jpg").read_bytes()
+    run("day2", "--write", "ids,overlay")
+    second = (OUT / "overlay/1.jpg").read_bytes()
+    assert sum(predicted) == 2 and first != second
+    os.replace("day1/1.png", "day2/1.png")  # an older file
+    run("day2", "--write", "ids,overlay")
+    assert sum(predicted) == 3 and (OUT / "overlay/1.jpg").read_bytes() == first
+
+
+def test_a_folder_without_a_record_is_predicted_again(photos, predicted, capsys):
+    run("photos", "--write", "ids")
+    (OUT / "inputs.jsonl").unlink()
+    run("photos", "--write", "ids")
+    assert capsys.readouterr().out.count("did not record") == 1 and sum(predicted) == 4
+    run("photos", "--write", "ids")
+    assert "did not record" not in capsys.readouterr().out and sum(predicted) == 4
+
+
+def test_what_a_stopped_overwriting_has_not_replaced_is_predicted(photos, predicted, monkeypatch):
+    run("photos", "--write", "ids")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(writing.Output, "write_still", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run("photos", "--write", "ids", "--flip", "--overwrite")
+    predicted.clear()
+    run("photos", "--write", "ids", "--flip")
+    assert sum(predicted) == 2
+
+
+def film_length() -> float:
+    capture = cv2.VideoCapture(str(OUT / "overlay/v.mp4"))
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    return frames
+
+
+@pytest.mark.parametrize("kinds", ["ids,overlay", "overlay", "ids"])
+def test_the_first_frames_of_a_film_are_not_the_whole(after_stage1, predicted, kinds):
+    write_video(Path("v.mp4"), 6, size=(96, 64))
+    run("v.mp4", "--frames", "3", "--write", kinds)
+    before = written()
+    run("v.mp4", "--frames", "3", "--write", kinds)
+    assert sum(predicted) == 3 and written() == before
+    run("v.mp4", "--write", kinds)
+    assert sum(predicted) == (6 if "ids" in kinds else 9)
+    before = written()
+    run("v.mp4", "--write", kinds)
+    run("v.mp4", "--write", kinds, "--frames", "3")  # there are more already
+    assert written() == before
+    assert "overlay" not in kinds or film_length() == 6
+    assert "ids" not in kinds or len(list((OUT / "ids/v").iterdir())) == 6
+
+
+def test_nothing_of_a_longer_film_stays(after_stage1, predicted):
+    write_video(Path("v.mp4"), 6, size=(96, 64))
+    run("v.mp4")
+    write_video(Path("v.mp4"), 4, size=(96, 64))
+    os.utime("v.mp4", (1, 1))
+    run("v.mp4")
+    assert sum(predicted) == 10 and film_length() == 4
+    assert [path.stem for path in sorted((OUT / "ids/v").iterdir())] == [f"{n:06d}" for n in range(4)]
+
+
+def test_a_damaged_frame_is_predicted_again(after_stage1, predicted):
+    write_video(Path("v.mp4"), 4, size=(96, 64))
+    run("v.mp4")
+    (OUT / "ids/v/000002.png").write_bytes(b"damaged")
+    (OUT / "overlay/v.mp4").unlink()
+    run("v.mp4")
+    assert sum(predicted) == 5 and mask(OUT / "ids/v/000002.png").shape == (64, 96)
+
+
+def test_what_a_killed_run_left_is_removed(photos):
+    (OUT / "ids/sub").mkdir(parents=True)
+    for name in (".predict.json.0123abcd.tmp", "ids/.wide.png.0123abcd.tmp", "ids/sub/.tall.png.0123abcd.tmp"):
+        (OUT / name).touch()
+    run("photos", "--write", "ids")
+    assert not list(OUT.rglob("*.tmp"))
+
+
+def test_an_image_that_is_too_large_for_an_overlay_is_refused(after_stage1, capsys):
+    Path("large").mkdir()
+    for name, size in (("wide", (65_501, 2)), ("tall", (20, 65_300))):  # the legend makes it longer
+        Image.new("RGB", size).save(f"large/{name}.png")
+        assert exit_code(f"large/{name}.png", "--input-size", "96,64") == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: large/{name}.png: ") and "leave overlay out of --write" in error
+        assert not [file for file in written() if file.startswith(("ids", "colours"))]
+    run("large", "--input-size", "96,64", "--skip-bad-images")
+    assert len((OUT / "skipped_images.txt").read_text().splitlines()) == 2
+    run("large", "--input-size", "96,64", "--write", "ids")
+    assert mask(OUT / "ids/tall.png").shape == (65_300, 20)
+
+
 def test_a_stopped_video_goes_on_with_its_frames(after_stage1, predicted, monkeypatch):
     write_video(Path("v.mp4"), 6, size=(96, 64))
     add = writing.Film.add
 
     def stopping(self, *arguments, **named):
         add(self, *arguments, **named)
-        if self._frames == 4:
+        if self.frames == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(writing.Film, "add", stopping)
@@ -153,7 +253,7 @@ def test_a_stopped_video_goes_on_with_its_frames(after_stage1, predicted, monkey
         run("v.mp4")
     files = sorted(written())
     done = [name for name in files if name.startswith("ids/")]
-    assert 1 <= len(done) <= 4 and [name for name in files if name not in done] == ["predict.json"]
+    assert 1 <= len(done) <= 4 and [name for name in files if name not in done] == ["inputs.jsonl", "predict.json"]
     assert not [path for path in OUT.rglob(".partial*")]
     monkeypatch.setattr(writing.Film, "add", add)
     predicted.clear()
@@ -164,9 +264,18 @@ def test_a_stopped_video_goes_on_with_its_frames(after_stage1, predicted, monkey
 
 def test_other_settings_need_another_folder(photos, capsys):
     run("photos")
-    assert exit_code("photos", "--flip") == 2
-    assert "predict.json" in capsys.readouterr().err
+    assert exit_code("photos", "--flip", "--write", "ids") == 2
+    error = capsys.readouterr().err
+    assert "predict.json" in error and "flip: false there, true given" in error and "scales" not in error
+    assert 'write: ["ids", "colours", "overlay"] there, ["ids"] given' in error and error.count("\n") == 1
     run("photos", "--flip", "--overwrite")
+
+
+def test_settings_of_a_run_that_predicted_nothing_do_not_matter(photos):
+    Path("bad.png").write_bytes(b"")
+    assert exit_code("bad.png") == 2
+    run("photos", "--flip", "--write", "ids")
+    assert json.loads((OUT / "predict.json").read_text())["flip"]
 
 
 def test_a_bad_image_is_named_or_skipped(photos, capsys):
@@ -179,6 +288,24 @@ def test_a_bad_image_is_named_or_skipped(photos, capsys):
     assert {name for name in written() if name.startswith("ids")} == {"ids/wide.png", "ids/sub/tall.png"}
     lines = (OUT / "skipped_images.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == ["photos/bad.png", "photos/bad.mp4"]
+
+
+def test_names_that_are_no_text_are_skipped_in_one_line_each(photos, capsys):
+    for name in ("photos/x\ny.png", "photos/\udcff.png", "photos/\udcff.mp4"):
+        Path(name).write_bytes(b"nothing")
+    Image.new("RGB", (96, 64)).save("photos/good\udcff.png")
+    run("photos", "--write", "ids", "--skip-bad-images")
+    lines = (OUT / "skipped_images.txt").read_text().splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == [
+        r"photos/\udcff.mp4",
+        r"photos/\udcff.png",
+        r"photos/x\ny.png",
+    ]
+    assert sum("skipped (" in line for line in capsys.readouterr().out.splitlines()) == 3
+    assert (OUT / "ids/good\udcff.png").is_file()
+    write_video(Path("v.mp4"), 2, size=(96, 64))
+    assert exit_code("v.mp4", "--out", "\udcff") == 2
+    assert "error: --out: " in capsys.readouterr().err
 
 
 class FakeCamera:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from utils.options import config
-from utils.system.errors import UserError
+from utils.system.errors import UserError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(line)
     print()
     for line in notes + report.notes:
-        print(f"note   {line}")
+        print(f"note   {printable(line)}")
     wrong += report.wrong
     for line in wrong:
-        print(f"wrong  {line}")
+        print(f"wrong  {printable(line)}")
     print(f"{len(wrong)} thing{'' if len(wrong) == 1 else 's'} wrong" if wrong else "nothing wrong")
     sys.exit(1 if wrong else 0)
 

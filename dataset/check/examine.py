@@ -20,7 +20,7 @@ from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, LabelMap
 from dataset.labels import LABEL_SUFFIXES, TRAIN_ID_END
 from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, check_image, image_names
-from utils.system.errors import UserError
+from utils.system.errors import UserError, one_line
 from utils.system.processes import starting
 
 _EXACT = 2**24  # pixels up to which OpenCV's float32 counts are exact
@@ -48,7 +48,7 @@ def examine(task: Task) -> File:
             return File(check_image(path))
         label = read_label(path)
     except UserError as error:
-        return File(fault=str(error))
+        return File(fault=one_line(error))
     counts = id_counts(label)
     ids = np.flatnonzero(counts)
     return File(label.shape[::-1], None, tuple(ids.tolist()), tuple(counts[ids].tolist()))

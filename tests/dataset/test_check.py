@@ -133,6 +133,20 @@ def test_each_fault_is_named(good, capsys, spoil, said):
         assert any(says(line, said) for line in wrong), wrong
 
 
+def test_names_that_are_no_text_are_shown_in_one_line(good, capsys):
+    Path("game/images/0.png").write_bytes(b"")
+    for kind in ("images", "labels"):
+        Path(f"game/{kind}/0.png").rename(f"game/{kind}/x\n\udcff.png")
+    Path("game/labels/3.png").rename("game/labels/y\n.png")
+    code, lines, _ = run(capsys)
+    wrong = [line for line in lines if line.startswith("wrong  ")]
+    assert code == 1 and lines[-1] == f"{len(wrong)} things wrong"
+    for said in (r"game/images/x\n\udcff.png: corrupt", r"no image in game/images: game/labels/y\n.png"):
+        assert any(says(line, said) for line in wrong), lines
+    fault = examine.examine((Path("game/images/x\n\udcff.png"), None)).fault
+    assert fault is not None and fault.startswith(r"game/images/x\n\udcff.png: ")
+
+
 def test_files_of_kinds_that_are_not_read_are_noted(good, capsys):
     copy("game/images/0.png", "game/images/deep/9.webp")()
     copy("game/images/0.png", "camera/images/9.BMP")()

@@ -17,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
-from dataset.reading import IMAGE_SUFFIXES, read_image
-from utils.system.errors import UserError, fault
+from dataset.reading import IMAGE_SUFFIXES, image_names, read_image
+from dataset.reading import opened as opened_image
+from utils.system.errors import UserError, fault, printable
 from utils.system.logs import logger
 
 STILLS = (*IMAGE_SUFFIXES, ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+KINDS = ("ids", "colours", "overlay", "confidence")
+"""What is written; each kind has its own folder below --out."""
 CAMERA_RATE = 30.0  # frames per second of a camera that does not say
+_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # parts of a PNG that may hold an orientation
 Pixels = npt.NDArray[np.uint8]
 """RGB [H, W, 3]."""
 
@@ -59,14 +63,16 @@ class Unreadable(UserError):
     """A video or camera that gives no frame."""
 
 
-def find(inputs: Sequence[str]) -> list[Source]:
+def find(inputs: Sequence[str], out: Path | None = None) -> list[Source]:
     """Everything that a command line names, in its order, and sorted within folders and patterns.
 
-    A folder is searched with all folders below it, and the keys have its subfolders. Keys of single files, also from
+    A folder is searched with all folders below it, also linked ones, and the keys have its subfolders. Predictions that
+    lie below `out`, the output folder, are left out if their names were not given. Keys of single files, also from
     patterns, are relative to the deepest folder that contains all of them. If two files have the same key, their
     extensions are added. Raises UserError for a name without a file, a folder or pattern without images and videos, or
-    two files that still have the same key.
+    two inputs that would still be written to the same files.
     """
+    written = [] if out is None else [Path(os.path.realpath(out / kind)) for kind in KINDS]
     found: list[Source] = []
     singles: list[Path] = []
     for text in inputs:
@@ -74,7 +80,10 @@ def find(inputs: Sequence[str]) -> list[Source]:
         if not path.exists() and re.fullmatch(r"\d{1,3}", text):
             found.append(Camera(int(text), f"camera{text}_{time.strftime('%Y%m%d_%H%M%S')}"))
             continue
-        files = _files(text)
+        named = _files(text)
+        files = named if named == [path] else _without(named, written)
+        if len(files) < len(named):
+            logger.info("%s: %d predictions below --out are left out", printable(text), len(named) - len(files))
         if not files:
             raise UserError(
                 f"{text}: no images or videos there; expected files that end in {', '.join((*STILLS, *VIDEOS))}"
@@ -98,9 +107,9 @@ def _files(text: str) -> list[Path]:
     """The files of a folder, a pattern or a single name, sorted."""
     path = Path(text)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if _is_wanted(file, path))
+        return [path / name for name in image_names(path, (*STILLS, *VIDEOS))]
     if not path.exists() and glob.has_magic(text):
-        return sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file, file.parent))
+        return sorted(file for file in map(Path, glob.glob(text, recursive=True)) if _is_wanted(file))
     reason = fault(path)
     if reason:
         raise UserError(
@@ -109,9 +118,15 @@ def _files(text: str) -> list[Path]:
     return [path]
 
 
-def _is_wanted(path: Path, below: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(below).parts)
-    return not hidden and path.suffix.lower() in (*STILLS, *VIDEOS) and path.is_file()
+def _is_wanted(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in (*STILLS, *VIDEOS) and path.is_file()
+
+
+def _without(files: list[Path], folders: Sequence[Path]) -> list[Path]:
+    """The files that do not lie below any of the folders, which are absolute paths without links."""
+    places = {file.parent: Path(os.path.realpath(file.parent)) for file in files}
+    inside = {parent for parent, place in places.items() if any(place.is_relative_to(folder) for folder in folders)}
+    return [file for file in files if file.parent not in inside]
 
 
 def _file(path: Path, name: Path) -> Still | Video:
@@ -133,13 +148,29 @@ def _with_own_keys(sources: list[Source]) -> list[Source]:
                 f"{name_of(other)} and {name_of(source)} would be written to the same file, {source.key}; expected "
                 f"different files: give the folder above both, or predict them separately, each with its own --out"
             )
+    for source in result.values():
+        video = result.get(source.key.rpartition("/")[0])
+        if isinstance(video, Video) and re.fullmatch(r".*/\d{6,}", source.key):
+            raise UserError(
+                f"{name_of(source)} would be written to the same file as a frame of {name_of(video)}, {source.key}; "
+                f"expected different files: predict them separately, each with its own --out"
+            )
     return list(result.values())
 
 
 def read_still(path: Path) -> Pixels:
     """An image as people look at it: rotated as its EXIF orientation says, which cameras write that are held upright
     (our choice). Raises UserError for a file that cannot be read."""
-    return np.asarray(ImageOps.exif_transpose(read_image(path)))
+    image = read_image(path)
+    if not image.info and any(part in path.read_bytes() for part in _METADATA):
+        with opened_image(path, "image") as whole:  # `read_image` decodes most PNG files without their metadata
+            whole.load()
+            image.info = dict(whole.info)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata, for which Pillow raises many kinds of errors; the pixels are good
+        logger.info("attention: %s: damaged EXIF data; the image is not rotated", printable(str(path)))
+    return np.asarray(image)
 
 
 class Clip:
@@ -180,6 +211,12 @@ class Clip:
 @contextmanager
 def opened(source: Video | Camera) -> Iterator[Clip]:
     """A video or camera, open within the block. Raises UserError if OpenCV cannot open it."""
+    if isinstance(source, Video):
+        found = fault(source.path)
+        if found:
+            raise Unreadable(f"{name_of(source)}: video {found}; expected a video that OpenCV reads")
+        if not is_utf8(source.path):
+            raise Unreadable(f"{name_of(source)}: a name that is not UTF-8, which OpenCV cannot open; rename the video")
     capture = cv2.VideoCapture(source.number if isinstance(source, Camera) else str(source.path))
     try:
         if not capture.isOpened():
@@ -202,4 +239,13 @@ def count_frames(source: Source) -> int:
 
 def name_of(source: Source) -> str:
     """The name of a source in a message."""
-    return f"camera {source.number}" if isinstance(source, Camera) else str(source.path)
+    return f"camera {source.number}" if isinstance(source, Camera) else printable(str(source.path))
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a name can be encoded as UTF-8. OpenCV ends the whole process if that of a video cannot."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from utils.prediction.any_size import Predictor, Prepared
 from utils.prediction.inputs import Camera, Source, Still, Unreadable, Video, count_frames, opened, read_still
 from utils.prediction.writing import Output
 from utils.system.background import Background
-from utils.system.errors import UserError
+from utils.system.errors import UserError, one_line
 from utils.system.interrupt import StopRequest
 from utils.system.logs import logger
 from utils.system.skipped import Skipped
@@ -78,7 +78,7 @@ def predict_all(
     """
     stills = [source for source in sources if isinstance(source, Still) and not output.has_still(source)]
     clips = [source for source in sources if not isinstance(source, Still)]
-    clips = [s for s in clips if isinstance(s, Camera) or not (s.path.exists() and output.has_film(s.key, s.path))]
+    clips = [s for s in clips if isinstance(s, Camera) or not output.has_film(s, most_frames)]
     there = len(sources) - len(stills) - len(clips)
     if there:
         logger.info("%d of %d inputs have been predicted already", there, len(sources))
@@ -90,7 +90,7 @@ def predict_all(
     def refuse(error: UserError) -> None:
         if not skip_bad:
             raise UserError(f"{error}; or give --skip-bad-images (finished files are kept)") from error
-        skipped.add([str(error)])
+        skipped.add([one_line(error)])
 
     try:
         _predict_stills(stills, predictor, output, batch_size, threads, refuse, progress)
@@ -115,7 +115,9 @@ def _predict_stills(
 ) -> None:
     def read(still: Still) -> Prepared | UserError:
         try:
-            return predictor.prepare(read_still(still.path))
+            pixels = read_still(still.path)
+            output.check_size(still, pixels.shape)
+            return predictor.prepare(pixels)
         except UserError as error:
             return error
 
@@ -143,10 +145,9 @@ def _predict_clip(
 ) -> None:
     """A video to its end; a camera until Ctrl-C, after which its film is complete too. `most_frames` ends either."""
     live = isinstance(source, Camera)
-    since = 0 if isinstance(source, Camera) or not source.path.exists() else source.path.stat().st_mtime_ns
     with (
         opened(source) as clip,
-        output.film(source.key, clip, since) as film,
+        output.film(source, clip, most_frames) as film,
         StopRequest() if live else nullcontext() as stop,
     ):
         began = time.monotonic()

@@ -2,16 +2,20 @@
 
 Every kind has its own folder, with the same subfolders as the inputs. An image gives one file of each kind. A video
 gives a video for colours and for overlays; ids and confidences, which a lossy video would change, become a folder of
-numbered frames. No file appears before it is complete, and files that exist need not be predicted again.
+numbered frames. No file appears before it is complete, and what was predicted from the same file is not predicted
+again (`record.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +25,24 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.classes import ClassTable, Colour, LabelMap, colorize
+from dataset.reading import image_names, read_ids
 from dataset.tables import plain_values
 from utils.prediction.any_size import Predicted
-from utils.prediction.inputs import Clip, Still
+from utils.prediction.inputs import KINDS, Camera, Clip, Still, Video, is_utf8, name_of
+from utils.prediction.record import NAME as RECORD
+from utils.prediction.record import Record
 from utils.system.background import Background
-from utils.system.errors import UserError
-from utils.system.files import make_folder, staged, write_bytes, write_image, write_json
+from utils.system.errors import UserError, printable
+from utils.system.files import make_folder, remove_leftovers, staged, write_bytes, write_image, write_json
+from utils.system.logs import logger
 
-KINDS = ("ids", "colours", "overlay", "confidence")
 FILMED = ("colours", "overlay")  # kinds that become a video
 NOTE = "predict.json"
 CODEC, FILM = "mp4v", ".mp4"  # MPEG-4 Part 2, which OpenCV's wheels can write on every system
 SHARE = 0.5  # of the colours in an overlay
 QUALITY = 90  # of JPEG
+LARGEST = 65_500  # side of a JPEG in pixels
+_LONG = 150  # characters of a setting that a message does not show
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -64,8 +73,9 @@ def overlay(pixels: Pixels, labels: LabelMap, table: ClassTable) -> Pixels:
 class Output:
     """A folder of predictions, all made by one checkpoint with the same settings.
 
-    settings: everything else that the files depend on, as JSON. overwrite: replace what an earlier run wrote. Raises
-    UserError if the folder holds the predictions of another checkpoint or of other settings.
+    settings: everything else that the files depend on, as JSON. overwrite: replace what an earlier run wrote. No other
+    process may write to the folder: temporary files of killed runs are removed. Raises UserError if the folder holds
+    the predictions of another checkpoint or of other settings.
     """
 
     def __init__(
@@ -76,67 +86,110 @@ class Output:
         content = json.loads(
             json.dumps(settings | {"classes": plain_values(table), "write": [k for k in KINDS if k in kinds]})
         )
-        if overwrite or not note.is_file():
-            make_folder(folder)
+        make_folder(folder)
+        if overwrite or not (note.is_file() and _holds_predictions(folder)):
+            (folder / RECORD).unlink(missing_ok=True)  # first: it belongs to the note that is being replaced
             write_json(note, content)
-        elif _without_place(_read(note)) != _without_place(content):
-            raise UserError(
-                f"--out: {folder} holds predictions of another checkpoint or with other settings ({note}); expected "
-                f"the same: give another --out, or --overwrite to replace them"
-            )
-        self._since = note.stat().st_mtime_ns  # older files belong to a run that is being replaced
+        else:
+            different = _differences(_read(note), content)
+            if different:
+                raise UserError(
+                    f"--out: {folder} holds predictions of another checkpoint or with other settings "
+                    f"({'; '.join(different)}); expected the settings in {note}: give these, another --out, or "
+                    f"--overwrite to replace the predictions"
+                )
+            if not (folder / RECORD).is_file():
+                logger.info(
+                    "attention: %s: the predictions there are of an earlier version, which did not record their "
+                    "inputs; all inputs are predicted again",
+                    folder,
+                )
+        for place in (folder, *(Path(place) for kind in KINDS for place, _, _ in os.walk(folder / kind))):
+            remove_leftovers(place)
+        self._record = Record(folder)
 
     def path(self, kind: str, key: str, suffix: str) -> Path:
         return self._folder / kind / f"{key}{suffix}"
 
     def has_still(self, still: Still) -> bool:
-        """Whether all files of an image exist and are newer than the image."""
-        since = still.path.stat().st_mtime_ns if still.path.exists() else 0
-        return all(self._fresh(self.path(kind, still.key, _ending(kind)), since) for kind in self._kinds)
+        """Whether all files of an image exist, and were made from it as it is now."""
+        entry = self._record.known(still.key, still.path)
+        done = entry is not None and entry.frames is not None
+        return done and all(self.path(kind, still.key, _ending(kind)).is_file() for kind in self._kinds)
 
-    def has_film(self, key: str, source: Path) -> bool:
-        """Whether a video is complete; its films appear last."""
-        films, since = [kind for kind in FILMED if kind in self._kinds], source.stat().st_mtime_ns
-        return bool(films) and all(self._fresh(self.path(kind, key, FILM), since) for kind in films)
+    def has_film(self, video: Video, most_frames: int | None = None) -> bool:
+        """Whether all files of a video exist, were made from it as it is now, and have all of its first `most_frames`
+        frames, or more."""
+        entry = self._record.known(video.key, video.path)
+        if entry is None or entry.frames is None:
+            return False
+        if not entry.whole and (most_frames is None or entry.frames < most_frames):
+            return False
+        films = [self.path(kind, video.key, FILM) for kind in FILMED if kind in self._kinds]
+        frames = (
+            self.path(kind, f"{video.key}/{number:06d}", ".png")
+            for kind in self._frame_kinds()
+            for number in range(entry.frames)
+        )
+        return all(path.is_file() for path in chain(films, frames))
+
+    def check_size(self, still: Still, shape: Sequence[int]) -> None:
+        """Raises UserError for an image [H, W, 3] whose overlay would be too large for a JPEG."""
+        height, width = shape[:2]
+        if "overlay" not in self._kinds:
+            return
+        if width <= LARGEST:  # the legend is below
+            height += len(legend(self._table.names, self._table.palette, width))
+        if max(height, width) > LARGEST:
+            raise UserError(
+                f"{name_of(still)}: an overlay of {width} x {height} pixels; expected at most {LARGEST} per side, "
+                f"which a JPEG can hold: leave overlay out of --write"
+            )
 
     def write_still(self, still: Still, pixels: Pixels, predicted: Predicted) -> None:
+        self._record.start(still.key, still.path)
         self._write(still.key, predicted, [kind for kind in KINDS if kind in self._kinds], pixels)
+        self._record.finish(still.key, still.path)
 
     @contextmanager
-    def film(self, key: str, clip: Clip, since: int = 0) -> Iterator[Film]:
+    def film(self, source: Video | Camera, clip: Clip, most_frames: int | None = None) -> Iterator[Film]:
         """A context that takes the frames of a video; its films appear when the block ends without an error.
 
-        since: nanoseconds at which the video was last changed; older frames do not belong to it.
+        most_frames: how many frames are added at most, if the video has more.
         """
+        key = source.key
+        if isinstance(source, Video):
+            if self._record.known(key, source.path) is None:
+                self._remove_frames(key, 0)
+            self._record.start(key, source.path)
         with ExitStack() as stack:
             scratch: dict[str, Path] = {}
             for kind in FILMED:
                 if kind in self._kinds:
                     path = self.path(kind, key, FILM)
                     scratch[kind] = stack.enter_context(staged(path.parent)) / path.name
-            film = Film(self, key, clip, scratch, since)
+            film = Film(self, key, clip, scratch)
             with Background() as background:
                 film.background = background
                 yield film
             film.finish()
+        if isinstance(source, Video):
+            self._remove_frames(key, film.frames)
+            whole = most_frames is None or film.frames < most_frames
+            self._record.finish(key, source.path, film.frames, whole=whole)
 
     def write_frame(self, key: str, number: int, predicted: Predicted) -> None:
-        kinds = [kind for kind in KINDS if kind in self._kinds and kind not in FILMED]
-        self._write(f"{key}/{number:06d}", predicted, kinds)
+        self._write(f"{key}/{number:06d}", predicted, self._frame_kinds())
 
-    def read_frame(self, key: str, number: int, since: int) -> Predicted | None:
-        """A frame that an earlier run has written; None if there is none, or if frames are not kept."""
+    def read_frame(self, key: str, number: int) -> Predicted | None:
+        """A frame that an earlier run has written; None if it is missing or damaged, or if frames are not kept."""
         if "ids" not in self._kinds:
             return None
-        found = []
-        for kind in ("ids", "confidence"):
-            path = self.path(kind, f"{key}/{number:06d}", ".png")
-            if kind in self._kinds and not self._fresh(path, since):
-                return None
-            if kind in self._kinds:
-                with Image.open(path) as image:
-                    found.append(np.array(image))
-        return Predicted(*found)
+        try:
+            paths = [self.path(kind, f"{key}/{number:06d}", ".png") for kind in self._frame_kinds()]
+            return Predicted(*(read_ids(path, "frame") for path in paths))
+        except UserError:
+            return None
 
     def colours(self, labels: LabelMap) -> Pixels:
         return np.asarray(self._table.palette, np.uint8)[labels]
@@ -158,32 +211,44 @@ class Output:
                 values = predicted.labels if kind == "ids" else predicted.confidence
                 write_image(path, Image.fromarray(np.asarray(values)))
 
-    def _fresh(self, path: Path, since: int) -> bool:
-        return path.is_file() and path.stat().st_mtime_ns >= max(since, self._since)
+    def _frame_kinds(self) -> list[str]:
+        """The kinds that become one file per frame of a video."""
+        return [kind for kind in KINDS if kind in self._kinds and kind not in FILMED]
+
+    def _remove_frames(self, key: str, start: int) -> None:
+        """Remove the frames of a video from this number on, which a longer video has left."""
+        for kind in self._frame_kinds():
+            for path in self.path(kind, key, "").glob("*.png"):
+                if re.fullmatch(r"\d{6,}", path.stem) and int(path.stem) >= start:
+                    path.unlink()
 
 
 class Film:
     """The outputs of one video: films at the rate of the video, and frames.
 
     A camera's frame is shown until the next one is predicted, so that its film plays at the speed of the scene.
+
+    Attributes:
+        frames: how many were added.
     """
 
     background: Background
 
-    def __init__(self, output: Output, key: str, clip: Clip, scratch: dict[str, Path], since: int) -> None:
-        self._output, self._key, self._clip, self._scratch, self._since = output, key, clip, scratch, since
+    def __init__(self, output: Output, key: str, clip: Clip, scratch: dict[str, Path]) -> None:
+        self._output, self._key, self._clip, self._scratch = output, key, clip, scratch
         self._writers: dict[str, cv2.VideoWriter] = {}
-        self._shown = self._frames = 0
+        self._shown = 0
+        self.frames = 0
 
     def stored(self, number: int) -> Predicted | None:
         """The frame of this number, if an earlier run has written it."""
-        return self._output.read_frame(self._key, number, self._since)
+        return self._output.read_frame(self._key, number)
 
     def add(self, pixels: Pixels, predicted: Predicted, *, seconds: float = 0.0, stored: bool = False) -> None:
         """Add the next frame. seconds: since the start of a camera; stored: its files exist already."""
         if not stored:
-            self.background.run(self._output.write_frame, self._key, self._frames, predicted)
-        self._frames += 1
+            self.background.run(self._output.write_frame, self._key, self.frames, predicted)
+        self.frames += 1
         times = 1
         if self._clip.is_live:
             times = max(0, round(seconds * self._clip.rate) - self._shown)
@@ -214,6 +279,8 @@ class Film:
 
 
 def _writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    if not is_utf8(path):
+        raise UserError(f"--out: {printable(str(path))}: a name that is not UTF-8, which OpenCV cannot open; rename it")
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODEC), rate, size)
     if not writer.isOpened():
         raise UserError(
@@ -240,6 +307,16 @@ def _read(note: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _without_place(content: dict[str, Any]) -> dict[str, Any]:
-    """A note without the path of the checkpoint, because only its weights matter."""
-    return {name: value for name, value in content.items() if name != "checkpoint"}
+def _holds_predictions(folder: Path) -> bool:
+    return any(image_names(folder / kind, (".png", ".jpg", FILM)) for kind in KINDS)
+
+
+def _differences(there: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """The settings of two notes that differ, with both values. The path of the checkpoint does not count, because only
+    its weights matter."""
+    result = []
+    for name in (name for name in {**given, **there} if name != "checkpoint"):
+        if there.get(name) != given.get(name):
+            old, new = (json.dumps(note.get(name)) for note in (there, given))
+            result.append(f"{name}: {old} there, {new} given" if len(old + new) <= _LONG else f"other {name}")
+    return result

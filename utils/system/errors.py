@@ -44,10 +44,14 @@ def require_folder(path: str | Path, what: str, expected: str) -> None:
 
 
 def one_line(error: UserError) -> str:
-    """The message as it can be shown: without the traceback that a loader process adds, and with escapes for
-    characters that may occur in a file name but not in a line."""
+    """The message as it can be shown: without the traceback that a loader process adds, and `printable`."""
     message = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2].strip()
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
+    return printable(message)
+
+
+def printable(text: str) -> str:
+    """The text with escapes for characters that may occur in a file name but not in a line."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def resource_fault(error: MemoryError | RuntimeError) -> str | None:

@@ -146,6 +146,18 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, which is created if necessary. If the process is killed, the line may be cut short.
+
+    Raises UserError if the disk is full or the file cannot be written.
+    """
+    try:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(_cannot_write(path, error, None)) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed processes. Only call it if no other process writes to the folder."""
     for path in folder.glob(".*.tmp"):

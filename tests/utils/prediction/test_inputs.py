@@ -59,6 +59,37 @@ def test_a_number_is_a_camera_unless_a_file_has_that_name(tree):
     assert keys("7") == ["x"]
 
 
+def test_linked_folders_are_followed(tree):
+    Path("links").mkdir()
+    Path("links/to_a").symlink_to(Path("a").absolute())
+    assert keys("links") == ["to_a/1", "to_a/b/2"]
+    Path("a/loop").symlink_to(Path("a").absolute())
+    with pytest.raises(UserError, match=r"loop: a link to a folder that contains it"):
+        find(["a"])
+
+
+def test_predictions_below_the_output_folder_are_left_out(tree, caplog):
+    caplog.set_level("INFO")
+    for name in ("a/pred/ids/1.png", "a/pred/overlay/b/2.jpg", "a/pred/mine.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    expected = [source for source in find(["a"]) if source.key not in ("pred/ids/1", "pred/overlay/b/2")]
+    assert find(["a"], Path("a/pred")) == expected and len(expected) == 3
+    assert "a: 2 predictions below --out" in caplog.text
+    assert [source.key for source in find(["**/*.png"], Path("a/pred"))] == ["a/1", "a/pred/mine", "c/1"]
+    assert len(find(["a"], Path())) == 5  # ids/ and so on lie in the current folder
+    assert [source.key for source in find(["a/pred/ids/1.png"], Path("a/pred"))] == ["1"]  # its name was given
+    with pytest.raises(UserError, match="no images or videos"):
+        find(["a/pred/ids"], Path("a/pred"))
+
+
+def test_an_image_with_the_name_of_a_frame_is_refused(tree):
+    Path("c/clip").mkdir()
+    Path("c/clip/000123.png").touch()
+    with pytest.raises(UserError, match=r"c/clip/000123\.png .*same file as a frame of c/clip\.mp4"):
+        find(["c"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("nowhere", "not found"), ("*.gif", "no images or videos"), ("a/.hidden", "1 image")]
 )
@@ -70,15 +101,25 @@ def test_what_leads_nowhere_is_refused(tree, text, message):
         find([text])
 
 
-def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("p.jpg", "RGB"), ("p.webp", "RGB"), ("p.tif", "RGB"), ("p.png", "RGB"), ("p.png", "RGBA"), ("p.png", "I;16")],
+)
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path, name, mode):
     pixels = np.zeros((4, 8, 3), np.uint8)
     pixels[:, :4] = 255
-    image = Image.fromarray(pixels)
+    deep = mode == "I;16"
+    image = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257) if deep else Image.fromarray(pixels).convert(mode)
     exif = image.getexif()
     exif[274] = 6  # shown turned clockwise
-    image.save(tmp_path / "p.jpg", exif=exif, quality=100)
-    assert read_still(tmp_path / "p.jpg").shape == (8, 4, 3)
-    assert read_still(tmp_path / "p.jpg")[:4].min() > 200
+    image.save(tmp_path / name, exif=exif, quality=100)
+    assert read_still(tmp_path / name).shape == (8, 4, 3)
+    assert read_still(tmp_path / name)[:4].min() > 200
+
+
+def test_a_photograph_with_damaged_exif_is_read_as_it_is_stored(tmp_path):
+    Image.new("RGB", (8, 4)).save(tmp_path / "p.jpg", exif=b"Exif\0\0neither II nor MM")
+    assert read_still(tmp_path / "p.jpg").shape == (4, 8, 3)
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int] = (32, 16), rate: float = 12.5) -> None:
@@ -103,6 +144,18 @@ def test_a_broken_video_is_named(tmp_path):
     video = Video(tmp_path / "v.mp4", "v")
     assert count_frames(video) == 0
     with pytest.raises(Unreadable, match=r"v\.mp4: cannot be opened"), opened(video):
+        pass
+
+
+def test_a_video_whose_name_opencv_cannot_open_is_refused(tmp_path):
+    video = Video(tmp_path / "x\n\udcff.mp4", "v")
+    write_video(tmp_path / "v.mp4", 2)
+    (tmp_path / "v.mp4").rename(video.path)
+    assert count_frames(video) == 0
+    with pytest.raises(Unreadable, match=r"x\\n\\udcff\.mp4: a name that is not UTF-8"), opened(video):
+        pass
+    video.path.unlink()
+    with pytest.raises(Unreadable, match=r"udcff\.mp4: video not found"), opened(video):
         pass
 
 

@@ -171,3 +171,11 @@ def test_what_killed_processes_left_is_removed(tmp_path):
         (tmp_path / name).touch()
     files.remove_leftovers(tmp_path)
     assert names(tmp_path) == [".other", "last.pth"]
+
+
+def test_a_line_is_added_or_the_file_is_named(tmp_path):
+    for line in ("first", "größe"):
+        files.append_line(tmp_path / "lines", line)
+    assert (tmp_path / "lines").read_bytes() == "first\ngröße\n".encode()
+    with pytest.raises(UserError, match=r"missing/lines: cannot be written"):
+        files.append_line(tmp_path / "missing/lines", "x")
