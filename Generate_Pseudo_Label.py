@@ -17,6 +17,7 @@ from utils.system.machine import set_up  # before all others
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.prediction.pseudo_labels import confidence, write_pseudo_labels
     from utils.reporting import notes
     from utils.setup import data_sets, early, networks
-    from utils.system import distributed
+    from utils.system import distributed, lock
 
     distributed.start(options.cpu)
     logs.setup()
@@ -71,22 +72,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             yield numbers[sample["name"]], *confidence(logits, (height, width))
 
-    result = write_pseudo_labels(
-        predictions,
-        [images.key(name) for name in images.names],
-        classes.num_classes,
-        folder,
-        options.ignore_label,
-        identity=identity(options, images, segmenter),
-        pixels=width * height,
-        batch_size=options.batch_size,
-    )
+    with lock.held(folder) if distributed.is_main() else nullcontext():
+        result = write_pseudo_labels(
+            predictions,
+            [images.key(name) for name in images.names],
+            classes.num_classes,
+            folder,
+            options.ignore_label,
+            identity=identity(options, images, segmenter),
+            pixels=width * height,
+            batch_size=options.batch_size,
+        )
+        if distributed.is_main():
+            skipped.list_in(folder)
+            notes.write_pseudo_label_note(folder, result, classes)  # for the report of stage 2
     rows = zip(classes.names, result.thresholds, result.kept, result.predicted, strict=True)
     for name, threshold, n_kept, n in rows:
         logger.info("%-14s threshold %.4f  kept %5.1f %% of %d pixels", name, threshold, 100 * n_kept / max(n, 1), n)
-    if distributed.is_main():
-        skipped.list_in(folder)
-        notes.write_pseudo_label_note(folder, result, classes)  # for the report of stage 2
     logger.info("%d pseudo-labels in %s", result.masks, folder)
     missing = [name for name, n_kept in zip(classes.names, result.kept, strict=True) if not n_kept]
     if missing:

@@ -92,7 +92,7 @@ def cityscapes_scripts(files: Sequence[Files]) -> Matrix:
 def ours(files: Sequence[Files], workers: int = 1) -> Matrix:
     count = counter(Cityscapes, CITYSCAPES, truth_ids="label", predicted_ids="train")
     pairs = [(truth, prediction) for truth, prediction, _ in files]
-    return np.sum(list(count_pairs(count, pairs, workers)), axis=0)[:, :-1]
+    return np.sum([seen.by_class for seen in count_pairs(count.seen, pairs, workers)], axis=0)[:, :-1]
 
 
 def decode(files: Sequence[Files]) -> None:

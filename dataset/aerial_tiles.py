@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from dataset.aerial_downloads import IMAGES, LABELS, MANIFEST, Original
 from dataset.classes import AERIAL, IGNORE, colorize
 from dataset.reading import read_image
 from utils.system.errors import UserError
-from utils.system.files import make_folder, write_atomically, write_json
+from utils.system.files import make_folder, write_bytes, write_json
 
 VERSION = 1  # raise it when the same settings give other tiles
 JOURNAL = ".prepare_aerial.jsonl"
@@ -119,7 +119,7 @@ def cut(original: Original, settings: Settings, out: Path) -> Record:
             paths = out / IMAGES / f"{name}.png", out / LABELS / f"{name}.png"
             files = _png(image[window]), _palette_png(label[window])
             for path, content in zip(paths, files, strict=True):
-                _write(path, content, sync=False)
+                write_bytes(path, content, sync=False)
             tiles.append(
                 {
                     "name": name,
@@ -151,13 +151,6 @@ def _palette_png(label: Pixels) -> bytes:
     encoded = io.BytesIO()
     colorize(label, AERIAL).save(encoded, "PNG")
     return encoded.getvalue()
-
-
-def _write(path: Path, content: bytes, *, sync: bool = True) -> None:
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    write_atomically(path, write, sync=sync)
 
 
 def sha256(path: Path) -> str:
@@ -305,7 +298,7 @@ def _read_manifest(out: Path, *parts: str) -> list[Any]:
 
 def _write_journal(out: Path, settings: Settings, done: dict[str, Record]) -> None:
     lines = "".join(json.dumps(line) + "\n" for line in (_settings(settings), *done.values()))
-    _write(out / JOURNAL, lines.encode())
+    write_bytes(out / JOURNAL, lines.encode())
 
 
 def _finish(records: list[Record], settings: Settings, out: Path, published_split: bool, masks_alone: int) -> Record:
@@ -320,7 +313,7 @@ def _finish(records: list[Record], settings: Settings, out: Path, published_spli
     for split in SPLITS:
         path, text = out / f"{split}.txt", "".join(f"{name}\n" for name in names[split])
         if text:
-            _write(path, text.encode())
+            write_bytes(path, text.encode())
             lists[split] = {"tiles": len(names[split]), "sha256": sha256(path)}
         else:
             path.unlink(missing_ok=True)

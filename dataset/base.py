@@ -113,6 +113,8 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
             labels,
             None if pseudo_label_dir is None else Path(pseudo_label_dir),
         )
+        self.single = single is not None
+        """Whether the data set is one image, whose folder is not its own."""
         self.size = size
         self.label_size = label_size
         self.table = table or self.table

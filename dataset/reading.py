@@ -36,7 +36,17 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 _LABEL_MODES = ("1", "I", "L", "P", "LA", "RGB", "RGBA", "RGBX")
 _LABELS = "a grey or palette PNG, TIFF or BMP with one id per pixel"
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
-_PHOTOMETRIC = 262  # tag of TIFF
+_PHOTOMETRIC, _ORIENTATION = 262, 274  # tags of TIFF
+_TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How to undo what an orientation does."""
 _SHOWN = 4  # names in a message
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_KINDS = {"rgb": (2,), "mono": (0, 3)}  # colour types of the header
@@ -55,14 +65,15 @@ def image_size(path: Path, kind: str) -> tuple[int, int]:
     messages."""
     try:
         with opened(path, kind, header_only=True) as image:
-            return image.size
+            return _stored_size(image)
     except UserError:
         with opened(path, kind) as image:  # so that the message is the same as when the whole file is read
-            return image.size
+            return _stored_size(image)
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image as 8-bit RGB, pixels as they are stored (no EXIF rotation); transparency is dropped.
+    """The image as 8-bit RGB, pixels as they are stored (no EXIF rotation; the orientation stays in the EXIF data);
+    transparency is dropped.
 
     Of 16-bit values (0 to 65535) only the high byte is used. Raises UserError if the file is corrupt, has neither 8 nor
     16 bits, or has 16 bits of which only the lower 12 are used: it would become black.
@@ -71,11 +82,11 @@ def read_image(path: Path) -> Image.Image:
     if fast is not None:
         return Image.fromarray(fast)
     with opened(path, "image") as image:
-        deep = _is_deep(image)
+        deep, orientation = _is_deep(image), _orientation(image)
         if image.mode.startswith("I;16"):
-            rgb = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            rgb = Image.fromarray((np.asarray(_as_stored(image)) >> 8).astype(np.uint8)).convert("RGB")
         elif image.mode in _EIGHT_BIT_MODES:
-            rgb = image.convert("RGB")
+            rgb = _as_stored(image).convert("RGB")
         else:
             raise UserError(f"{path}: image of mode {image.mode}; expected 8 or 16 bits per channel: convert it")
     if deep and np.asarray(rgb).max() < 16:
@@ -83,7 +94,28 @@ def read_image(path: Path) -> Image.Image:
             f"{path}: 16-bit image without a value above 4095; expected values up to 65535: rescale them, or convert "
             "the image to 8 bits"
         )
+    if orientation != 1:
+        rgb.getexif()[_ORIENTATION] = orientation
     return rgb
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The orientation of a TIFF, as long as its pixels are not loaded: then Pillow turns them, and forgets it. 1, as
+    stored, for all other files, which Pillow does not turn."""
+    return int(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1))
+
+
+def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Width and height as stored, of an image whose pixels are not loaded."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _as_stored(image: ImageFile.ImageFile) -> Image.Image:
+    """Load the pixels; those of a TIFF are turned back."""
+    turned_back = _TURNED_BACK.get(_orientation(image))
+    image.load()
+    return image if turned_back is None else image.transpose(turned_back)
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
@@ -97,7 +129,7 @@ def check_image(path: Path) -> tuple[int, int]:
     does.
     """
     with opened(path, "image") as image:
-        size = image.size
+        size = _stored_size(image)
         if image.mode not in _EIGHT_BIT_MODES or _is_deep(image):
             read_image(path)
         elif image.format != "PNG":  # opening compared its checksums
@@ -123,7 +155,7 @@ def read_ids(path: Path, kind: str = "label", colours: ColourIds | None = None) 
     with opened(path, kind) as image:
         _refuse_kind(image, path, kind)
         stored, described = str(image.tile), f"{kind} of mode {image.mode}"
-        pixels = np.array(image)
+        pixels = np.array(_as_stored(image))
     if pixels.ndim == 3:
         return _of_channels(_without_alpha(pixels, path, described), path, described, colours)
     if pixels.min() < 0 or pixels.max() > 255:
@@ -297,18 +329,6 @@ class Line:
     number: int
     name: str
     label: str | None = None
-
-
-def read_list(path: str | Path) -> list[str]:
-    """The names of a list file as written, one per line, each below the data folder; see `read_lines`.
-
-    Raises UserError as `read_lines` does, and for an absolute name.
-    """
-    lines = read_lines(path)
-    for line in lines:
-        if line.name.startswith("/"):
-            refuse_name(path, line)
-    return [line.name for line in lines]
 
 
 def read_lines(path: str | Path) -> list[Line]:

@@ -153,7 +153,7 @@ LONG = "x" * 300
         (["--data-list", LONG], "unreadable list ... File name too long"),
         (["--data-list-target", "targets.txt"], "northfield/a.png: image not found ... 1 of 1"),
         (["--data-list-target-test", "absent.txt"], "00001.png: image not found ... 2 of 2"),
-        (["--data-dir", "text.pth"], "text.pth: data folder not found"),
+        (["--data-dir", "text.pth"], "text.pth: data folder is a file"),
         (["--data-dir", "data/builtin"], "data/builtin: no images ... 'train' ... images/00001.png"),
         (["--data-dir", str(TARGET)], "Cityscapes: no images ... 'train' ... images/00001.png"),
         (["--data-dir", LONG], "File name too long"),

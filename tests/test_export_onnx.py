@@ -38,6 +38,17 @@ def test_a_missing_package_is_named_in_one_line(after_stage1, monkeypatch, capsy
     assert not Path(CHECKPOINT).with_suffix(".onnx").exists()
 
 
+def test_the_checkpoint_is_not_replaced(after_stage1, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "check_packages", lambda: None)
+    monkeypatch.setattr(exporting, "export", lambda *arguments: arguments[-1].write_bytes(b"file"))
+    before = Path(CHECKPOINT).read_bytes()
+    Path("link.pth").symlink_to(CHECKPOINT)
+    for out in (CHECKPOINT, "link.pth"):
+        assert exit_code("--out", out) == 2
+        assert capsys.readouterr().err.startswith(f"error: --out: {out} is the checkpoint itself")
+    assert Path(CHECKPOINT).read_bytes() == before
+
+
 def test_the_file_is_the_network(after_stage1, capsys):
     for name in exporting.PACKAGES:
         pytest.importorskip(name, reason=f"needs the optional package {name}")
@@ -118,3 +129,13 @@ def test_a_network_of_inplace_abn_is_refused_in_a_line(tmp_path):
     with pytest.raises(UserError, match="inplace-abn, which cannot be exported"):
         exporting.export(segmenter, CITYSCAPES, (96, 64), "logits", tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_exporter_has_nothing_left_to_import(tmp_path, monkeypatch):
+    """torch answers a signal during its own import of torch._dynamo with a traceback about that module."""
+    segmenter = build_segmenter(num_classes=19, backbone="tiny")
+    monkeypatch.setitem(sys.modules, "onnx", SimpleNamespace())
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("called without torch._dynamo"))
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it fails
+    with pytest.raises(ImportError, match=r"torch\._dynamo"):
+        exporting.export(segmenter, CITYSCAPES, (96, 64), "logits", tmp_path / "network.onnx")

@@ -23,7 +23,20 @@ import torch
 from dataset.sampler import EndlessSampler
 from model.methods.bafft import Alignment
 from tests.messages import says
-from tests.scripts import COMMON, SOURCE, STEP1, STEP2, call, differences, exit_code, losses, state, training_state
+from tests.scripts import (
+    COMMON,
+    PSEUDO,
+    SOURCE,
+    STEP1,
+    STEP2,
+    call,
+    differences,
+    exit_code,
+    losses,
+    state,
+    training_state,
+)
+from utils.prediction import evaluation
 from utils.states.__main__ import main as check_files
 from utils.system import files, lock
 from utils.training import run as loop
@@ -249,6 +262,22 @@ def test_two_runs_in_one_folder(run_folder, capsys):
     said = f"error: {STEP1}: in use by another run (process {os.getpid()} on {socket.gethostname()});"
     assert capsys.readouterr().err.startswith(said)
     assert {path.name: path.read_bytes() for path in STEP1.iterdir()} == before
+
+
+def test_two_runs_that_make_pseudo_labels_in_one_folder(after_stage1, monkeypatch, capsys):
+    """The second one starts while the first one predicts: it is refused, and the first one loses nothing."""
+    codes, predict = [], evaluation.predict
+
+    def second_run_first(*given, **options):
+        monkeypatch.setattr(evaluation, "predict", predict)
+        codes.append(exit_code("pseudo", "--ssl-target-dir", "labels"))
+        yield from predict(*given, **options)
+
+    monkeypatch.setattr(evaluation, "predict", second_run_first)
+    call("pseudo", "--ssl-target-dir", "labels")
+    assert codes == [2] and capsys.readouterr().err.startswith("error: labels: in use by another run (process ")
+    labels = {path.name: path.read_bytes() for path in Path("labels").iterdir()}
+    assert labels == {path.name: path.read_bytes() for path in PSEUDO.iterdir()}
 
 
 @pytest.mark.parametrize(("number", "kept"), [("0", []), ("1", [6]), ("3", [4, 5, 6])])

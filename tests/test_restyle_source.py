@@ -247,6 +247,26 @@ def test_killed_and_restarted_it_gives_the_same_files(run_folder, trained, monke
     assert files(OUT) == files(Path("whole"))
 
 
+def test_the_image_of_a_changed_source_file_is_made_again(run_folder, trained, capsys):
+    shutil.copytree(SOURCE, "own")
+    own = ("--data-dir", "own", "--out", str(OUT))
+    apply(trained, *own)
+    before = files(OUT / "images")
+    shutil.copy2("own/images/00002.png", "own/images/00001.png")  # as old as any
+    capsys.readouterr()
+    apply(trained, *own)
+    after = files(OUT / "images")
+    assert {name for name in after if after[name] != before[name]} == {"00001.png"}
+    assert after["00001.png"] == after["00002.png"]
+    said = capsys.readouterr().out
+    assert "1 images are made again" in said and "5 of 6 images exist already" in said
+    note = json.loads((OUT / "restyled.json").read_text())
+    del note["files"]["00003.png"]  # as an earlier version left it
+    (OUT / "restyled.json").write_text(json.dumps(note))
+    apply(trained, *own)
+    assert "6 of 6 images exist already" in capsys.readouterr().out and files(OUT / "images") == after
+
+
 def test_two_processes_write_the_files_of_one(run_folder, trained):
     apply(trained, "--out", "one")
     two = ("restyle_apply", "--restore-from", str(trained), "--out", "two", "--cpu")

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             elif title == "target":
                 data = data_sets.target_data(options, classes, check=False)
             else:
-                data = data_sets.test_data(options, classes, check=False)
+                data = data_sets.test_data(options, classes, labels=None, check=False)
         except UserError as error:
             unscored = title == "scored" and options.data_list_target_test is None
             (notes if unscored else wrong).append(f"{title}: {error}")

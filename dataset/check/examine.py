@@ -126,7 +126,9 @@ class Strays(NamedTuple):
 
 def unread_formats(data: SegmentationDataset, *, labels: bool) -> str | None:
     """A line that counts the image files in formats that are not read, beside the images and, with `labels`, beside the
-    labels; None if there are none."""
+    labels; None if there are none, or if the data set is a single image."""
+    if data.single:
+        return None
     images = _common(data.image_path(name) for name in data.names)
     found = [images / name for name in image_names(images, OTHER_SUFFIXES)]
     if labels:
@@ -137,8 +139,11 @@ def unread_formats(data: SegmentationDataset, *, labels: bool) -> str | None:
 
 
 def strays(data: SegmentationDataset) -> Strays:
-    """Label files, beside those of the data set's images, whose image does not exist, listed or not."""
+    """Label files, beside those of the data set's images, whose image does not exist, listed or not; none of a single
+    image."""
     images = _common(data.image_path(name) for name in data.names)
+    if data.single:
+        return Strays([], images)
     labels = _common(data.label_path(name) for name in data.names)
     keys = {data.key(name) for name in image_names(images)}
     paths = (labels / name for name in image_names(labels, LABEL_SUFFIXES))

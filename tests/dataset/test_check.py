@@ -263,6 +263,25 @@ def test_scored_images_are_either_all_or_none_of_the_target(good, capsys):
     )
 
 
+def test_a_target_of_images_without_a_folder_of_their_own_is_fine(good, capsys):
+    for i in range(2):
+        write(Path(f"flat/{i}.png"), picture(200 + i))
+    code, lines, _ = run(capsys, "--target", "folder:flat")
+    assert code == 0 and ["images", "4", "2", "2"] in [line.split() for line in lines]
+    assert not any("passed over" in line for line in lines)
+
+
+def test_a_single_image_as_target_leaves_the_folder_around_it_alone(good, capsys):
+    write(Path("around/0.png"), picture(200))
+    copy("around/0.png", "around/old.webp")()
+    Path("around/loop").symlink_to(".")
+    code, lines, err = run(capsys, "--target", "folder:around/0.png")
+    assert (code, err) == (0, "") and ["images", "4", "1", "1"] in [line.split() for line in lines]
+    assert not any("formats" in line or "loop" in line for line in lines)
+    single = Folder("around/0.png", table=Cityscapes.table, labels=None)
+    assert quick_check(single) == []
+
+
 def test_the_same_image_trained_on_and_scored(good, capsys):
     copy("game/images/3.png", "camera/images/other.png")()
     for name in ("other", "2"):

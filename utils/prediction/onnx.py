@@ -82,6 +82,7 @@ def export(segmenter: DeepLab, table: ClassTable, size: Size, kind: str, path: P
         )
     import onnx
 
+    importlib.import_module("torch._dynamo")  # a signal while the exporter imports it would end in its traceback
     width, height = size
     example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     batch, rows, columns = (

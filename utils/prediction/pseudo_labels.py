@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import cv2
@@ -28,16 +28,16 @@ from torch import Tensor, nn
 
 from dataset.classes import LabelMap
 from model.networks.upsampling import best_class
+from model.terms.thresholds import CAP
 from utils.prediction.evaluation import whole_batches
 from utils.system import distributed
 from utils.system.background import Background
 from utils.system.errors import UserError
-from utils.system.files import make_folder, write_atomically, write_json
+from utils.system.files import make_folder, write_bytes, write_json
 from utils.system.logs import logger
 from utils.system.transfer import to_host
 
 LEVELS = 65536  # steps of a 16-bit confidence; a threshold is exact within 1 / 65535
-CAP = 0.9
 PORTION = 0.5
 SCRATCH = ".unfinished"
 BYTES = 3  # of temporary disk space per pixel
@@ -245,11 +245,5 @@ def _check_disk(folder: Path, needed: int, done: int) -> None:
 def _write_pseudo_label(records: Records, number: int, limits: Levels, ignore_label: int, path: Path) -> None:
     label, level = records.load(number)
     mask = np.where(level < limits[label], np.uint8(ignore_label), label)
-    content = cv2.imencode(".png", mask)[
-        1
-    ].tobytes()  # several times as fast as Pillow, and the files are little larger
-
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    write_atomically(path, write)
+    # OpenCV is several times as fast as Pillow, and its files are little larger.
+    write_bytes(path, cv2.imencode(".png", mask)[1].tobytes())

@@ -24,6 +24,7 @@ from utils.system.background import Background
 from utils.system.errors import UserError
 from utils.system.files import make_folder, remove_leftovers, write_bytes, write_json
 from utils.system.interrupt import shielded
+from utils.system.logs import logger
 from utils.system.precision import AMP_DTYPES
 from utils.system.skipped import Skipped
 from utils.system.transfer import to_host
@@ -36,7 +37,8 @@ JPEG_QUALITY = 95
 class RestyledFolder:
     """The folder of the restyled images: every image has the same relative path as in the data set.
 
-    identity: everything that the images depend on, as JSON. A stopped run continues if it is the same.
+    identity: everything that all images depend on, as JSON. A stopped run continues if it is the same. Size and time of
+    every source file are noted too: the image of a file that has changed is made again.
     """
 
     def __init__(self, folder: Path, images: SegmentationDataset, identity: dict[str, Any]) -> None:
@@ -55,7 +57,8 @@ class RestyledFolder:
         raise UserError(f"{image}: lies outside of {self.images.root}; expected an image of that folder")
 
     def begin(self, *, overwrite: bool) -> None:
-        """Write down the identity; if there are several processes, one does.
+        """Write down the identity and the source files, and remove the images of files that have changed; if there are
+        several processes, one does.
 
         Raises UserError if the folder holds images of another identity, unless it is to be overwritten.
         """
@@ -63,17 +66,25 @@ class RestyledFolder:
         before: Any = None
         with suppress(OSError, ValueError):
             before = json.loads(note.read_text(encoding="utf-8"))
-        there = [path for path in self.paths if path.exists()]
+        noted = before.pop("files", {}) if isinstance(before, dict) else {}
+        files = {name: _size_and_time(self.images.image_path(name)) for name in self.images.names}
+        there = {name: path for name, path in zip(files, self.paths, strict=True) if path.exists()}
         if before != json.loads(json.dumps(self.identity)) or overwrite:
             if there and not overwrite:
                 raise UserError(
-                    f"--out: {there[0]} was made with other images, weights or options; expected a new folder, "
-                    f"or that of a stopped run: choose another --out, or add --overwrite to replace its images"
+                    f"--out: {next(iter(there.values()))} was made with other images, weights or options; expected a "
+                    f"new folder, or that of a stopped run: choose another --out, or add --overwrite to replace its "
+                    f"images"
                 )
-            for path in there:
-                path.unlink()
-            make_folder(self.folder)
-            write_json(note, self.identity)
+            old, noted = list(there.values()), {}
+        else:  # images that are not noted were made by an earlier version, and stay
+            old = [path for name, path in there.items() if noted.get(name, files[name]) != files[name]]
+            if old:
+                logger.info("%d images are made again, because their source files have changed", len(old))
+        for path in old:
+            path.unlink()
+        make_folder(self.folder)
+        write_json(note, {**self.identity, "files": noted | files})
         for parent in {path.parent for path in self.paths}:
             make_folder(parent)
             remove_leftovers(parent)
@@ -90,6 +101,12 @@ class RestyledFolder:
         options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
         image.save(content, kind, **options)
         write_bytes(path, content.getvalue())
+
+
+def _size_and_time(path: Path) -> list[int] | None:
+    """What shows that a file has changed; None if it is missing."""
+    found = path.stat() if path.is_file() else None
+    return [found.st_size, found.st_mtime_ns] if found else None
 
 
 @torch.inference_mode()

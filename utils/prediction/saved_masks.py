@@ -101,7 +101,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class PairCounter:
-    """Counts one pair of files by class: calling it gives [C, C + 1], rows the truth, last column no class.
+    """Counts one pair of files by class (`seen`): [C, C + 1], rows the truth, last column no class.
 
     truth, prediction: class of every id (C: none, -1: unknown). other: class of predicted ids if they were of the other
     kind, such as label ids instead of train ids. read_truth: reads ground truth. colours: the ids of coloured
@@ -116,9 +116,6 @@ class PairCounter:
     other: Lookup
     colours: ColourIds
     resize: bool
-
-    def __call__(self, pair: Pair) -> Counts:
-        return self.seen(pair).by_class
 
     def seen(self, pair: Pair) -> Seen:
         """The counts of a pair with those of its ids."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from utils.reporting import sections
 from utils.reporting.run import ORDER, Picture, RunData
 from utils.reporting.sections import Section
+from utils.system.logs import logger
 
 _HERE = Path(__file__).resolve().parent
 
@@ -47,6 +48,7 @@ $script</script>
 
 def render(run: RunData) -> str:
     """The report of one run, with the target scores of the runs beside it."""
+    run = replace(_without_broken_notes(run), beside=[_without_broken_notes(other) for other in run.beside])
     family = _in_order([*run.beside, run], run)
     shade = sections.colour(family.index(run))
     found = [(picture.name, picture) for picture in run.pictures]
@@ -66,6 +68,7 @@ def render(run: RunData) -> str:
 
 def compare(runs: Sequence[RunData]) -> str:
     """Several runs side by side: what differs, scores, curves, and the pictures that they have in common."""
+    runs = [_without_broken_notes(run) for run in runs]
     colours = [sections.colour(number) for number, _ in enumerate(runs)]
     titles = _titles(runs)
     named = [replace(run, name=title) for run, title in zip(runs, titles, strict=True)]
@@ -77,6 +80,36 @@ def compare(runs: Sequence[RunData]) -> str:
         sections.label_free(named, colours),
     ]
     return _page(" · ".join(titles), f"Comparison of {len(runs)} runs", "", body)
+
+
+def _without_broken_notes(run: RunData) -> RunData:
+    """The run without those notes that nothing can be made from, because another program wrote or changed them."""
+    for name, show in _SHOWN_BY.items():
+        try:
+            show(RunData(run.name, (), **{name: getattr(run, name)}))
+        except Exception as error:  # whatever is wrong, the note is the cause
+            logger.info("attention: %s: broken %s left out: %s: %s", run.name, name, type(error).__name__, error)
+            nothing: dict[str, Any] = {name: {}}
+            run = replace(run, **nothing)
+    return run
+
+
+def _show_note(run: RunData) -> None:
+    sections.what(run)
+    sections.overview([run])
+    _state(run)
+    _tiles(run)
+    for colours in run.classes.values():
+        sections.rgb(colours)
+
+
+_SHOWN_BY: dict[str, Callable[[RunData], object]] = {
+    "note": _show_note,
+    "scores": sections.confusion,
+    "pseudo_labels": sections.pseudo_labels,
+    "memory": lambda run: sections.source_memory(run, sections.colour(0)),
+}
+"""What is made from each note of a run."""
 
 
 def _titles(runs: Sequence[RunData]) -> list[str]:

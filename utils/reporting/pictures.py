@@ -15,7 +15,7 @@ from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, ClassTable
 from model.networks.deeplab import DeepLab
 from model.networks.upsampling import best_class
-from utils.prediction.pseudo_labels import CAP
+from model.terms.thresholds import CAP
 from utils.reporting.passes import passes
 from utils.reporting.sinks import Picture
 from utils.system.transfer import to_host

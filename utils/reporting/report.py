@@ -86,9 +86,9 @@ def look(
     """Give example images to the sinks, and save what the report shows of this step: features, how full the memory is,
     time and peak memory. last: at the end of a run, whose features get their places on the map."""
     seen = images.test or images.target or images.source
-    held = notes.thresholds(folder, seen.table.names)
     truth = seen is not images.target
     with _harmless("pictures"):
+        held = notes.thresholds(folder, seen.table.names)
         for name, picture in examples(segmenter, seen, thresholds=held, amp=options.amp, truth=truth):
             for sink in sinks:
                 sink.panel(step, name, picture)

@@ -103,7 +103,8 @@ def read_run(folder: Path, *, beside: bool = True, pictures: bool = True, place:
     """Read the files of a run in `folder`, by default with the runs beside it, and with pictures and features.
     place: compute the places of features on their map that the run itself has not computed, which takes seconds.
 
-    Raises UserError if the folder has no log.jsonl. Missing or broken notes are left out.
+    Raises UserError if the folder has no log.jsonl. Notes that are missing, or not JSON objects, are left out; the page
+    leaves out those of another shape.
     """
     if folder.is_file():
         raise UserError(f"{folder}: a file, expected the folder of a run (its --snapshot-dir): give {folder.parent}")

@@ -20,6 +20,8 @@ from utils.system.logs import logger
 
 _MAKERS = {"step1": "train_step1.py", "step2": "train_step2.py", "restyle": "restyle_source.py train"}
 """The script that writes a folder below `snapshots/PRESET`."""
+_FOLDERS = {"pseudo": "ssl_target_dir", "restyle_apply": "out"}
+"""The option for the folder of a script that writes into another one than `--snapshot-dir`."""
 
 
 def refuse(options: Options, script: str) -> None:
@@ -44,8 +46,8 @@ def refuse(options: Options, script: str) -> None:
             _mention_unused_pseudo_labels(options)
     if script in TRAINING:
         refuse_used(Path(options.snapshot_dir), resumed, overwrite=options.overwrite)
-    if script in (*TRAINING, "restyle_apply") and distributed.is_main():
-        with lock.held(Path(options.out if script == "restyle_apply" else options.snapshot_dir)):
+    if script in (*TRAINING, *_FOLDERS) and distributed.is_main():
+        with lock.held(Path(getattr(options, _FOLDERS.get(script, "snapshot_dir")))):
             pass
     if path != "none" and script in TRAIN:
         _refuse_crops(path, options)

@@ -40,7 +40,7 @@ def require_folder(path: str | Path, what: str, expected: str) -> None:
     """
     found = fault(path)
     if found != "is a folder":
-        raise UserError(f"{path}: {what} {found or 'not found'}; expected {expected}")
+        raise UserError(f"{path}: {what} {found or 'is a file'}; expected {expected}")
 
 
 def one_line(error: UserError) -> str:

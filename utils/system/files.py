@@ -187,8 +187,9 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda file: file.writelines([content]), len(content))
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """`write_atomically` for content that is in memory."""
+    write_atomically(path, lambda file: file.writelines([content]), len(content), sync=sync)
 
 
 def write_json(path: Path, content: Any) -> None:

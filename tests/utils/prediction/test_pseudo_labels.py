@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.terms.thresholds import CAP
 from tests.twins import pseudo_labels as twin
 from tests.twins.segmentation import upsample
 from utils.prediction import pseudo_labels
 from utils.prediction.pseudo_labels import (
-    CAP,
     LEVELS,
     Histogram,
     Prediction,
@@ -211,7 +211,7 @@ def test_a_kill_while_the_masks_are_written_costs_no_prediction(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Records, "close", lambda _: None)
-        patch.setattr(pseudo_labels, "write_atomically", killed)
+        patch.setattr(pseudo_labels, "write_bytes", killed)
         with pytest.raises(Kill):
             write(images, 4, tmp_path / "labels")
     assert asked_again(images, tmp_path / "labels") == []

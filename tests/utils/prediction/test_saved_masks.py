@@ -55,8 +55,8 @@ def reference(maps, tmp_path_factory) -> tuple[np.ndarray, list[float], float]:
 def score(pairs: list[tuple[Path, Path]], truth_ids: str, predicted_ids: str, workers: int = 1) -> ConfusionMatrix:
     counter = saved_masks.counter(Cityscapes, CITYSCAPES, truth_ids=truth_ids, predicted_ids=predicted_ids)
     scores = ConfusionMatrix(19)
-    for counts in count_pairs(counter, pairs, workers):
-        scores.add(counts)
+    for seen in count_pairs(counter.seen, pairs, workers):
+        scores.add(seen.by_class)
     return scores
 
 
@@ -112,10 +112,10 @@ def test_below_ignored_truth_any_id_may_be_predicted(tmp_path):
 def test_of_fewer_classes_the_others_are_ignored_in_the_truth_and_none_in_label_id_predictions(tmp_path):
     pair = save(tmp_path / "t.png", np.array([[7, 8, 11]])), save(tmp_path / "p.png", np.array([[7, 11, 11]]))
     counter = saved_masks.counter(Cityscapes, CITYSCAPES.first(2), truth_ids="label", predicted_ids="label")
-    assert counter(pair).tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert counter.seen(pair).by_class.tolist() == [[1, 0, 0], [0, 0, 1]]
     pair = save(tmp_path / "t.png", np.array([[0, 1, 2]])), save(tmp_path / "p.png", np.array([[0, 1, 9]]))
     counter = saved_masks.counter(Cityscapes, CITYSCAPES.first(2), truth_ids="train", predicted_ids="train")
-    assert counter(pair).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert counter.seen(pair).by_class.tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
 def test_another_size_is_refused_or_resized_by_nearest(tmp_path):
@@ -123,8 +123,8 @@ def test_another_size_is_refused_or_resized_by_nearest(tmp_path):
     pair = save(tmp_path / "t.png", truth), save(tmp_path / "p.png", small)
     counter = partial(saved_masks.counter, CamVid, CAMVID, truth_ids="train", predicted_ids="train")
     with pytest.raises(UserError, match=r"p\.png: 2x1 .* 4x2 .*--resize-pred nearest"):
-        counter()(pair)
-    counts = counter(resize=True)(pair)
+        counter().seen(pair)
+    counts = counter(resize=True).seen(pair).by_class
     assert (counts[0, 0], counts[1, 1], counts.sum()) == (4, 4, 8)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -148,3 +149,29 @@ def test_a_browser_shows_long_values_and_names_in_a_comparison(tmp_path, width):
     assert found["width"] <= width, "the page scrolls sideways"
     assert found["selects"] > 180, "the choices cannot be told apart"
     assert len(found["values"]) == 3 and max(found["values"]) < 400 and found["lines"] > 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("note", {"sessions": [5]}),
+        ("note", {"sessions": [{}]}),
+        ("note", {"steps": "many"}),
+        ("note", {"classes": {"names": ["road"], "palette": [["red", 0, 0]]}}),
+        ("note", {"classes": ["road"]}),
+        ("scores", {"confusion": [[1]]}),
+        ("scores", {"confusion": 5, "classes": ["road"]}),
+        ("memory", {"classes": {"road": {"written": 6}}}),
+        ("memory", {"classes": {"road": {"written": 6, "slots": 0}}}),
+        ("pseudo_labels", {"classes": ["road"]}),
+        ("pseudo_labels", {"classes": {"road": 0.5}}),
+    ],
+)
+def test_a_broken_note_is_left_out_and_the_others_are_shown(name, broken, caplog):
+    nothing: dict[str, Any] = {name: {}}
+    run, without = replace(full(), **{name: broken}), replace(full(), **nothing)
+    with caplog.at_level("INFO", logger="bafft"):
+        assert render(run) == render(without)
+        assert compare([run, full()]) == compare([without, full()])
+        assert render(replace(full(), beside=[run])) == render(replace(full(), beside=[without]))
+    assert f"broken {name} left out" in caplog.text

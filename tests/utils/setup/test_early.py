@@ -43,11 +43,13 @@ def test_a_folder_in_use_or_of_an_earlier_run_is_refused_first(run_folder, capsy
     assert "--snapshot-dir: found runs/b/last.pth" in capsys.readouterr().err
 
 
-def test_the_folder_of_restyled_images_in_use_is_refused_first(run_folder, capsys):
-    Path("generator.pth").touch()
+@pytest.mark.parametrize(
+    ("script", "given"), [("restyle_apply", (*SOURCELESS, "--out")), ("pseudo", (*EMPTY, "--ssl-target-dir"))]
+)
+def test_a_folder_of_images_or_pseudo_labels_in_use_is_refused_first(run_folder, capsys, script, given):
+    Path("network.pth").touch()
     with lock.held(Path("out")):
-        given = ("--restore-from", "generator.pth", "--out", "out")
-        assert exit_code("restyle_apply", *SOURCELESS, *given) == 2
+        assert exit_code(script, "--restore-from", "network.pth", *given, "out") == 2
     assert "out: in use by another run" in capsys.readouterr().err
 
 
