@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.networks.backbones import Stages
 from model.networks.deeplab import DeepLab
-from model.networks.upsampling import upsample
+from model.networks.upsampling import exact, upsample
 
 ATTENTION_WIDTH = 64
 """Channels between the two convolutions of the attention head (our choice)."""
@@ -114,11 +114,11 @@ class HighResolution(DeepLab):
         size = (2 * height - 1, 2 * width - 1)
         attention = self.attention(features)
         with torch.autocast(context.device.type, enabled=False):
-            whole, trust = upsample(_exact(context), size), upsample(_exact(attention).sigmoid(), size)
+            whole, trust = upsample(exact(context), size), upsample(exact(attention).sigmoid(), size)
             total, covered = torch.zeros_like(whole), torch.zeros_like(whole[:1, :1])
             for detail, (row, column) in zip(details, places, strict=True):
                 around = (column, width - 1 - column, row, height - 1 - row)
-                total = total + F.pad(_exact(detail), around)
+                total = total + F.pad(exact(detail), around)
                 covered = covered + F.pad(torch.ones_like(covered[:, :, :height, :width]), around)
             return whole + trust * (total - covered * whole) / covered.clamp_min(1)
 
@@ -126,10 +126,6 @@ class HighResolution(DeepLab):
 def halved(images: Tensor) -> Tensor:
     """Images [B, D, H, W], floating point, at half their size, rounded up: means of 2x2 pixels."""
     return F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
-
-
-def _exact(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _window(images: Tensor, context: Tensor, logits: Tensor, place: Place) -> Window:

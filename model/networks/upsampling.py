@@ -14,6 +14,11 @@ def upsample(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=True)
 
 
+def exact(logits: Tensor) -> Tensor:
+    """The same in float32, or in their own type if it is more exact."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     """Logits [B, C, h, w] at a size; from that of the features, all but those of high-resolution crops have it already,
     and of theirs every second point is taken."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.networks.high_resolution import Detail
-from model.networks.upsampling import upsample
+from model.networks.upsampling import exact, upsample
 
 
 def probabilities(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
@@ -79,5 +79,5 @@ def _weighted_sum(
 
 def _at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     """Up-sampled logits [B, H, W, C] in float32, or in their own type if it is more exact."""
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return upsample(exact.contiguous(memory_format=torch.channels_last), size).permute(0, 2, 3, 1)
+    logits = exact(logits).contiguous(memory_format=torch.channels_last)
+    return upsample(logits, size).permute(0, 2, 3, 1)
