@@ -3,8 +3,8 @@
     python bench/front_page.py          # prints the tables
     python bench/front_page.py --write  # also writes them into README.md
 
-It reads the tables of bench/RESULTS.md for costs, the built-in data and CamVid, and the records in bench/scores for the
-real pairs and for a GPU. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on
+It reads the tables of bench/RESULTS.md for costs and for 4,600 steps on CamVid, and the records in bench/scores for the
+rest. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on
 the seeds of both.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import real
+from bench import builtin_gains, real
 from bench.paper import REPORTED
 from bench.real_pairs import PAIRS
 from bench.results import PAGE, cells_of, rows, section, write_section
@@ -59,30 +59,39 @@ def line(title: str, network: str, base: str, arms: Mapping[str, str]) -> str:
 def line_of_page(page: str, title: str, network: str, section: str, last: str) -> str:
     """The line of a table in the results page, whose row `last` has the scores of both stages.
 
-    Its scores by seed are rounded, so the mean, and the gain if there is one, are those of the table.
+    Its scores by seed are rounded, so the mean and the gain are those of the table.
     """
     base, stages = (cells_of(page, section, row) for row in ("source only", last))
     seeds = [name for name in base if name.startswith("seed")]
     words = [f"{row['mean ± std'].partition(' ')[0]} ({number_of(seeds)})" for row in (base, stages)]
-    if "over source only" in stages:
-        gain = float(stages["over source only"].partition(" ")[0])
-    else:
-        gain = statistics.mean(float(stages[seed]) - float(base[seed]) for seed in seeds)
+    gain = float(stages["over source only"].partition(" ")[0])
     return line(title, network, words[0], {"paper_step2": f"{words[1]}, {gain:+.1f}"})
 
 
+def of_builtin(scores: Path) -> dict[str, Scores]:
+    """The scores on the built-in data, by arm of the table. scores: the folder that `bench/builtin_gains.py` writes."""
+    arms = {"source_only": "source_only", "paper_step2": "step2", "plus": "plus"}
+    folders = {name: sorted(scores.glob(f"seed*/{arm}.json")) for name, arm in arms.items()}
+    return {
+        name: {path.parent.name: builtin_gains.miou(path.parent, arms[name]) for path in paths}
+        for name, paths in folders.items()
+    }
+
+
 def table(page: str, scores: Path) -> list[str]:
-    """page: text of the results page; scores: folder of the records of `bench/real.py`."""
+    """page: text of the results page; scores: folder of the records of the benches."""
     lines = [
         f"| mIoU on target images, % | network | source only | {' | '.join(ARMS.values())} |",
         "|---" * (3 + len(ARMS)) + "|",
     ]
-    drawn = "built-in data (drawn streets), 19 classes"
-    lines.append(line_of_page(page, drawn, "four residual blocks", "builtin_gains main", "step 2"))
+    drawn = of_builtin(scores / "builtin")
+    cells = {arm: cell(of_seed, drawn["source_only"]) for arm, of_seed in drawn.items()}
+    title = "built-in data (drawn streets), 19 classes"
+    lines.append(line(title, "four residual blocks", cell(drawn["source_only"]), cells))
     for name, pair in PAIRS.items():
         records: dict[str, Scores] = {
             arm: {seed: 100 * record["miou"] for seed, record in of_seed.items()}
-            for arm, of_seed in real.read(scores, name).items()
+            for arm, of_seed in real.read(scores / "real", name).items()
         }
         if "source_only" in records:
             base = records["source_only"]
@@ -140,7 +149,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the tables into README.md")
     arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    for name, lines in (("front_page", table(page, real.SCORES)), ("front_page costs", cost_table(page))):
+    for name, lines in (("front_page", table(page, real.SCORES.parent)), ("front_page costs", cost_table(page))):
         print("\n".join(lines))
         if arguments.write:
             write_section(name, "python bench/front_page.py --write", lines, README)
