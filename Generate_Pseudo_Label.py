@@ -17,7 +17,6 @@ from utils.system.machine import set_up  # before all others
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             yield numbers[sample["name"]], *confidence(logits, (height, width))
 
-    with lock.held(folder) if distributed.is_main() else nullcontext():
+    with lock.held_for_all(folder):
         result = write_pseudo_labels(
             predictions,
             [images.key(name) for name in images.names],

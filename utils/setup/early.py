@@ -14,7 +14,7 @@ from utils.options.flags import flag
 from utils.options.table import TRAIN, TRAINING, Options
 from utils.setup import networks
 from utils.states.weights import describe_file
-from utils.system import distributed, lock
+from utils.system import lock
 from utils.system.errors import UserError, fault
 from utils.system.logs import logger
 
@@ -46,8 +46,8 @@ def refuse(options: Options, script: str) -> None:
             _mention_unused_pseudo_labels(options)
     if script in TRAINING:
         refuse_used(Path(options.snapshot_dir), resumed, overwrite=options.overwrite)
-    if script in (*TRAINING, *_FOLDERS) and distributed.is_main():
-        with lock.held(Path(getattr(options, _FOLDERS.get(script, "snapshot_dir")))):
+    if script in (*TRAINING, *_FOLDERS):
+        with lock.held_for_all(Path(getattr(options, _FOLDERS.get(script, "snapshot_dir")))):
             pass
     if path != "none" and script in TRAIN:
         _refuse_crops(path, options)

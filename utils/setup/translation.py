@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def restyle_all(options: Options, network: Generator, images: SegmentationDatase
     """Write every source image, restyled, into `--out`, except those that a stopped run has written."""
     out, skipped = Path(options.out), Skipped()
     folder = RestyledFolder(out, images, _identity(options, network, images))
-    with lock.held(out) if distributed.is_main() else nullcontext():
+    with lock.held_for_all(out):
         with distributed.main_first():
             if distributed.is_main():
                 folder.begin(overwrite=options.overwrite)

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from utils.system.errors import UserError
 from utils.system.files import make_folder
 from utils.system.logs import logger
+from utils.system.processes import is_main
 
 NAME = ".lock"
 """The file that names the process which holds the folder."""
@@ -46,6 +47,13 @@ def held(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the folders are not empty, because the run has written something
             for path in new:
                 path.rmdir()
+
+
+@contextmanager
+def held_for_all(folder: Path) -> Iterator[None]:
+    """As `held`; if the run has several processes, the main one holds the folder for all of them."""
+    with held(folder) if is_main() else nullcontext():
+        yield
 
 
 def _take(folder: Path) -> FileLock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,8 +46,7 @@ def train(trainer: Trainer, script: str) -> None:
     and saved.
     """
     run = Run(trainer, script)
-    alone = lock.held(run.folder) if distributed.is_main() else nullcontext()
-    with alone, interrupt.StopRequest() as stop:
+    with lock.held_for_all(run.folder), interrupt.StopRequest() as stop:
         run.loop(stop)
 
 
@@ -208,8 +206,8 @@ class Run:
         return here
 
     def _forget_later(self) -> None:
-        """Remove best.pth and selected.pth, and their scores, if they are of steps after the one that the run goes on
-        from: it has been resumed before them."""
+        """Remove best.pth and selected.pth, with their scores, if they were saved after the step from which the run
+        continues."""
         later: list[str] = []
         if distributed.is_main() and self.options.continue_train != "last":
             found = [name for name in ("best.pth", "selected.pth") if (self.folder / name).exists()]

@@ -77,3 +77,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         lock.held(tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_the_main_process_holds_the_folder_for_all(tmp_path, monkeypatch, main):
+    monkeypatch.setattr(lock, "is_main", lambda: main)
+    with lock.held_for_all(tmp_path / "run"):
+        assert (tmp_path / "run" / lock.NAME).exists() == main
