@@ -84,10 +84,9 @@ def arm_name(title: str) -> str:
 
 def run_stages(runner: demo.Runner) -> Path:
     """Source only, stage 1 as stopped for stage 2, and stage 2; returns the start that they share."""
-    start = pretrained(runner)
-    once(runner, "source_only", lambda: runner.source_only(start))
-    step2(runner)
-    return start
+    for arm in ("source_only", "step2"):
+        train_main(runner, arm)
+    return pretrained(runner)
 
 
 def pretrained(runner: demo.Runner) -> Path:
@@ -98,30 +97,18 @@ def pretrained(runner: demo.Runner) -> Path:
 
 def step1_stopped(runner: demo.Runner) -> Path:
     """The checkpoint of stage 1 as stopped for stage 2."""
-    start = pretrained(runner)
-    once(runner, "step1_stopped", lambda: runner.step1_stopped(start))
+    train_ablation(runner, "step1_stopped")
     return runner.out / "step1_stopped" / "last.pth"
 
 
-def step2(runner: demo.Runner) -> None:
-    stopped = step1_stopped(runner)
-    once(runner, "step2", lambda: runner.step2(stopped))
-
-
 def train_main(runner: demo.Runner, arm: str) -> None:
-    if arm == "step2":
-        step2(runner)
-    else:
-        start = pretrained(runner)
-        once(runner, arm, lambda: getattr(runner, arm)(start))
+    start = step1_stopped(runner) if arm == "step2" else pretrained(runner)
+    once(runner, arm, lambda: getattr(runner, arm)(start))
 
 
 def train_ablation(runner: demo.Runner, arm: str) -> None:
-    if arm == "step1_stopped":
-        step1_stopped(runner)
-    else:
-        start = pretrained(runner)
-        once(runner, arm, lambda: runner.step1_stopped(start, *OPTIONS[arm], name=arm))
+    start = pretrained(runner)
+    once(runner, arm, lambda: runner.step1_stopped(start, *OPTIONS.get(arm, ()), name=arm))
 
 
 def train_image_level(runner: demo.Runner, arm: str) -> None:
@@ -129,11 +116,10 @@ def train_image_level(runner: demo.Runner, arm: str) -> None:
 
 
 def train_plus(runner: demo.Runner, arm: str) -> None:
-    if arm == "step2":
-        step2(runner)
-    else:
-        stopped = step1_stopped(runner)
-        once(runner, arm, lambda: runner.plus(stopped, *OPTIONS[arm], name=arm))
+    if arm == "step2":  # which plus is compared with
+        return train_main(runner, arm)
+    stopped = step1_stopped(runner)
+    once(runner, arm, lambda: runner.plus(stopped, *OPTIONS[arm], name=arm))
 
 
 def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:

@@ -4,8 +4,7 @@
     python bench/front_page.py --write  # also writes them into README.md
 
 It reads the tables of bench/RESULTS.md for costs and for 4,600 steps on CamVid, and the records in bench/scores for the
-rest. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on
-the seeds of both.
+rest. A mean is over the seeds of that arm; the gain is the mean difference from "source only" on the seeds of both.
 """
 
 from __future__ import annotations
@@ -71,10 +70,9 @@ def line_of_page(page: str, title: str, network: str, section: str, last: str) -
 def of_builtin(scores: Path) -> dict[str, Scores]:
     """The scores on the built-in data, by arm of the table. scores: the folder that `bench/builtin_gains.py` writes."""
     arms = {"source_only": "source_only", "paper_step2": "step2", "plus": "plus"}
-    folders = {name: sorted(scores.glob(f"seed*/{arm}.json")) for name, arm in arms.items()}
     return {
-        name: {path.parent.name: builtin_gains.miou(path.parent, arms[name]) for path in paths}
-        for name, paths in folders.items()
+        name: {path.parent.name: builtin_gains.miou(path.parent, arm) for path in scores.glob(f"seed*/{arm}.json")}
+        for name, arm in arms.items()
     }
 
 
