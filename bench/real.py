@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import charts
 from bench.builtin_gains import spread
-from bench.real_arms import APPLY_CYCLEGAN, ARMS, CYCLEGAN_STEPS, NAMES, PSEUDO, TRAIN_CYCLEGAN, Arms, Stage
+from bench.real_arms import APPLY_CYCLEGAN, ARMS, CYCLEGAN_STEPS, NAMES, PSEUDO, TRAIN_CYCLEGAN, WEIGHTS, Arms, Stage
 from bench.real_pairs import PAIRS, POWER, Arguments, Pair
 from bench.results import write_section
 from utils.options import config
@@ -51,9 +51,6 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in KEEP_MEMORY),
 }
-
-# {data} stands for the folder of the data, see `Runner.filled`.
-WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"
 
 
 class Runner:

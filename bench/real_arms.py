@@ -57,6 +57,7 @@ class Stage:
 
 STEP1, STEP2, PSEUDO = ("train_step1.py",), ("train_step2.py",), ("Generate_Pseudo_Label.py",)
 TRAIN_CYCLEGAN, APPLY_CYCLEGAN = ("restyle_source.py", "train"), ("restyle_source.py", "apply")
+WEIGHTS = "{data}/pretrained/mobilenet_v2_features.pth"  # ImageNet's; {data} stands for the folder of the data
 CYCLEGAN_STEPS: Arguments = ("--num-steps", "3000", "--crop", "128,128")
 
 PAPER, PLUS = ("--method", "paper"), ("--method", "plus")
@@ -76,6 +77,8 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with pixel contrast": ("--isia", "contrast", "--lambda-adv-cate", "0.1"),
     "with the paper's terms": paper_weights("0.01"),
     "with rare-class sampling": SAMPLING,
+    "with feature distance": ("--lambda-imagenet", "0.005", "--imagenet-weights", WEIGHTS),
+    "with high-resolution crops": ("--high-resolution-crops",),
 }
 EARLY_VARIANTS = "without plain images", "without mixed images"  # those that were run with an early start
 
