@@ -131,11 +131,12 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
         self._image_size = None if self.augment.scale else size
         self._label_size = None if self.augment.scale or label_size == "native" else size
         self._image_kind = f"image size {self._image_size} bicubic, Pillow {PIL.__version__}"
-        self._label_kind = (
+        self.label_kind = (
             f"label size {self._label_size} nearest, Pillow {PIL.__version__}, {type(self).__qualname__}, "
             f"{'pseudo' if pseudo_label_dir else 'own'}, {self.table.num_classes} classes, {self._lookup.tolist()}, "
-            f"colours {self.table.label_colours}"
+            f"ids {sorted((self.table.label_ids or {}).items())}, colours {self.table.label_colours}"
         )
+        """All that the reading of a label depends on besides its file."""
         self.left_out: list[str] = []
         self.unfound = []
         self.names = [single] if single is not None else self._find_all(list_file)
@@ -258,7 +259,7 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
     def _kind_of(self, label: Path) -> str:
         """What a label in the cache depends on besides its content, such as a name that says which ids it holds."""
         encoding = None if self.pseudo_label_dir is not None else self.encoding(label, self.table)
-        return self._label_kind if encoding is None else f"{self._label_kind}, {encoding.what}"
+        return self.label_kind if encoding is None else f"{self.label_kind}, {encoding.what}"
 
     def _stored(self, path: Path, kind: str, read: Callable[[Path], Stored]) -> Stored:
         return read(path) if self.cache is None else self.cache.get(path, kind, read)

@@ -51,7 +51,8 @@ def class_pixels(
 ) -> Pixels:
     """How many pixels of each class every label has, [N, C + 1]; the last column counts pixels of no class.
 
-    The counts are stored in a file in `folder`, which later calls read if names, files and classes are still the same.
+    The counts are stored in a file in `folder`, which later calls read if the names, the label files and all that their
+    reading depends on (size, ids, colours) are still the same.
     If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError. progress: a
     wrapper around the counts of all labels, such as a progress bar.
     """
@@ -82,7 +83,7 @@ def class_pixels(
 
 def _fingerprint(data: SegmentationDataset) -> str:
     """A hash of everything that the counts depend on; sizes and times stand for the contents of files."""
-    digest = hashlib.sha256(repr((data.table.names, data.train_ids().tolist())).encode())
+    digest = hashlib.sha256(data.label_kind.encode())
     for name in data.names:
         path = data.label_file(name)
         try:

@@ -25,6 +25,7 @@ from dataset import GTA5, Cityscapes, base, cache, layout
 from dataset.augment import Augment
 from dataset.cache import Cache
 from dataset.classes import CITYSCAPES
+from dataset.tables import parse_classes, plain_values
 from tests.messages import says
 from utils.system.errors import UserError
 
@@ -168,6 +169,22 @@ def test_settings_do_not_share_labels(root, folder):
     ):
         assert_same(samples(GTA5(root, cache=Cache(folder), **options)), samples(GTA5(root, **options)))
     assert len(entries(folder)) == 3 * 6 + 3 * 3
+
+
+def test_a_colour_that_is_no_longer_ignored_is_refused_in_spite_of_the_cache(root, folder):
+    Image.fromarray(np.full((*NATIVE[::-1], 3), (0, 9, 0), np.uint8)).save(root / "labels/00001.png")
+    classes = [{"name": "a", "kind": "stuff", "id": 1, "color": [255, 0, 0]}, {"name": "b", "kind": "thing", "id": 2}]
+    table = parse_classes({"classes": classes, "ignore": "rest"}, "classes.yaml")
+    assert GTA5(root, table=table, cache=Cache(folder))[0]["label"].unique().tolist() == [255]
+    with pytest.raises(UserError, match="the colour"):
+        GTA5(root, table=replace(table, label_ids={1: 0, 2: 1}), cache=Cache(folder))[0]
+
+
+def test_a_table_from_a_checkpoint_finds_the_labels_of_its_file(root, folder):
+    classes = [{"name": "a", "kind": "stuff", "id": [1, 9]}, {"name": "b", "kind": "thing", "id": 2}]
+    table = parse_classes({"classes": classes, "ignore": "rest"}, "classes.yaml")
+    kinds = {GTA5(root, table=found).label_kind for found in (table, parse_classes(plain_values(table), "last.pth"))}
+    assert len(kinds) == 1
 
 
 def test_readers_do_not_share_labels(root, folder):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dataset import GTA5
+from dataset import GTA5, Folder
 from dataset.class_pixels import class_pixels, class_shares, class_weights
+from dataset.tables import parse_classes
 from tests.dataset.test_base import root, write  # noqa: F401
 from utils.system.errors import UserError
 
@@ -46,6 +48,21 @@ def test_pixels_are_counted_once_and_again_when_a_label_changes(root, tmp_path, 
     write(root, "00002.png", np.zeros((4, 8, 3), np.uint8), np.zeros((4, 8), np.uint8))
     assert class_pixels(data, tmp_path / "kept")[1].tolist() == [0] * 19 + [8]
     assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_pixels_are_counted_again_for_other_colours_and_another_size(root, tmp_path) -> None:  # noqa: F811
+    label = np.zeros((4, 8, 3), np.uint8)
+    label[0] = 255
+    write(root, "00001.png", np.zeros((4, 8, 3), np.uint8), label)
+
+    def counted(first: list[int], second: list[int], **options: Any) -> list[int]:
+        classes = [{"name": "a", "kind": "stuff", "color": first}, {"name": "b", "kind": "thing", "color": second}]
+        data = Folder(root, table=parse_classes({"classes": classes}, "classes.yaml"), **options)
+        return class_pixels(data.limited_to(["00001.png"]), tmp_path / "kept")[0].tolist()
+
+    assert counted([0, 0, 0], [255, 255, 255]) == [24, 8, 0]
+    assert counted([255, 255, 255], [0, 0, 0]) == [8, 24, 0]
+    assert counted([255, 255, 255], [0, 0, 0], size=(16, 4)) == [16, 48, 0]
 
 
 def test_a_label_that_cannot_be_read_has_no_pixels_or_is_an_error(root, tmp_path) -> None:  # noqa: F811
