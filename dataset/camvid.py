@@ -39,7 +39,7 @@ class CamVid(SegmentationDataset):
     }
 
     def find_names(self, split: str) -> list[str]:
-        return _names(self.root, split)
+        return sorted({f"{split}/{self.key(name)}" for name in self._images_below(self.root / split)})
 
     def image_folder(self, split: str) -> Path:
         return self.root

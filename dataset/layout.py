@@ -25,7 +25,7 @@ from dataset.labels import (
     label_stem,
     train_id_encoding,
 )
-from dataset.reading import IMAGE_SUFFIXES, folder_in, image_names, read_ids
+from dataset.reading import IMAGE_SUFFIXES, OTHER_SUFFIXES, folder_in, image_names, read_ids
 from utils.system.errors import UserError, require_folder
 
 log = logging.getLogger("bafft")
@@ -93,6 +93,8 @@ class Layout:
         self.label_root = label_root
         self.labels = labels
         self.pseudo_label_dir = pseudo_label_dir
+        self.unread: list[Path] = []
+        """Images in formats that are not read, found where the names were looked for."""
 
     @property
     def flat(self) -> bool:
@@ -133,12 +135,14 @@ class Layout:
         return [name for name, reason in reasons.items() if reason is None]
 
     def _images_below(self, folder: Path) -> list[str]:
-        """Sorted names of all image files below a folder; if it is the root, without those in label folders."""
-        names = image_names(folder)
-        if folder != self.root:
-            return names
-        labels = {folder.lower() for folder in (*OF_LABELS, *self.label_folders)}
-        return [name for name in names if labels.isdisjoint(name.lower().split("/")[:-1])]
+        """Sorted names of all image files below a folder; if it is the root, without those in label folders. `unread`
+        then holds the others."""
+        names = image_names(folder, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))
+        if folder == self.root:
+            labels = {folder.lower() for folder in (*OF_LABELS, *self.label_folders)}
+            names = [name for name in names if labels.isdisjoint(name.lower().split("/")[:-1])]
+        self.unread = [folder / name for name in names if PurePosixPath(name).suffix.lower() in OTHER_SUFFIXES]
+        return [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
     @classmethod
     def spellings(cls, name: str) -> Iterator[str]:

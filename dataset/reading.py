@@ -461,7 +461,7 @@ def _names_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Itera
     if here in above:
         raise UserError(f"{folder}: a link to a folder that contains it; expected no loop: remove the link")
     for entry in entries:
-        if os.path.isdir(entry):
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry)):
             yield from (f"{entry.name}/{name}" for name in _names_below(folder / entry.name, (*above, here)))
         else:
             yield entry.name

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -117,39 +117,32 @@ def mapper(workers: int) -> Iterator[Map]:
             raise
 
 
-class Strays(NamedTuple):
-    """Label files without an image, and the folder in which the images were looked for."""
+class Beside(NamedTuple):
+    """Files beside the labels of a data set: labels without an image, and files in formats that are not read. images:
+    the folder in which the images were looked for."""
 
-    labels: list[Path]
+    strays: list[Path]
+    unread: list[Path]
     images: Path
 
 
-def unread_formats(data: SegmentationDataset, *, labels: bool) -> str | None:
-    """A line that counts the image files in formats that are not read, beside the images and, with `labels`, beside the
-    labels; None if there are none, or if the data set is a single image."""
-    if data.single:
-        return None
-    images = _common(data.image_path(name) for name in data.names)
-    found = [images / name for name in image_names(images, OTHER_SUFFIXES)]
-    if labels:
-        folder = _common(data.label_path(name) for name in data.names)
-        others = image_names(folder, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)) if folder != images else []
-        found += [folder / name for name in others if PurePosixPath(name).suffix.lower() not in LABEL_SUFFIXES]
-    return f"files in formats that are not read: {len(found)}, first {found[0]}; convert them to PNG" if found else None
-
-
-def strays(data: SegmentationDataset) -> Strays:
-    """Label files, beside those of the data set's images, whose image does not exist, listed or not; none of a single
-    image."""
+def beside_labels(data: SegmentationDataset) -> Beside:
+    """A label is a stray if its image does not exist, listed or not. A single image has nothing beside it."""
     images = _common(data.image_path(name) for name in data.names)
     if data.single:
-        return Strays([], images)
-    labels = _common(data.label_path(name) for name in data.names)
-    keys = {data.key(name) for name in image_names(images)}
-    paths = (labels / name for name in image_names(labels, LABEL_SUFFIXES))
-    found = ((path, data.label_key(path, labels)) for path in paths)
+        return Beside([], [], images)
     own = {data.label_path(name) for name in data.names}
-    return Strays([path for path, key in found if key is not None and key not in keys and path not in own], images)
+    labels = _common(own)
+    paths = [labels / name for name in image_names(labels, (*IMAGE_SUFFIXES, *OTHER_SUFFIXES))]
+    unread = [path for path in paths if path.suffix.lower() not in LABEL_SUFFIXES] if labels != images else []
+    keys = {path: key for path in paths if path not in own and (key := data.label_key(path, labels)) is not None}
+    known = {data.key(name) for name in image_names(images)} if keys else ()
+    return Beside([path for path, key in keys.items() if key not in known], unread, images)
+
+
+def unread_formats(files: Sequence[Path]) -> list[str]:
+    """A line about files in formats that are not read, if there are any."""
+    return [f"files in formats that are not read: {len(files)}, first {files[0]}; convert them to PNG"] if files else []
 
 
 def _common(paths: Iterable[Path]) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
-from dataset.check.examine import id_counts, strays, train_ids_instead, unread_formats
+from dataset.check.examine import beside_labels, id_counts, train_ids_instead, unread_formats
 from dataset.classes import LabelMap
 from dataset.reading import image_size
 from utils.system.errors import UserError
@@ -29,10 +29,13 @@ def quick_check(data: SegmentationDataset) -> list[str]:
 
     Raises UserError if none of these labels shows a class, or if labels to train on are masks of 0 and 255.
     """
-    labelled = data.labels is not False and data.pseudo_label_dir is None
-    unread = unread_formats(data, labels=labelled)
-    lines = [unread] if unread else []
-    return [*lines, *_odd_ids(data), *_strays(data)] if labelled else lines
+    if data.labels is False or data.pseudo_label_dir is not None:
+        return unread_formats(data.unread)
+    beside = beside_labels(data)
+    lines = [*unread_formats([*data.unread, *beside.unread]), *_odd_ids(data)]
+    if beside.strays:
+        lines.append(f"labels without an image in {beside.images}: {len(beside.strays)}, first {beside.strays[0]}")
+    return lines
 
 
 def distortion(data: SegmentationDataset) -> str | None:
@@ -126,10 +129,3 @@ def _classes(data: SegmentationDataset, counts: npt.NDArray[np.int64]) -> LabelM
     """The train ids that are counted."""
     found = data.train_ids()[counts > 0]
     return np.unique(found[found != data.ignore_label])
-
-
-def _strays(data: SegmentationDataset) -> list[str]:
-    found = strays(data)
-    if not found.labels:
-        return []
-    return [f"labels without an image in {found.images}: {len(found.labels)}, first {found.labels[0]}"]

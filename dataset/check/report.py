@@ -15,14 +15,15 @@ from tqdm import tqdm
 from dataset.augment import Size
 from dataset.base import SegmentationDataset
 from dataset.check.examine import (
+    Beside,
     File,
     Map,
     ReadLabel,
+    beside_labels,
     digest,
     examine,
     mapper,
     percent,
-    strays,
     train_ids_instead,
     unread_formats,
 )
@@ -153,15 +154,15 @@ def _check_part(part: Part, files: dict[Path, File], report: Report) -> _Count:
         report.notes.append(f"{title}: --skip-bad-images leaves out {len(bad)} of {n} images")
     if resized:
         report.notes.append(f"{title}: labels of another size than their images: {len(resized)}, first {resized[0]}")
-    unread = unread_formats(data, labels=part.labels != "none")
-    if unread:
-        report.notes.append(f"{title}: {unread}")
+    beside = None if part.labels == "none" else beside_labels(data)
+    unread = data.unread if beside is None else [*data.unread, *beside.unread]
+    report.notes += [f"{title}: {line}" for line in unread_formats(unread)]
     if data.left_out:
         report.notes.append(
             f"{title}: left out {', '.join(data.left_out)}, whose labels are known to have another size"
         )
-    if part.labels != "none":
-        _check_partners(part, count, report)
+    if beside is not None:
+        _check_partners(part, count, beside, report)
         _check_ids(part, count, in_labels, report)
     return count
 
@@ -172,9 +173,9 @@ def _with_namesakes(missing: Sequence[Path]) -> Sequence[object]:
     return [*(f"{path} ({other} exists)" if other else path for path, other in others), *missing[_SHOWN:]]
 
 
-def _check_partners(part: Part, count: _Count, report: Report) -> None:
-    stray = strays(part.data)
-    report.add(part.title, f"labels have no image in {stray.images}", stray.labels, len(stray.labels) + count.labels)
+def _check_partners(part: Part, count: _Count, beside: Beside, report: Report) -> None:
+    strays = beside.strays
+    report.add(part.title, f"labels have no image in {beside.images}", strays, len(strays) + count.labels)
     if part.labels == "some" and count.labels < len(part.data):
         scores = f"scores come from the {count.labels} others" if count.labels else "no scores"
         report.notes.append(f"{part.title}: {len(part.data) - count.labels} images have no label; {scores}")

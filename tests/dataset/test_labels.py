@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -393,12 +394,21 @@ def test_many_labels_are_looked_at_before_a_single_class_is_reported(tmp_path):
 @pytest.mark.parametrize("labels", [False, None])
 def test_formats_that_are_not_read_are_told_before_a_run(tmp_path, labels):
     pairs(tmp_path, IDS)
-    data = Folder(tmp_path, table=no_colours(), labels=labels)
-    assert quick_check(data) == []
+    assert quick_check(Folder(tmp_path, table=no_colours(), labels=labels)) == []
     for name in ("8.webp", "9.HEIC"):
         (tmp_path / "images" / name).touch()
     first = tmp_path / "images" / "8.webp"
-    assert quick_check(data) == [f"files in formats that are not read: 2, first {first}; convert them to PNG"]
+    found = quick_check(Folder(tmp_path, table=no_colours(), labels=labels))
+    assert found == [f"files in formats that are not read: 2, first {first}; convert them to PNG"]
+
+
+def test_each_folder_is_listed_once_before_a_run(tmp_path, monkeypatch):
+    pairs(tmp_path, IDS)
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(Path(folder).name) or scandir(folder))
+    assert quick_check(Folder(tmp_path, table=no_colours())) == []
+    assert listed == ["images", "labels"]
 
 
 # Train ids instead of label ids

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset import ACDC, GTA5, READERS, Aerial, CamVid, Cityscapes, FoggyCityscapes, Folder, Synthia
-from dataset.check.examine import strays
+from dataset.check.examine import beside_labels
 from tests.labels import train_ids
 from tests.messages import says
 from utils.options import config
@@ -445,7 +445,7 @@ def test_foggy_cityscapes_takes_the_densest_fog(tmp_path, caplog, folder):
     name = f"{CITY}_leftImg8bit_foggy_beta_0.01.png"
     (tmp_path / "list.txt").write_text(f"{name}\n")
     assert FoggyCityscapes(tmp_path, tmp_path / "list.txt").names == [name]
-    assert strays(data).labels == []
+    assert beside_labels(data).strays == []
 
 
 # ACDC and Dark Zurich
@@ -472,7 +472,7 @@ def test_acdc_and_dark_zurich(tmp_path, folder):
     label.rename(label.with_name("GOPR0351_frame_000159_gt_labelIds.png"))
     save(label.with_name("GOPR0351_frame_000159_gt_labelIds.png"), LABEL)
     assert ACDC(tmp_path)[0]["label"].tolist() == TRAIN_IDS
-    assert strays(data).labels == []
+    assert beside_labels(data).strays == []
     save(tmp_path / f"rgb_anon/{folder}/x.png", image())
     (tmp_path / f"rgb_anon/{folder}/{NIGHT}_rgb_anon.png").unlink()
     with pytest.raises(UserError, match=r"/x\.png was passed over: .* _rgb_anon\.png"):
