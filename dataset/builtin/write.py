@@ -99,6 +99,11 @@ def _read_manifest(root: Path) -> dict[str, object] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("generator") == "builtin" else None
 
 
+def _is_complete(root: Path, parameters: Parameters) -> bool:
+    """Whether `root` holds this benchmark, as far as the manifest and the folders show it."""
+    return _read_manifest(root) == parameters.manifest() and all((root / tree).is_dir() for tree in TREES)
+
+
 def write_benchmark(
     root: str | Path,
     *,
@@ -117,20 +122,22 @@ def write_benchmark(
     root = Path(root)
     parameters = Parameters(seed, (int(size[0]), int(size[1])), source, target_train, target_val)
     parameters.check()
-    found = _read_manifest(root)
-    if found == parameters.manifest():
+    if _is_complete(root, parameters):
         log.info("built-in benchmark: %s is up to date", root)
         return
+    found = _read_manifest(root)
     foreign = [tree for tree in TREES if (root / tree).exists()]
     if found is None and (foreign or (root.exists() and not root.is_dir())):
         what = f"{foreign[0]}/ without the manifest of the built-in benchmark" if foreign else "a file"
         raise UserError(f"{root}: found {what}, expected an empty or new folder; choose another one or move it away")
     if found is not None:
-        log.info("built-in benchmark: %s was made with other parameters; making it again", root)
+        log.info("built-in benchmark: %s is incomplete or was made with other parameters; making it again", root)
     with staged(root) as partial:
         _write_trees(partial, parameters)
-        write_json(root / MANIFEST, {"generator": "builtin", "complete": False})
+        drawn = _is_complete(root, parameters)  # meanwhile, by another process, which may be reading it
+        if not drawn:
+            write_json(root / MANIFEST, {"generator": "builtin", "complete": False})
         for tree in TREES:
-            shutil.rmtree(root / tree, ignore_errors=True)
+            shutil.rmtree((partial if drawn else root) / tree, ignore_errors=True)
     write_json(root / MANIFEST, parameters.manifest())
     log.info("built-in benchmark: wrote %d + %d + %d images to %s", source, target_train, target_val, root)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.builtin import CAMERA, GAME, draw_example, write_benchmark
+from dataset.builtin import CAMERA, GAME, draw_example, write, write_benchmark
 from dataset.builtin.__main__ import main
 from dataset.builtin.domains import Domain
 from dataset.builtin.geometry import Camera
@@ -127,6 +129,30 @@ def test_nothing_is_done_twice(tmp_path: Path) -> None:
     image.write_bytes(b"left alone")
     write_benchmark(tmp_path, size=SIZE, **COUNTS)
     assert image.read_bytes() == b"left alone"
+
+
+def test_a_folder_that_was_removed_is_drawn_again(tmp_path: Path) -> None:
+    write_benchmark(tmp_path, size=SIZE, **COUNTS)
+    shutil.rmtree(tmp_path / "Cityscapes")
+    write_benchmark(tmp_path, size=SIZE, **COUNTS)
+    assert (tmp_path / "Cityscapes").is_dir()
+
+
+def test_what_another_process_has_drawn_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "gta5_deeplab/images/00001.png"
+
+    def meanwhile(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(write, "_write_trees", write_trees)
+            write_benchmark(tmp_path, size=SIZE, **COUNTS)
+        image.write_bytes(b"being read")
+        write_trees(*arguments)
+
+    write_trees = write._write_trees
+    monkeypatch.setattr(write, "_write_trees", meanwhile)
+    write_benchmark(tmp_path, size=SIZE, **COUNTS)
+    assert image.read_bytes() == b"being read"
+    assert {path.name for path in tmp_path.iterdir()} == {"gta5_deeplab", "Cityscapes", "manifest.json"}
 
 
 def test_other_parameters_replace_our_own_data_only(tmp_path: Path) -> None:
