@@ -67,7 +67,6 @@ PUBLISHED = [
     ("--continue-train", "a.pth", "a.pth", STAGES),
     ("--save-pred-every", "7", 7, STAGES),
     ("--snapshot-dir", "here", "here", STAGES),
-    ("--log-dir", "here", "here", STAGES),
     ("--tensorboard", None, True, STAGES),
     ("--ssl-target-dir", "here", "here", ("pseudo", "step2")),
     ("--save", "here", "here", ("evaluate",)),
@@ -160,6 +159,19 @@ def test_restyling_is_as_in_the_paper_of_cyclegan_whatever_the_preset_says_about
 def test_a_flag_of_restyling_overrides_its_defaults():
     options = parse("restyle_train", ["--preset", "builtin", "--learning-rate", "1e-3", "--num-steps", "7"])[0]
     assert (options.learning_rate, options.num_steps, options.num_steps_stop, options.crop) == (1e-3, 7, 7, (128, 128))
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "other"),
+    [
+        ("step1", ["--log-dir", "here"], "--tensorboard"),
+        ("restyle_train", ["--log-dir", "here"], "--tensorboard"),
+        ("evaluate", ["--save", "none", "--save-ids", "label"], "--save none"),
+    ],
+)
+def test_an_option_without_effect_is_refused(script, words, other):
+    with pytest.raises(UserError, match=f"^{words[-2]} has .* {other}"):
+        parse(script, words)
 
 
 def test_log_dir_follows_a_given_snapshot_dir_whatever_its_name():
