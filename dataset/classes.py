@@ -285,7 +285,7 @@ def load_info_json(path: str | Path) -> ClassTable:
         palette = tuple((int(r), int(g), int(b)) for r, g, b in info.get("palette", CITYSCAPES.palette))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected an info.json") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a class table ({type(error).__name__}: {error}); expected JSON with classes, "
             "label, label2train (pairs) and palette (RGB)"

@@ -174,6 +174,7 @@ def test_info_json_of_cityscapes(tmp_path):
     ("changes", "message"),
     [
         ({"classes": 4}, "classes is 4, with 3 names"),
+        ({"classes": float("inf")}, "OverflowError"),
         ({"label": None}, "KeyError: 'label'"),
         ({"label2train": [[4, 3]]}, r"label2train holds \[4, 3\]"),
         ({"label2train": [4]}, "not a class table"),
