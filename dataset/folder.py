@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dataset.base import SegmentationDataset
 from dataset.classes import IGNORE, ClassTable, LabelMap
+from utils.system.errors import UserError
 
 
 class Folder(SegmentationDataset):
@@ -17,8 +19,8 @@ class Folder(SegmentationDataset):
     A target needs no folder `images/`: its images may be in the folder itself, or it may be a single image.
 
     The class table must be given. If it has no label ids, the labels hold train ids, and 255 for no class. A file
-    `SPLIT.txt` in the folder, such as val.txt, lists a split; without it, a split is the whole folder. Images of a
-    scored split may lack a label.
+    `SPLIT.txt` in the folder, such as val.txt, lists a split; without it, a split is the folder `images/SPLIT/`, and
+    without either, "train" and "val" are the whole folder. Images of a scored split may lack a label.
     """
 
     id_map: LabelMap = np.arange(256, dtype=np.uint8)
@@ -26,7 +28,15 @@ class Folder(SegmentationDataset):
 
     def find_names(self, split: str) -> list[str]:
         names = self.root / f"{split}.txt"
-        return self.resolved(names) if names.is_file() else super().find_names(split)
+        if names.is_file():
+            return self.resolved(names)
+        folder = self.image_folder(split) / split
+        if split not in ("train", "val") and not folder.is_dir():
+            raise UserError(
+                f"{self.root}: neither {names.name} nor {os.path.relpath(folder, self.root)}/ found; expected one of "
+                f"them for split {split!r}: add it, or choose another split"
+            )
+        return super().find_names(split)
 
     def label_path(self, name: str) -> Path:
         path = self.below(self.label_root, "labels") / name

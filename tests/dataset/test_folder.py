@@ -67,6 +67,12 @@ def test_a_list_in_the_folder_is_its_split_and_a_given_list_comes_first(root):
     assert Folder(root, root / "some.txt", split="val", table=TABLE).names == ["day/0001.jpg"]
 
 
+def test_another_split_needs_a_list_or_a_folder_of_its_own(root):
+    assert Folder(root, table=TABLE, split="day").names == ["day/0001.jpg"]
+    with pytest.raises(UserError, match=r"neither dya\.txt nor images/dya/ found.* split 'dya'"):
+        Folder(root, table=TABLE, split="dya")
+
+
 def test_missing_labels(root):
     (root / "labels/day/0001.png").unlink()
     with pytest.raises(UserError, match=r"labels/day/0001\.png: label not found .*1 of 3"):
