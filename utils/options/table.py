@@ -164,7 +164,7 @@ class Options:
         None, "use only the first N classes of the table (default: all)", check=_at_least(2)
     )
     ignore_label: int = option(
-        255, "value of the pixels in label files that losses and scores leave out", check=_at_least(0)
+        255, "train id of pixels without a class, which losses and scores leave out", check=_at_least(0)
     )
     random_mirror: bool = option(False, "mirror images at random", TRAINING)
     random_scale: bool = option(False, "scale images by a random factor from 0.5 to 1.5, then crop or pad them", TRAIN)
