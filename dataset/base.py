@@ -330,11 +330,10 @@ class SegmentationDataset(Lists, Dataset[dict[str, Any]]):
     def _passed_over(self) -> str:
         """For a message: an image file below the root that does not belong to the data set, and why; empty if none."""
         folder = self.image_folder(self.split)
-        for name in (*self._images_below(folder), *self._images_below(self.root)):
-            where = "a folder of this layout" if folder == self.root else f"{os.path.relpath(folder, self.root)}/"
-            reason = self.refusal(name) or f"it is not in {where}"
-            return f"; {name} was passed over: {reason}"
-        return ""
+        names, reason = self._images_below(folder), f"it is not of split {self.split!r}"
+        if not names:
+            names, reason = self._images_below(self.root), f"it is not in {os.path.relpath(folder, self.root)}/"
+        return f"; {names[0]} was passed over: {self.refusal(names[0]) or reason}" if names else ""
 
     def _differ(self, name: str, same: Callable[[Size, Size], bool]) -> bool:
         if self.has_label(name):

@@ -58,8 +58,13 @@ def test_splits_below_the_folder_of_images(root):
     val = Folder(root, table=CITYSCAPES, split="val")
     assert val.names == ["val/1.png", "val/deep/2.png"]
     assert val.label_path(val.names[0]) == root / "labels/val/1.png"
-    assert len(Folder(root, table=CITYSCAPES, split="test")) == 3
+    with pytest.raises(UserError, match="neither test"):
+        Folder(root, table=CITYSCAPES, split="test")
     assert GTA5(root).names == ["train/1.png"]
+    for name in names[1:]:
+        (root / "images" / name).rename(root / "images/train" / f"{len(name)}.png")
+    with pytest.raises(UserError, match=r"train/1\.png was passed over: it is not of split 'val'"):
+        GTA5(root, split="val")
 
 
 def test_folders_of_other_names_are_given_apart(root):
