@@ -6,6 +6,7 @@ import os
 import pickle
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -404,11 +405,10 @@ def test_formats_that_are_not_read_are_told_before_a_run(tmp_path, labels):
 
 def test_each_folder_is_listed_once_before_a_run(tmp_path, monkeypatch):
     pairs(tmp_path, IDS)
-    listed = []
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(Path(folder).name) or scandir(folder))
+    scandir = Mock(side_effect=os.scandir)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert quick_check(Folder(tmp_path, table=no_colours())) == []
-    assert listed == ["images", "labels"]
+    assert [call.args[0] for call in scandir.call_args_list] == [tmp_path / "images", tmp_path / "labels"]
 
 
 # Train ids instead of label ids
