@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ import numpy.typing as npt
 
 from dataset.base import SegmentationDataset
 from utils.system.errors import UserError
-from utils.system.files import make_folder, write_bytes
+from utils.system.files import write_bytes
+
+log = logging.getLogger("bafft")
 
 Pixels = npt.NDArray[np.int64]
 """The counts of `class_pixels`."""
@@ -54,7 +57,7 @@ def class_pixels(
     The counts are stored in a file in `folder`, which later calls read if the names, the label files and all that their
     reading depends on (size, ids, colours) are still the same.
     If bad images are skipped, a label that cannot be read counts as empty; otherwise it raises UserError. progress: a
-    wrapper around the counts of all labels, such as a progress bar.
+    wrapper around the counts of all labels, such as a progress bar. If the file cannot be written, a warning says so.
     """
     path = Path(folder) / f"class_pixels_{_fingerprint(data)}.json"
     try:
@@ -76,8 +79,10 @@ def class_pixels(
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = np.stack(list(progress(pool.map(count, data.names))))
-    make_folder(path.parent)
-    write_bytes(path, json.dumps(found.tolist()).encode())
+    try:
+        write_bytes(path, json.dumps(found.tolist()).encode())
+    except UserError as error:  # for example in a read-only cache
+        log.warning("pixels of each class: %s; the next run counts them again", error)
     return found
 
 

@@ -65,6 +65,12 @@ def test_pixels_are_counted_again_for_other_colours_and_another_size(root, tmp_p
     assert counted([255, 255, 255], [0, 0, 0], size=(16, 4)) == [16, 48, 0]
 
 
+def test_counts_that_cannot_be_kept_are_used_all_the_same(root, tmp_path, caplog) -> None:  # noqa: F811
+    (tmp_path / "file").touch()
+    assert class_pixels(GTA5(root), tmp_path / "file").shape == (3, 20)
+    assert "class_pixels_" in caplog.text and "cannot be written" in caplog.text
+
+
 def test_a_label_that_cannot_be_read_has_no_pixels_or_is_an_error(root, tmp_path) -> None:  # noqa: F811
     (root / "labels" / "00003.png").write_bytes(b"no image")
     assert class_pixels(GTA5(root, skip_bad=True), tmp_path / "kept")[2].tolist() == [0] * 20
