@@ -87,8 +87,6 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         )
     if "lambda_semantic" in given and options["semantic"] is None:
         yield "--lambda-semantic has an effect only with --semantic; leave it out, or give --semantic CHECKPOINT"
-    if "log_dir" in given and not options["tensorboard"]:
-        yield "--log-dir has an effect only with --tensorboard; give both, or leave it out"
     if "save_ids" in given and options["save"] in (None, "none"):
         yield "--save-ids has no effect with --save none; leave one of them out"
     usual = "" if options["method"] == "paper" else f", the default of --method {options['method']}"
