@@ -163,7 +163,7 @@ def test_a_flag_of_restyling_overrides_its_defaults():
 
 
 def test_ids_of_masks_are_refused_if_no_masks_are_saved():
-    with pytest.raises(UserError, match="^--save-ids has no effect with --save none"):
+    with pytest.raises(UserError, match="--save-ids has no effect with --save none"):
         parse("evaluate", ["--save", "none", "--save-ids", "label"])
 
 
