@@ -104,9 +104,7 @@ class Plus(Alignment):
         assert target is not None
         generator = step.generator()
         source = self._restyled(source, target, generator)
-        guidance = self._ask_teacher(target["image"]) if self.asks_teacher else None
-        given = self._made_before(target["label"]) if "label" in target else guidance
-        assert given is not None
+        guidance, given = self._target_labels(target)
         mixed = self._mix(source, target, given, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
@@ -130,6 +128,14 @@ class Plus(Alignment):
             return super()._predict(batch)
         features, logits, detail = self.segmenter.with_detail(batch["image"], batch["place"])
         return features, logits, detail._replace(weight=self.options.lambda_detail)
+
+    def _target_labels(self, target: Batch, *, learn: bool = True) -> tuple[PseudoLabels | None, PseudoLabels]:
+        """The teacher's labels, if any loss uses them (learn: see `_ask_teacher`), and the labels of the target passes
+        and of the mixed images: masks that were made before, if there are any, or else those of the teacher."""
+        guidance = self._ask_teacher(target["image"], learn=learn) if self.asks_teacher else None
+        given = self._made_before(target["label"]) if "label" in target else guidance
+        assert given is not None
+        return guidance, given
 
     def _made_before(self, labels: Tensor) -> PseudoLabels:
         """The masks of `Generate_Pseudo_Label.py`, of which every label counts fully."""
@@ -269,12 +275,16 @@ class Plus(Alignment):
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         assert target is not None
         set_training_mode(self.teacher, self.options.bn)  # as in training, it uses the statistics of the batch
-        guidance = self._ask_teacher(target["image"], learn=False)
+        guidance, given = self._target_labels(target, learn=False)
         generator = step.generator()
-        mixed = self._mix(self._restyled(source, target, generator), target, guidance, generator)
+        mixed = self._mix(self._restyled(source, target, generator), target, given, generator)
+        shown = {"image": target["image"]}
+        if guidance is not None:
+            shown["teacher"] = guidance.labels
+        if "label" in target:
+            shown["pseudo-label"] = given.labels
         return super().panels(source, target, step) | {
-            "target batch/image": target["image"][0],
-            "target batch/teacher": guidance.labels[0],
+            **{f"target batch/{name}": batch[0] for name, batch in shown.items()},
             "class mixing/image": mixed.image[0],
             "class mixing/label": mixed.label[0],
         }

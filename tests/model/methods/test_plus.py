@@ -207,7 +207,7 @@ def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -
 
 def test_a_teacher_whose_labels_no_loss_uses_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     method = plus(lambda_pseudo=0.5, lambda_masked=0.0, ssl_target_dir="masks")
-    monkeypatch.setattr(method, "_ask_teacher", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(method, "_ask_teacher", lambda *_, **__: pytest.fail("asked"))
     _, target = batches()
     target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
     losses, _ = gradients(method, target=target)
@@ -342,6 +342,21 @@ def test_the_panels_show_the_labels_that_the_pass_learnt() -> None:
         panels = method.panels(source, target, STEP)
     assert torch.equal(panels["target batch/teacher"], learnt.labels[0])
     assert method.teacher.training
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [0.0, 1.0])
+def test_the_panels_show_masks_that_were_made_before_in_place_of_the_teachers_labels(masked: float) -> None:
+    method = plus(lambda_pseudo=0.5, lambda_masked=masked, ssl_target_dir="masks")
+    source, target = batches()
+    target["label"] = torch.full((2, 33, 48), 3, dtype=torch.uint8)
+    panels = method.panels(source, target, STEP)
+    pasted = class_mix(
+        *(source["image"], source["label"], target["image"], target["label"], CLASSES), STEP.generator()
+    ).pasted[0]
+    assert (panels["class mixing/label"][~pasted] == 3).all()
+    assert torch.equal(panels["target batch/pseudo-label"], target["label"][0])
+    assert ("target batch/teacher" in panels) == (masked > 0)
 
 
 # ---------------------------------------------------------------- high-resolution crops
