@@ -152,7 +152,7 @@ def _pictures(folder: Path) -> list[Picture]:
                         kind,
                     )
                 )
-        except OSError:  # a foreign or damaged file: the report leaves it out
+        except Exception:  # whatever Pillow raises for a foreign or damaged file: the report leaves it out
             continue
     return found
 

@@ -55,7 +55,10 @@ def test_pictures_are_read_by_group_from_what_is_given_to_what_is_found(tmp_path
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     for name in ("example 1/confidence", "example 1/image", "alone", "example 1/prediction"):
         sink.panel(40, name, noise if name == "example 1/image" else np.full((64, 96, 3), 9, np.uint8))
-    (tmp_path / "run/panels/broken.png").write_bytes(b"x")
+    start, data, pixels = (tmp_path / "run/panels/example 1/image.png").read_bytes().partition(b"IDAT")
+    damaged = start[:-1] + b"\x10" + data + pixels  # a wrong length, for which Pillow raises SyntaxError
+    for name, content in (("broken", b"x"), ("damaged", damaged)):
+        (tmp_path / f"run/panels/{name}.png").write_bytes(content)
     found = read_run(tmp_path / "run").pictures
     assert [(p.group, p.name, p.step) for p in found] == [
         ("alone", "alone", 40),
