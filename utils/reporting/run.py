@@ -71,6 +71,11 @@ class RunData:
         table = self.note.get("classes", {})
         return {name: tuple(colour) for name, colour in zip(table.get("names", ()), table.get("palette", ()))}
 
+    @property
+    def main_set(self) -> str:
+        """The name of the class set whose mean the records call "miou"; the others are "miou_NAME"."""
+        return next((str(record.get("classes", "all")) for record in self.records if "miou" in record), "all")
+
     def series(self, key: str, colour: str = "var(--run0)") -> Series:
         """The values of a key over the steps; "iou/road" is a value of a table by class."""
         outer, _, inner = key.partition("/")

@@ -148,11 +148,12 @@ def what(run: RunData) -> Section:
 
 def overview(runs: Sequence[RunData]) -> Section:
     """A table of runs, and the options in which they differ."""
+    differ = len({run.main_set for run in runs if run.series("miou").y}) > 1
     rows = [
         [
             f'<i style="color:{colour(i)}">■</i> {escape(run.title)}',
             f"{run.step}",
-            percent(run.last("miou")),
+            percent(run.last("miou")) + (f" ({escape(run.main_set)} classes)" if differ else ""),
             duration(seconds(run)) if sessions(run) else "–",
             memory(peak(run)),
             escape(sessions(run)[-1].get("revision", "–") if sessions(run) else "–"),
@@ -184,15 +185,11 @@ def scores(runs: Sequence[RunData]) -> Section:
     by = f"best.pth of {', '.join(chosen)} was chosen by them" if chosen else "no checkpoint was chosen by them"
     body = f"<p>IoU on the labelled target images, in percent. These labels train nothing, and {by}.</p>"
     body += run_key(runs)
-    # The means of all subsets that a run reports, the main one under the name of its classes.
-    main = {
-        str(record.get("classes", "all")): "miou" for _, run in scored for record in run.records if "miou" in record
-    }
-    others = dict.fromkeys(k for _, run in scored for k in run.keys("target scores") if k.startswith("miou_"))
-    means = main | {k.removeprefix("miou_"): k for k in others if k.removeprefix("miou_") not in main}
+    others = [k.removeprefix("miou_") for _, run in scored for k in run.keys("target scores") if k.startswith("miou_")]
+    means = list(dict.fromkeys([*(run.main_set for _, run in scored), *others]))
     body += '<div class="charts">'
-    for name, held in means.items():
-        drawn = [percents(run.series(held, colour(i))) for i, run in scored]
+    for name in means:
+        drawn = [percents(run.series(_mean_key(run, name), colour(i))) for i, run in scored]
         body += figure(charts.lines(drawn, f"mean IoU of {name} classes", low=0), f"mean of {name} classes")
     body += "</div>"
     names = list(dict.fromkeys(name for _, run in scored for name in run.classes))
@@ -205,9 +202,7 @@ def scores(runs: Sequence[RunData]) -> Section:
         Series(run.title, (), [run.last_table("iou").get(name) for name in names], colour(i)) for i, run in by_class
     ]
     chart = charts.bars(names, last, "IoU by class", high=1, colours=[swatches[name] for name in names])
-    body += (
-        f'<div class="side"><div class="grow">{chart}</div>{_class_table(names, by_class, list(means.items()))}</div>'
-    )
+    body += f'<div class="side"><div class="grow">{chart}</div>{_class_table(names, by_class, means)}</div>'
     body += '<h3>By class, over time</h3><div class="charts small">'
     for name in names:
         drawn = [percents(run.series(f"iou/{name}", colour(i))) for i, run in by_class]
@@ -215,6 +210,11 @@ def scores(runs: Sequence[RunData]) -> Section:
             chart = charts.lines(drawn, f"IoU of {name}", low=0, width=180, height=100)
             body += f"<figure><figcaption>{_swatch(swatches[name])}<b>{escape(name)}</b></figcaption>{chart}</figure>"
     return Section("scores", title, body + "</div>")
+
+
+def _mean_key(run: RunData, classes: str) -> str:
+    """The key of the mean over a class set in the records of a run, whose main set may be another one."""
+    return "miou" if classes == run.main_set else f"miou_{classes}"
 
 
 def percents(series: Series) -> Series:
@@ -225,9 +225,11 @@ def _swatch(value: str) -> str:
     return f'<span class="key" style="display:inline"><i style="background:{value}"></i></span>'
 
 
-def _class_table(names: Sequence[str], runs: Sequence[tuple[int, RunData]], means: Sequence[tuple[str, str]]) -> str:
+def _class_table(names: Sequence[str], runs: Sequence[tuple[int, RunData]], means: Sequence[str]) -> str:
     rows = [[escape(name), *(percent(run.last_table("iou").get(name)) for _, run in runs)] for name in names]
-    rows += [[f"mean of {escape(name)}", *(percent(run.last(held)) for _, run in runs)] for name, held in means]
+    rows += [
+        [f"mean of {escape(name)}", *(percent(run.last(_mean_key(run, name))) for _, run in runs)] for name in means
+    ]
     head = ("class", *(run.title for _, run in runs))
     return table(head, rows)
 

@@ -42,6 +42,18 @@ def test_scores_of_three_stages_side_by_side():
     assert "road, stage 1: 37.5 %" in body and "no checkpoint was chosen by them" in body
 
 
+def test_means_over_one_class_set_stand_side_by_side_whichever_set_is_the_main_one_of_a_run():
+    a, b = stage("a", 0.5), stage("b", 0.375)
+    scored = [{"step": 40, "miou": 0.3, "classes": "16", "miou_19": 0.11, "iou": a.last_table("iou")}]
+    b = replace(b, records=scored)
+    body = sections.scores([a, b]).body
+    assert "<td>mean of 19</td><td>50.0</td><td>11.0</td>" in body
+    assert "<td>mean of 16</td><td>25.0</td><td>30.0</td>" in body
+    assert "a: 25 at step 40" in body and "b: 11 at step 40" in body
+    overview = sections.overview([a, b]).body
+    assert "<td>50.0 (19 classes)</td>" in overview and "<td>30.0 (16 classes)</td>" in overview
+
+
 def test_a_run_that_chose_by_target_labels_says_so():
     run = replace(stage("step1", 0.5), options={"select_on_target_labels": True})
     assert says(sections.scores([run]).body, "best.pth of stage 1 ... chosen")
