@@ -71,13 +71,15 @@ def begin(
     images: Mapping[str, int],
     device: torch.device,
     *,
+    masks: Path | None = None,
     step: int = 0,
     processes: int = 1,
 ) -> None:
-    """Note in run.json what starts. A run that resumes from a `step` above 0 is added to the existing note. Stage 2
-    copies the note of its pseudo-labels, if any.
+    """Note in run.json what starts. A run that resumes from a `step` above 0 is added to the existing note. The note of
+    the pseudo-labels is copied, if there is one.
 
-    images: number of images by role ("source", "target", "test"); processes: number of processes of torchrun.
+    images: number of images by role ("source", "target", "test"); masks: the folder of the pseudo-labels that the run
+    learns from, if any; processes: number of processes of torchrun.
     """
     before = read(folder / RUN).get("sessions", []) if step else []
     session = {
@@ -99,7 +101,6 @@ def begin(
         folder / RUN,
         {
             "stage": stage,
-            "title": "source_only" if options.source_only else stage,
             "preset": options.preset,
             "steps": options.num_steps_stop,
             "seed": options.random_seed,
@@ -110,12 +111,9 @@ def begin(
             "sessions": [*before, session],
         },
     )
-    masks = options.ssl_target_dir if stage == "step2" else None
-    labels = read(Path(masks) / PSEUDO_LABELS) if masks else {}
+    labels = read(masks / PSEUDO_LABELS) if masks is not None else {}
     if labels:
         write_json(folder / PSEUDO_LABELS, labels)
-    elif not step:
-        (folder / PSEUDO_LABELS).unlink(missing_ok=True)
 
 
 def class_note(table: ClassTable) -> Json:

@@ -59,7 +59,9 @@ def begin(
     segmenter: None if the method has none.
     """
     counts = {role: len(data) for role, data in images._asdict().items() if data is not None}
-    notes.begin(folder, options, stage, images.source.table, counts, device, step=step, processes=processes)
+    masks = None if images.target is None else images.target.pseudo_label_dir
+    table = images.source.table
+    notes.begin(folder, options, stage, table, counts, device, masks=masks, step=step, processes=processes)
     if not step and segmenter is not None:
         with _harmless("features"):
             _keep_features(folder / features.BEFORE, options, images, segmenter)
@@ -67,7 +69,8 @@ def begin(
 
 def clear(folder: Path) -> None:
     """Remove the files that a replaced run has left for its report."""
-    for name in (REPORT, notes.RUN, notes.SCORES, notes.MEMORY, features.BEFORE, features.AFTER):
+    kept = (notes.RUN, notes.SCORES, notes.PSEUDO_LABELS, notes.MEMORY, features.BEFORE, features.AFTER)
+    for name in (REPORT, *kept):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / PICTURES, ignore_errors=True)
 

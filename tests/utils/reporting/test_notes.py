@@ -21,9 +21,9 @@ from utils.reporting import notes
 CPU = torch.device("cpu")
 
 
-def begin(folder, *arguments: str, stage: str = "step1", step: int = 0) -> dict:
-    options = config.parse(stage, ["--preset", "builtin", *arguments])[0]
-    notes.begin(folder, options, stage, CITYSCAPES, {"source": 6, "test": 2}, CPU, step=step)
+def begin(folder, *arguments: str, step: int = 0) -> dict:
+    options = config.parse("step1", ["--preset", "builtin", *arguments])[0]
+    notes.begin(folder, options, "step1", CITYSCAPES, {"source": 6, "test": 2}, CPU, step=step)
     return json.loads((folder / "run.json").read_text())
 
 
@@ -44,7 +44,7 @@ def test_the_baseline_differs_from_its_preset_only_by_being_it(preset):
 def test_a_run_notes_what_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/train_step1.py", "--preset", "builtin", "--snapshot-dir", "a b"])
     note = begin(tmp_path, "--batch-size", "3", "--iter-size", "2", "--source-only")
-    assert (note["stage"], note["title"], note["preset"], note["batch"]) == ("step1", "source_only", "builtin", 6)
+    assert (note["stage"], note["preset"], note["batch"]) == ("step1", "builtin", 6)
     assert note["data"]["source"] == {"from": "gta5:data/builtin/gta5_deeplab", "images": 6}
     assert note["data"]["test"]["from"] == "cityscapes:data/builtin/Cityscapes, split val"
     assert note["classes"]["names"] == list(CITYSCAPES.names) and note["classes"]["palette"][0] == [128, 64, 128]
@@ -101,17 +101,12 @@ def test_the_main_mean_leads(tmp_path):
     assert record["iou"]["road"] == 0.5 and record["iou"]["sky"] is None
 
 
-def test_pseudo_labels_are_noted_and_taken_over_by_stage_2(tmp_path):
+def test_pseudo_labels_are_noted_by_class(tmp_path):
     result = Result(np.array([0.5, 0.0]), np.array([3, 0]), np.array([4, 0]), masks=2)
     notes.write_pseudo_label_note(tmp_path / "labels", result, AERIAL)
     assert np.asarray(notes.thresholds(tmp_path / "labels", AERIAL.names)).tolist() == [0.5, 0.0]
     assert notes.thresholds(tmp_path / "labels", ["other", "classes"]) is None
     assert notes.thresholds(tmp_path, AERIAL.names) is None
-    run = tmp_path / "run"
-    begin(run, "--ssl-target-dir", str(tmp_path / "labels"), stage="step2")
-    assert notes.read(run / "pseudo_labels.json") == notes.read(tmp_path / "labels/pseudo_labels.json")
-    begin(run, "--ssl-target-dir", str(tmp_path / "none"), stage="step2")
-    assert not (run / "pseudo_labels.json").exists()
 
 
 def test_the_memory_is_noted_by_class(tmp_path):

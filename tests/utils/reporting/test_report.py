@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dataset import READERS
@@ -18,8 +19,9 @@ from model.terms.memory import SourceMemory
 from model.terms.regions import ClassSplit
 from tests.utils.reporting.test_run import leave
 from utils.options import config
+from utils.prediction.pseudo_labels import Result
 from utils.report.__main__ import main
-from utils.reporting import features, report, sections
+from utils.reporting import features, notes, report, sections
 from utils.reporting.report import Report
 from utils.reporting.run import read_run
 from utils.reporting.sinks import Pictures, Sink
@@ -150,6 +152,24 @@ def test_pseudo_labels_are_not_shown_as_the_truth(tmp_path, benchmark_root):
     report.look(tmp_path, options, labelled, segmenter, 20, [Pictures(tmp_path)])
     names = {path.stem for path in (tmp_path / "panels").rglob("*.png")}
     assert names == {"image", "prediction", "overlay", "pseudo-label", "confidence"}
+
+
+def test_only_a_run_that_learns_from_pseudo_labels_shows_those(tmp_path, benchmark_root):
+    images, segmenter = images_and_network(benchmark_root)
+    assert images.target is not None
+    result = Result(np.full(19, 0.5), np.full(19, 3), np.full(19, 4), masks=4)
+    notes.write_pseudo_label_note(tmp_path / "masks", result, CITYSCAPES)
+    for name in images.target.names:
+        Image.new("L", (96, 64)).save(tmp_path / f"masks/{images.target.key(name)}.png")
+    options = config.parse("step2", ["--preset", "builtin", "--ssl-target-dir", str(tmp_path / "masks")])[0]
+    run, held = tmp_path / "run", tmp_path / "run/pseudo_labels.json"
+    report.begin(run, options, "step2", images, segmenter, CPU)
+    assert not held.exists()  # as with --lambda-pseudo 0
+    target = READERS["cityscapes"](images.target.root, size=(96, 64), pseudo_label_dir=tmp_path / "masks")
+    report.begin(run, options, "step2", images._replace(target=target), segmenter, CPU)
+    assert notes.read(held) == notes.read(tmp_path / "masks/pseudo_labels.json") != {}
+    report.clear(run)
+    assert not list(run.iterdir())
 
 
 def test_a_fault_in_a_picture_does_not_end_the_run(tmp_path, benchmark_root, monkeypatch, caplog):
