@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.prediction.loading import load
 
     onnx.check_packages()
+    segmenter, classes, size = load(given.checkpoint)
     out = given.out or Path(given.checkpoint).with_suffix(".onnx")
     check_can_write("--out", out)
-    segmenter, classes, size = load(given.checkpoint)
     if out.exists() and out.samefile(given.checkpoint):
         raise UserError(f"--out: {out} is the checkpoint itself, expected a file to write: choose another one")
     frames = onnx.frames(given.images, given.count, size)

@@ -98,22 +98,33 @@ def test_large_logits_may_differ_by_a_part_of_their_size(logits, size, agrees):
     assert f"(allowed: {max(1e-3, size / 1e3):.2g}; their size: {size:.2g})" in str(found)
 
 
-@pytest.mark.parametrize(("error", "agrees"), [(20.0, True), (30000.0, False)])
-def test_the_size_is_that_of_the_logits_of_most_pixels(monkeypatch, error, agrees):
-    """A file whose logits are off by a constant, beside a network whose logits are 2e7 times a one-hot vector."""
+@pytest.mark.parametrize("checkpoint", ["", "."])
+def test_a_checkpoint_without_a_name_is_refused_in_a_line(monkeypatch, capsys, checkpoint):
+    monkeypatch.setattr(exporting, "check_packages", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        config.run(lambda: export_onnx.main([checkpoint]))
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith("error: .: is a folder; expected a weight file")
+
+
+@pytest.mark.parametrize(("error", "side", "agrees"), [(20.0, 40, True), (3e4, 40, False), (float("nan"), 1, False)])
+def test_the_size_is_that_of_the_logits_of_most_pixels(monkeypatch, error, side, agrees):
+    """A file whose logits are off by a constant, or nan at one pixel whose label is right, beside a network whose
+    logits are 2e7 times a one-hot vector."""
     logits = 2e7 * torch.eye(4)[torch.arange(32 * 40) % 4].T.reshape(1, 4, 32, 40)
     logits[:, :, 0] *= 1e-3  # a few pixels
+    theirs = logits.clone()
+    theirs[:, :, :side, :side] += error
 
     class Session:
         def run(self, _, inputs):
-            return [(logits + error).repeat(len(inputs["images"]), 1, 1, 1).numpy()]
+            return [theirs.repeat(len(inputs["images"]), 1, 1, 1).numpy()]
 
     runtime = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *_, **__: Session())
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     network: Any = torch.nn.Module()
     network.forward = lambda images: (None, logits.repeat(len(images), 1, 1, 1))
     found = exporting.compare(network, "logits", Path("file.onnx"), [np.zeros((32, 40, 3), np.uint8)])
-    assert found.size == 2e7 and found.logits == error and found.agrees == agrees
+    assert found.size == 2e7 and found.logits == pytest.approx(error, nan_ok=True) and found.agrees == agrees
 
 
 def test_frames_are_drawn_or_those_of_the_user(after_stage1):

@@ -196,7 +196,8 @@ def compare(segmenter: DeepLab, kind: str, path: Path, images: Sequence[Pixels])
     whole = [torch.from_numpy(np.ascontiguousarray(one.transpose(2, 0, 1)))[None] for one in images]
     first = whole[0]
     batches = [*whole, torch.cat([first, first.flip(3)]), first[:, :, : max(32, first.shape[2] - 13)]]
-    differences, equal, total = [0.0], 0, 0
+    equal, total = 0, 0
+    differences: list[float] = []
     sizes: list[float] = []
     for batch in batches:
         ours, theirs = exported(batch).numpy(), session.run(None, {"images": batch.numpy()})[0]
@@ -209,7 +210,7 @@ def compare(segmenter: DeepLab, kind: str, path: Path, images: Sequence[Pixels])
         _latency(lambda: exported(first)),
         _latency(lambda: session.run(None, {"images": first.numpy()})),
     )
-    difference = None if kind == "labels" else max(differences)
+    difference = None if kind == "labels" else float(np.max(differences))  # nan if one is
     return Comparison(len(images), difference, equal / total, seconds, median(sizes or [1.0]))
 
 
