@@ -18,7 +18,6 @@ import numpy.typing as npt
 from PIL import ImageOps
 
 from dataset.reading import IMAGE_SUFFIXES, image_names, read_image
-from dataset.reading import opened as opened_image
 from utils.system.errors import UserError, fault, printable
 from utils.system.logs import logger
 
@@ -27,7 +26,6 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 KINDS = ("ids", "colours", "overlay", "confidence")
 """What is written; each kind has its own folder below --out."""
 CAMERA_RATE = 30.0  # frames per second of a camera that does not say
-_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # parts of a PNG that may hold an orientation
 Pixels = npt.NDArray[np.uint8]
 """RGB [H, W, 3]."""
 
@@ -161,11 +159,7 @@ def _with_own_keys(sources: list[Source]) -> list[Source]:
 def read_still(path: Path) -> Pixels:
     """An image as people look at it: rotated as its EXIF orientation says, which cameras write that are held upright
     (our choice). Raises UserError for a file that cannot be read."""
-    image = read_image(path)
-    if not image.info and any(part in path.read_bytes() for part in _METADATA):
-        with opened_image(path, "image") as whole:  # `read_image` decodes most PNG files without their metadata
-            whole.load()
-            image.info = dict(whole.info)
+    image = read_image(path, metadata=True)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # damaged metadata, for which Pillow raises many kinds of errors; the pixels are good
