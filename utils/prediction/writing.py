@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.classes import ClassTable, Colour, LabelMap, colorize
-from dataset.reading import image_names, read_ids
+from dataset.reading import read_ids
 from dataset.tables import plain_values
 from utils.prediction.any_size import Predicted
 from utils.prediction.inputs import KINDS, Camera, Clip, Still, Video, is_utf8, name_of
@@ -87,7 +87,7 @@ class Output:
             json.dumps(settings | {"classes": plain_values(table), "write": [k for k in KINDS if k in kinds]})
         )
         make_folder(folder)
-        if overwrite or not (note.is_file() and _holds_predictions(folder)):
+        if not _tidied(folder) or not note.is_file() or overwrite:
             (folder / RECORD).unlink(missing_ok=True)  # first: it belongs to the note that is being replaced
             write_json(note, content)
         else:
@@ -104,8 +104,6 @@ class Output:
                     "inputs; all inputs are predicted again",
                     folder,
                 )
-        for place in (folder, *(Path(place) for kind in KINDS for place, _, _ in os.walk(folder / kind))):
-            remove_leftovers(place)
         self._record = Record(folder)
 
     def path(self, kind: str, key: str, suffix: str) -> Path:
@@ -307,8 +305,15 @@ def _read(note: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _holds_predictions(folder: Path) -> bool:
-    return any(image_names(folder / kind, (".png", ".jpg", FILM)) for kind in KINDS)
+def _tidied(folder: Path) -> bool:
+    """Remove the temporary files of killed runs. Returns whether the folder holds predictions."""
+    remove_leftovers(folder)
+    found = False
+    for place, folders, names in chain.from_iterable(os.walk(folder / kind) for kind in KINDS):
+        remove_leftovers(Path(place))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found = found or not all(name.startswith(".") for name in names)
+    return found
 
 
 def _differences(there: dict[str, Any], given: dict[str, Any]) -> list[str]:
