@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
@@ -27,8 +26,9 @@ def passes(
     """
     device, dtype = segmenter.input_mean.device, AMP_DTYPES[amp]
     samples = LeavingOut(dataset) if dataset.skip_bad else dataset
+    count = min(number, len(dataset))
     with evaluating(segmenter):
-        for index in islice(range(0, len(dataset), max(1, len(dataset) // number)), number):
+        for index in (len(dataset) * place // count for place in range(count)):
             sample = samples[index]
             if "skipped" not in sample:
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
