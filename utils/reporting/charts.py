@@ -44,14 +44,14 @@ class Scale:
 def number(value: float) -> str:
     """A short form: 250000 -> 250k, 0.00025 -> 2.5e-4, 12.3456 -> 12.3."""
     size = abs(value)
-    if size >= 1e6:
+    if size >= 999_500:  # what is closer to 1M than to 999k
         return f"{value / 1e6:.3g}M"
     if size >= 1e4:
         return f"{value / 1e3:.3g}k"
-    if size >= 1000:
+    if size >= 999.5:
         return f"{value:.0f}"
     if size and size < 1e-3:
-        mantissa, exponent = f"{value:.2g}".split("e") if "e" in f"{value:.2g}" else f"{value:.1e}".split("e")
+        mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.3g}"
 

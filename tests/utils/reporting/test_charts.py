@@ -26,7 +26,18 @@ def numbers(element: ET.Element, *names: str) -> list[float]:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0"), (12.3456, "12.3"), (250_000, "250k"), (2e6, "2M"), (1234.4, "1234"), (2.5e-4, "2.5e-4"), (0.5, "0.5")],
+    [
+        (0, "0"),
+        (12.3456, "12.3"),
+        (250_000, "250k"),
+        (2e6, "2M"),
+        (1234.4, "1234"),
+        (2.5e-4, "2.5e-4"),
+        (0.5, "0.5"),
+        (999.7, "1000"),
+        (-999_700, "-1M"),
+        (999_400, "999k"),
+    ],
 )
 def test_numbers_are_short(value, shown):
     assert charts.number(value) == shown
