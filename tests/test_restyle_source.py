@@ -28,6 +28,7 @@ from tests.scripts import (
     training_state,
 )
 from utils.prediction import restyling
+from utils.reporting.names import describe
 from utils.states import checkpoint
 
 RUN, OUT = Path("snapshots/builtin/restyle"), Path("data/restyled")
@@ -87,6 +88,13 @@ def test_the_log_holds_every_term_and_the_rates_of_both_halves(run_folder):
     log = records(RUN)
     assert all(set(record) >= TERMS for record in log) and len(log) == int(ALL)
     assert [record["lr_generator"] for record in log] == [2e-4, 2e-4, 2e-4, 1e-4]
+
+
+def test_the_report_has_time_and_memory_and_names_the_terms(run_folder):
+    call("restyle_train", *SETTINGS)
+    (session,) = json.loads((RUN / "run.json").read_text())["sessions"]
+    assert session["step"] == int(ALL) and session["memory_mb"] > 100
+    assert all(describe(term).title != term for term in (*TERMS, "semantic"))
 
 
 def test_no_label_is_needed(run_folder):

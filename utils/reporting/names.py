@@ -7,41 +7,44 @@ from typing import NamedTuple
 
 class Name(NamedTuple):
     """group: the keys that are drawn together: terms, discriminators, gradients, target scores, label-free scores,
-    memory, rates, speed or other; title: a few words; better: "higher" or "lower", if one of them is better."""
+    memory, rates, speed or other; title: a few words."""
 
     group: str
     title: str
-    better: str = ""
 
 
 NAMES = {
-    "seg": Name("terms", "source cross-entropy", "lower"),
-    "adv_target": Name("terms", "adversarial, output space"),
+    "seg": Name("terms", "source cross-entropy"),
+    "adv_target": Name("terms", "adversarial, output space; in restyling, images restyled as target"),
     "adv_feat": Name("terms", "adversarial, feature space"),
-    "adv_cls": Name("terms", "stuff matching", "lower"),
-    "adv_ins": Name("terms", "instance matching", "lower"),
+    "adv_cls": Name("terms", "stuff matching"),
+    "adv_ins": Name("terms", "instance matching"),
     "adv_cate": Name("terms", "category divergence (ISIA)"),
     "same": Name("terms", "'same' term of an earlier release"),
-    "pseudo": Name("terms", "pseudo-label cross-entropy", "lower"),
-    "mix": Name("terms", "cross-entropy of mixed images", "lower"),
-    "masked": Name("terms", "cross-entropy of images with hidden blocks", "lower"),
-    "imagenet": Name("terms", "distance to ImageNet features on things", "lower"),
-    "sure": Name("other", "share of pixels of which the teacher is sure", "higher"),
-    "teacher_classes": Name("other", "classes among the teacher's labels", "higher"),
+    "pseudo": Name("terms", "pseudo-label cross-entropy"),
+    "mix": Name("terms", "cross-entropy of mixed images"),
+    "masked": Name("terms", "cross-entropy of images with hidden blocks"),
+    "imagenet": Name("terms", "distance to ImageNet features on things"),
+    "adv_source": Name("terms", "adversarial, images restyled as source"),
+    "cycle": Name("terms", "difference after restyling there and back"),
+    "identity": Name("terms", "change of images that are of the wanted domain already"),
+    "semantic": Name("terms", "cross-entropy of classes before and after restyling"),
+    "sure": Name("other", "share of pixels of which the teacher is sure"),
+    "teacher_classes": Name("other", "classes among the teacher's labels"),
     "grad_seg": Name("gradients", "norm of the source cross-entropy's gradient on the backbone"),
     "D_output": Name("discriminators", "discriminator, output space"),
     "D_feature": Name("discriminators", "discriminator, feature space"),
-    "iou": Name("target scores", "target IoU", "higher"),
+    "iou": Name("target scores", "target IoU"),
     "averaged": Name("target scores", "number of classes in a mean"),
-    "miou": Name("target scores", "target mean IoU", "higher"),
-    "snd": Name("label-free scores", "soft neighbourhood density (SND)", "higher"),
-    "infomax": Name("label-free scores", "InfoMax", "higher"),
-    "agreement": Name("label-free scores", "agreement of an image and its mirror image", "higher"),
+    "miou": Name("target scores", "target mean IoU"),
+    "snd": Name("label-free scores", "soft neighbourhood density (SND)"),
+    "infomax": Name("label-free scores", "InfoMax"),
+    "agreement": Name("label-free scores", "agreement of an image and its mirror image"),
     "ready_stuff": Name("memory", "stuff classes that are ready in the source memory"),
     "ready_things": Name("memory", "thing classes that are ready in the source memory"),
-    "iterations_per_s": Name("speed", "iterations per second", "higher"),
-    "data_wait": Name("speed", "share of the time spent waiting for images", "lower"),
-    "memory_mb": Name("speed", "peak memory, MiB", "lower"),
+    "iterations_per_s": Name("speed", "iterations per second"),
+    "data_wait": Name("speed", "share of the time spent waiting for images"),
+    "memory_mb": Name("speed", "peak memory, MiB"),
 }
 
 _PREFIXES = {

@@ -86,8 +86,8 @@ def look(
     memory: SourceMemory | None = None,
     last: bool = True,
 ) -> None:
-    """Give example images to the sinks, and save what the report shows of this step: features, how full the memory is,
-    time and peak memory. last: at the end of a run, whose features get their places on the map."""
+    """Give example images to the sinks, and save what the report shows of this step: features, and how full the memory
+    is. last: at the end of a run, whose features get their places on the map."""
     seen = images.test or images.target or images.source
     truth = seen is not images.target
     with _harmless("pictures"):
@@ -99,7 +99,6 @@ def look(
         _keep_features(folder / features.AFTER, options, images, segmenter, placed=last)
     if memory is not None:
         notes.write_memory(folder, step, memory, images.source.table)
-    notes.progress(folder, step, segmenter.input_mean.device)
 
 
 @contextmanager

@@ -321,6 +321,7 @@ class Run:
     def _show(self) -> None:
         """Pictures of this step for the outputs, and the report."""
         trainer, segmenter = self.trainer, self._segmenter()
+        notes.progress(self.folder, trainer.steps, trainer.device)
         if segmenter is not None:
             memory = getattr(trainer.method, "memory", None)
             step, last = trainer.steps, trainer.steps == self._last_step
