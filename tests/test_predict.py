@@ -341,6 +341,15 @@ def test_a_camera_is_filmed_in_the_time_of_the_scene(after_stage1, monkeypatch):
     assert exit_code("4") == 2
 
 
+def test_a_camera_is_filmed_even_if_its_only_frame_is_predicted_at_once(after_stage1, monkeypatch):
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: FakeCamera(name) if isinstance(name, int) else real(name))
+    monkeypatch.setattr(streams.time, "monotonic", lambda: 5.0)
+    run("3", "--frames", "1", "--write", "overlay")
+    [film] = (OUT / "overlay").iterdir()
+    assert real(str(film)).get(cv2.CAP_PROP_FRAME_COUNT) == 1
+
+
 def test_a_missing_input_is_refused_before_the_checkpoint_is_read(after_stage1, capsys):
     assert exit_code("nowhere.png") == 2
     assert capsys.readouterr().err.startswith("error: nowhere.png: not found")

@@ -249,7 +249,7 @@ class Film:
         self.frames += 1
         times = 1
         if self._clip.is_live:
-            times = max(0, round(seconds * self._clip.rate) - self._shown)
+            times = max(0 if self._shown else 1, round(seconds * self._clip.rate) - self._shown)
         self._shown += times
         for kind, path in self._scratch.items():
             colours = kind == "colours"
