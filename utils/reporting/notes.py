@@ -36,7 +36,7 @@ from utils.system.transfer import to_host
 
 RUN, SCORES, PSEUDO_LABELS, MEMORY = "run.json", "scores.json", "pseudo_labels.json", "memory.json"
 
-OF_FILES = ("preset", "snapshot_dir", "log_dir", "overwrite", "continue_train")
+_OF_FILES = ("preset", "snapshot_dir", "log_dir", "overwrite", "continue_train")
 """Options that say where a run's files are, not what it computes, and the preset itself."""
 Json = dict[str, Any]
 
@@ -56,7 +56,7 @@ def differing_options(options: Options, stage: str) -> Json:
     of_arm = {"preset": options.preset, "source_only": options.source_only}
     default = config.resolve(stage, of_arm).as_dict() | {"source_only": False}
     mine = options.as_dict()
-    taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in OF_FILES]
+    taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in _OF_FILES]
     differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}
     if differing.get("num_steps_stop") == mine["num_steps"]:
         del differing["num_steps_stop"]

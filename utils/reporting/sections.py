@@ -16,7 +16,6 @@ from utils.reporting import charts
 from utils.reporting.charts import Point, Series, Value
 from utils.reporting.features import Points
 from utils.reporting.names import describe
-from utils.reporting.notes import OF_FILES
 from utils.reporting.run import Picture, RunData
 
 Colours = Mapping[str, tuple[int, int, int]]
@@ -162,7 +161,8 @@ def overview(runs: Sequence[RunData]) -> Section:
         for i, run in enumerate(runs)
     ]
     body = table(("run", "steps", "target mIoU, %", "time", "memory", "revision", "seed"), rows)
-    names = [name for name in dict.fromkeys(name for run in runs for name in run.options) if name not in OF_FILES]
+    ignored = ("log_dir", "overwrite", "continue_train")  # --snapshot-dir tells runs of one name apart
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.options) if name not in ignored]
     differing = [name for name in names if len({repr(run.options.get(name)) for run in runs}) > 1]
     if differing:
         values = [[option_value(run.options.get(name, "–")) for run in runs] for name in differing]

@@ -166,6 +166,10 @@ def test_runs_that_differ_are_told_apart():
     body = sections.overview([a, b]).body
     assert "<td><code>--learning-rate</code></td><td>0.1</td><td>0.2</td>" in body
     assert "--cpu" not in body and "--log-dir" not in body
+    folders = [replace(a, options={"preset": name, "snapshot_dir": f"{name}/step1"}) for name in "xy"]
+    body = sections.overview(folders).body
+    assert "<td><code>--snapshot-dir</code></td><td>x/step1</td><td>y/step1</td>" in body
+    assert "<td><code>--preset</code></td><td>x</td><td>y</td>" in body
     body = sections.overview([replace(a, options={"crop": [64, 32]}), replace(b, options={"crop": None})]).body
     assert "<td><code>--crop</code></td><td>64,32</td><td>none</td>" in body
     assert "<td>40</td><td>50.0</td>" in body and "<td>40</td><td>25.0</td>" in body
