@@ -23,6 +23,7 @@ from PIL import Image
 
 from dataset import Cityscapes, base, cache
 from dataset.classes import CITYSCAPES, CITYSCAPES_IDS, SYNTHIA_IDS
+from model.methods import bafft
 from tests.labels import train_ids
 from tests.messages import says
 from tests.scripts import (
@@ -568,6 +569,13 @@ def test_overwrite_leaves_nothing_of_the_run_before(run_folder):
         "step_00000002.pth",
     ]
     assert [record["step"] for record in steps(STEP1)] == [1, 2]
+
+
+def test_a_fault_in_the_pictures_of_a_method_does_not_end_the_run(run_folder, monkeypatch, capsys):
+    monkeypatch.setattr(bafft.Alignment, "panels", lambda *_: 1 / 0)
+    call("step1", "--num-steps", "1", "--report")
+    assert "no pictures of the method: ZeroDivisionError" in capsys.readouterr().out
+    assert (STEP1 / "report.html").exists() and state(STEP1)["step"] == 1
 
 
 def test_tensorboard_writes_to_log_dir(run_folder):

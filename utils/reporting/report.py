@@ -63,7 +63,7 @@ def begin(
     table = images.source.table
     notes.begin(folder, options, stage, table, counts, device, masks=masks, step=step, processes=processes)
     if not step and segmenter is not None:
-        with _harmless("features"):
+        with harmless("features"):
             _keep_features(folder / features.BEFORE, options, images, segmenter)
 
 
@@ -90,19 +90,19 @@ def look(
     is. last: at the end of a run, whose features get their places on the map."""
     seen = images.test or images.target or images.source
     truth = seen is not images.target
-    with _harmless("pictures"):
+    with harmless("pictures"):
         held = notes.thresholds(folder, seen.table.names)
         for name, picture in examples(segmenter, seen, thresholds=held, amp=options.amp, truth=truth):
             for sink in sinks:
                 sink.panel(step, name, picture)
-    with _harmless("features"):
+    with harmless("features"):
         _keep_features(folder / features.AFTER, options, images, segmenter, placed=last)
     if memory is not None:
         notes.write_memory(folder, step, memory, images.source.table)
 
 
 @contextmanager
-def _harmless(what: str) -> Iterator[None]:
+def harmless(what: str) -> Iterator[None]:
     """Logs any error in the block: a run of days must not end because of a picture."""
     try:
         yield
@@ -138,10 +138,8 @@ class Report(Sink):
         self._folder = folder
 
     def flush(self) -> None:
-        try:
+        with harmless("report"):
             write_report(self._folder)
-        except Exception as error:  # a run of days must not end because of a picture
-            logger.info("attention: no report: %s: %s", type(error).__name__, error)
 
     def close(self) -> None:
         self.flush()
