@@ -274,7 +274,8 @@ class Plus(Alignment):
 
     def panels(self, source: Batch, target: Batch | None, step: Step) -> dict[str, Tensor]:
         assert target is not None
-        set_training_mode(self.teacher, self.options.bn)  # as in training, it uses the statistics of the batch
+        if not self.options.sync_bn:  # then it would wait for the other processes, which make no pictures
+            set_training_mode(self.teacher, self.options.bn)  # as in training, it uses the statistics of the batch
         guidance, given = self._target_labels(target, learn=False)
         generator = step.generator()
         mixed = self._mix(self._restyled(source, target, generator), target, given, generator)

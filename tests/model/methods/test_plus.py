@@ -345,6 +345,19 @@ def test_the_panels_show_the_labels_that_the_pass_learnt() -> None:
 
 
 @torch.no_grad()
+def test_the_pictures_of_one_process_do_not_wait_for_synchronised_batchnorm(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = plus(sync_bn=True)
+    for network in method.networks.values():
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    source, target = batches()
+    with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
+        method.teacher(target["image"])  # in train mode, it begins to synchronise
+    with evaluating(method.networks):
+        assert "target batch/teacher" in method.panels(source, target, STEP)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("masked", [0.0, 1.0])
 def test_the_panels_show_masks_that_were_made_before_in_place_of_the_teachers_labels(masked: float) -> None:
     method = plus(lambda_pseudo=0.5, lambda_masked=masked, ssl_target_dir="masks")
