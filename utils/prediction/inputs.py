@@ -96,8 +96,9 @@ def find(inputs: Sequence[str], out: Path | None = None) -> list[Source]:
         else:
             singles += files
     if singles:
-        base = Path(os.path.commonpath([path.absolute().parent for path in singles]))
-        found += [_file(path, path.absolute().relative_to(base)) for path in singles]
+        places = [Path(os.path.abspath(path)) for path in singles]  # without "..", which would lead out of --out
+        base = os.path.commonpath([place.parent for place in places])
+        found += [_file(path, place.relative_to(base)) for path, place in zip(singles, places, strict=True)]
     return _with_own_keys(found)
 
 

@@ -40,6 +40,14 @@ def test_single_files_and_globs_share_the_deepest_folder(tree):
     assert keys("a/**/*.JPG", "a/b/2.JPG") == ["2"]
 
 
+def test_no_key_leads_out_of_the_output_folder(tree, monkeypatch):
+    monkeypatch.chdir("a/b")
+    assert keys("2.JPG", "../1.png", "../../c/1.png") == ["a/b/2", "a/1", "c/1"]
+    assert keys("../b/2.JPG", "../../c/*.png") == ["a/b/2", "c/1"]
+    with pytest.raises(UserError, match=r"2\.JPG and \.\./b/2\.JPG .*same file"):
+        find(["2.JPG", "../b/2.JPG"])
+
+
 def test_files_of_one_name_keep_their_endings(tree):
     assert keys("c") == ["1.jpg", "1.png", "clip"]
 
