@@ -15,6 +15,7 @@ from typing import Any
 from utils.reporting import sections
 from utils.reporting.run import ORDER, Picture, RunData
 from utils.reporting.sections import Section
+from utils.reporting.tables import averaged
 from utils.system.logs import logger
 
 _HERE = Path(__file__).resolve().parent
@@ -151,10 +152,14 @@ def _state(run: RunData) -> str:
 
 def _tiles(run: RunData) -> str:
     """The figures that a person looks for first."""
-    last = [record for record in run.records if "miou" in record][-1:]
+    last = run.last_score
     rate = run.last("iterations_per_s")
     tiles = [
-        ("target mIoU", f"{sections.percent(last[0]['miou'])} %" if last else "–", _classes(last)),
+        (
+            "target mIoU",
+            f"{sections.percent(last['miou'])} %" if last else "–",
+            averaged(last, run.main_set) if last else "",
+        ),
         ("steps", f"{run.step}", f"of {run.note['steps']}" if run.note.get("steps") else ""),
         ("time", sections.duration(sections.seconds(run)) if sections.sessions(run) else "–", ""),
         ("speed", f"{rate:.2f}" if rate else "–", "iterations/s"),
@@ -162,10 +167,6 @@ def _tiles(run: RunData) -> str:
     ]
     shown = "".join(f"<div><dt>{n}</dt><dd>{v} <small>{escape(more)}</small></dd></div>" for n, v, more in tiles)
     return f'<dl class="figures">{shown}</dl>'
-
-
-def _classes(last: Sequence[dict[str, Any]]) -> str:
-    return f"{last[0].get('classes', 'all')} classes" if last else ""
 
 
 def _page(title: str, subtitle: str, figures: str, body: Sequence[Section]) -> str:

@@ -72,9 +72,14 @@ class RunData:
         return {name: tuple(colour) for name, colour in zip(table.get("names", ()), table.get("palette", ()))}
 
     @property
+    def last_score(self) -> dict[str, Any]:
+        """The last record of target scores; empty if there is none."""
+        return next((record for record in reversed(self.records) if "miou" in record), {})
+
+    @property
     def main_set(self) -> str:
         """The name of the class set whose mean the records call "miou"; the others are "miou_NAME"."""
-        return next((str(record.get("classes", "all")) for record in self.records if "miou" in record), "all")
+        return str(self.last_score.get("classes", "all"))
 
     def series(self, key: str, colour: str = "var(--run0)") -> Series:
         """The values of a key over the steps; "iou/road" is a value of a table by class."""

@@ -17,6 +17,7 @@ from utils.reporting.charts import Point, Series, Value
 from utils.reporting.features import Points
 from utils.reporting.names import describe
 from utils.reporting.run import Picture, RunData
+from utils.reporting.tables import averaged
 
 Colours = Mapping[str, tuple[int, int, int]]
 
@@ -147,12 +148,13 @@ def what(run: RunData) -> Section:
 
 def overview(runs: Sequence[RunData]) -> Section:
     """A table of runs, and the options in which they differ."""
-    differ = len({run.main_set for run in runs if run.series("miou").y}) > 1
+    over = [averaged(run.last_score, run.main_set) for run in runs]
+    differ = len({text for text, run in zip(over, runs) if run.last_score}) > 1
     rows = [
         [
             f'<i style="color:{colour(i)}">■</i> {escape(run.title)}',
             f"{run.step}",
-            percent(run.last("miou")) + (f" ({escape(run.main_set)} classes)" if differ else ""),
+            percent(run.last("miou")) + (f" ({escape(over[i])})" if differ and run.last_score else ""),
             duration(seconds(run)) if sessions(run) else "–",
             memory(peak(run)),
             escape(sessions(run)[-1].get("revision", "–") if sessions(run) else "–"),
@@ -227,11 +229,15 @@ def _swatch(value: str) -> str:
 
 def _class_table(names: Sequence[str], runs: Sequence[tuple[int, RunData]], means: Sequence[str]) -> str:
     rows = [[escape(name), *(percent(run.last_table("iou").get(name)) for _, run in runs)] for name in names]
-    rows += [
-        [f"mean of {escape(name)}", *(percent(run.last(_mean_key(run, name))) for _, run in runs)] for name in means
-    ]
+    rows += [[f"mean of {escape(name)}", *(_mean_cell(run, name) for _, run in runs)] for name in means]
     head = ("class", *(run.title for _, run in runs))
     return table(head, rows)
+
+
+def _mean_cell(run: RunData, classes: str) -> str:
+    """The last mean over a class set; with the number of classes in it, if the others are absent."""
+    fewer = run.last_score.get("averaged", {}).get(classes)
+    return percent(run.last(_mean_key(run, classes))) + (f" (over {fewer})" if fewer is not None else "")
 
 
 _CURVES = {

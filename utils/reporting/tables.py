@@ -43,9 +43,14 @@ def means(record: Mapping[str, Any]) -> str:
     classes in the mean of a set with absent classes, such as {"19": 9}."""
     others = {key.removeprefix("miou_"): value for key, value in record.items() if key.startswith("miou_")}
     all_of_them = {record.get("classes", "all"): record["miou"], **others}
-    averaged = record.get("averaged", {})
-    titles = {name: f"{averaged[name]} of {name}" if name in averaged else name for name in all_of_them}
-    return ", ".join(f"{percent(mean)} ({titles[name]} classes)" for name, mean in all_of_them.items())
+    return ", ".join(f"{percent(mean)} ({averaged(record, name)})" for name, mean in all_of_them.items())
+
+
+def averaged(record: Mapping[str, Any], name: str) -> str:
+    """Over how many classes the mean of a class set is in a score's record, such as "19 classes" or "9 of 19
+    classes"."""
+    fewer = record.get("averaged", {})
+    return f"{fewer[name]} of {name} classes" if name in fewer else f"{name} classes"
 
 
 def percent(mean: float | None) -> str:

@@ -11,6 +11,7 @@ from tests.messages import says
 from tests.utils.reporting.samples import full, picture, points, stage
 from utils.reporting import sections
 from utils.reporting.features import Points
+from utils.reporting.page import render
 from utils.reporting.run import RunData
 
 EMPTY = RunData("step1", [])
@@ -52,6 +53,16 @@ def test_means_over_one_class_set_stand_side_by_side_whichever_set_is_the_main_o
     assert "a: 25 at step 40" in body and "b: 11 at step 40" in body
     overview = sections.overview([a, b]).body
     assert "<td>50.0 (19 classes)</td>" in overview and "<td>30.0 (16 classes)</td>" in overview
+
+
+def test_a_mean_over_fewer_classes_than_its_set_says_so():
+    a, b = stage("a", 0.5), stage("b", 0.375)
+    b = replace(b, records=[*b.records, {**b.last_score, "step": 60, "averaged": {"19": 18}}])
+    assert "<td>mean of 19</td><td>50.0</td><td>37.5 (over 18)</td>" in sections.scores([a, b]).body
+    assert "<td>mean of 16</td><td>25.0</td><td>18.8</td>" in sections.scores([a, b]).body
+    body = sections.overview([a, b, EMPTY]).body
+    assert "<td>50.0 (19 classes)</td>" in body and "<td>37.5 (18 of 19 classes)</td>" in body and "<td>–</td>" in body
+    assert "<small>18 of 19 classes</small>" in render(b)
 
 
 def test_a_run_that_chose_by_target_labels_says_so():
