@@ -179,8 +179,8 @@ def _place(path: Path) -> tuple[str, int, str]:
 def _small(image: Image.Image) -> tuple[bytes, str]:
     """The smaller one of a PNG, which suits label maps, and a JPEG, which suits photographs."""
     found = []
-    for kind, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 85})):
+    for kind in ("png", "jpeg"):
         encoded = io.BytesIO()
-        image.save(encoded, kind, **settings)
+        image.save(encoded, kind, quality=85)  # of the JPEG
         found.append((encoded.getvalue(), kind))
     return min(found, key=lambda one: len(one[0]))
