@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from utils.states.foreign import identify, in_folder, is_safetensors, resave_line
+from utils.system import distributed
 from utils.system.errors import UserError, fault
 from utils.system.files import temporary_name, write_atomically
 
@@ -62,6 +63,13 @@ def save(path: Path, state: State) -> None:
             raise noting.error or OSError(f"torch says: {str(error).splitlines()[0]}") from error
 
     write_atomically(path, write, size=nbytes(state))
+
+
+def save_for_all(path: Path, state: State) -> None:
+    """`save` by the main process. The others wait for it, because one that ended would end it while it writes."""
+    if distributed.is_main():
+        save(path, state)
+    distributed.barrier()
 
 
 def nbytes(state: State) -> int:

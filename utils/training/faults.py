@@ -25,7 +25,7 @@ def find(trainer: Trainer, good: checkpoint.State, folder: Path) -> UserError:
     The state before that step is saved in `folder`/nonfinite.pth, from which the step can be repeated.
     """
     found, path, last = trainer.steps, folder / NAME, folder / "last.pth"
-    _write(path, good)
+    checkpoint.save_for_all(path, good)
     trainer.load_state_dict(copy.deepcopy(good), path)
     if trainer.steps < found - 1:
         logger.info("not finite between step %d and %d: repeating these steps one by one", trainer.steps + 1, found)
@@ -38,17 +38,12 @@ def find(trainer: Trainer, good: checkpoint.State, folder: Path) -> UserError:
             what = f"step {trainer.steps}: {max(faults)[1]}"  # of a process whose loss is not finite, if there is one
             break
         good = copied(good | trainer.state_dict(), good)
-    _write(path, good)
+    checkpoint.save_for_all(path, good)
     other = f"the last good checkpoint is {last}" if last.exists() else "no other checkpoint was written"
     return UserError(
         f"{what}; --continue-train {path} repeats it from the state before: try a lower --learning-rate, or "
         f"--amp off; {other}"
     )
-
-
-def _write(path: Path, state: checkpoint.State) -> None:
-    if distributed.is_main():
-        checkpoint.save(path, state)
 
 
 def _fault(trainer: Trainer, losses: dict[str, Tensor], images: str) -> tuple[bool, str]:

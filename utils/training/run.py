@@ -128,6 +128,8 @@ class Run:
                 self._save(stop, score=not signal)
             elif signal:
                 self._write_last()
+            if signal:
+                distributed.barrier()  # otherwise, the first process would be ended while it writes its report
             if signal == _UNREADABLE:
                 self._end_with(unreadable)
             if signal:
@@ -151,7 +153,6 @@ class Run:
 
     def _end_with(self, unreadable: Exception | None) -> NoReturn:
         """End a saved run whose data can no longer be read, in this process or in another one."""
-        distributed.barrier()  # otherwise, the first process would be ended while it writes
         if isinstance(unreadable, UserError):
             raise UserError(f"{one_line(unreadable)}; {self._resumable()}") from unreadable
         if unreadable is not None:
@@ -347,13 +348,9 @@ class Run:
     def _write_last(self) -> None:
         if self.log is not None:
             self.log.sync()
-        self._write("last.pth", self.state_dict())
+        checkpoint.save_for_all(self.folder / "last.pth", self.state_dict())
         if distributed.is_main():
             checkpoint.keep_last(self.folder, self.trainer.steps, self.options.keep_last)
-
-    def _write(self, name: str, state: checkpoint.State) -> None:
-        if distributed.is_main():
-            checkpoint.save(self.folder / name, state)
 
     def _score(self, stop: interrupt.StopRequest) -> None:
         """Score the network of last.pth, which is then written again, so that a resumed run knows the score.
@@ -382,7 +379,9 @@ class Run:
             value = getattr(unlabelled, options.select_by, -math.inf)
             if value > self.selected:
                 self.selected = value
-                self._write("selected.pth", self.state_dict() | {"selected_by": options.select_by})
+                checkpoint.save_for_all(
+                    self.folder / "selected.pth", self.state_dict() | {"selected_by": options.select_by}
+                )
         if test is not None and scores is not None:
             self._tell_scores(scores, test.table)
         self._write_last()
@@ -397,7 +396,7 @@ class Run:
         self._tell(notes.score_record(self.trainer.steps, scores, table, main))
         if options.select_on_target_labels and miou > self.best:
             self.best = miou
-            self._write("best.pth", self.state_dict() | {"selected_by": "target labels"})
+            checkpoint.save_for_all(self.folder / "best.pth", self.state_dict() | {"selected_by": "target labels"})
 
     def _label_free(self) -> LabelFree | None:
         """The label-free scores, on images that are spread evenly over the target's list."""

@@ -175,6 +175,43 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step_with_a_checkpoint(r
     assert rows(out, step) == 1 and out_of_other == ""
 
 
+SLOW_DISK = """
+import os, signal, time, torch
+from tests.scripts import call
+from utils.options import config
+from utils.states import checkpoint
+from utils.training.trainer import Trainer
+save, make_step = checkpoint.save, Trainer.step
+def slow_save(path, state):
+    time.sleep(2)
+    save(path, state)
+def step(trainer):
+    losses = make_step(trainer)
+    if trainer.steps == 3:
+        SPOIL
+    return losses
+checkpoint.save, Trainer.step = slow_save, step
+arguments = ("--batch-size", "1", "--num-steps", "5", "--log-every", "4", "--cpu")
+config.run(lambda: call("step1", *arguments))
+"""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "name", "step"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM) if os.environ['RANK'] == '1' else None", 143, "last.pth", 3),
+        ("next(trainer.method.segmenter.parameters()).data[0, 0, 0, 0] = torch.nan", 2, "nonfinite.pth", 2),
+    ],
+    ids=["signal", "not finite"],
+)
+def test_a_process_that_ends_waits_until_the_first_one_has_saved(run_folder, spoil, code, name, step):
+    """A large checkpoint takes longer to write than the others need to notice that a process has ended."""
+    ended = start_two(["-c", SLOW_DISK.replace("SPOIL", spoil)])
+    assert [status for status, _, _ in ended] == [code, code], ended
+    assert state(STEP1, name)["step"] == step
+    assert not list(STEP1.glob(".*.tmp"))
+
+
 def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 2)
     given = {"--batch-size": 1, "weights": "0.5", "step": 0}
