@@ -365,6 +365,7 @@ def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder
         assert exit_code("step1", *settings) == 2
         said = capsys.readouterr().err
         path = STEP1 / "nonfinite.pth"
+        assert state(STEP1)["step"] == 3
         assert exit_code("step1", *settings, "--continue-train", str(path)) == 2
         assert capsys.readouterr().err == said
     assert said.count("\n") == 1 and said.startswith("error: step 5: ")
@@ -374,7 +375,6 @@ def test_a_number_that_is_none_stops_the_run_with_all_that_repeats_it(run_folder
     drawn = next(iter(EndlessSampler(6, 2, 1234, start=8)))
     assert f"images: source {names[drawn[0][0]]} {names[drawn[1][0]]}, target " in said
     assert f"the last good checkpoint is {STEP1}/last.pth" in said
-    assert state(STEP1)["step"] == 3
     logging = ("score_due", "best", "shares", "meter", "logged")  # the good run logs and scores its last step
     good = {key: value for key, value in training_state(Path("good")).items() if key not in logging}
     before = training_state(STEP1, "nonfinite.pth")

@@ -12,6 +12,7 @@ from dataset import GTA5, base
 from tests.messages import says
 from tests.scripts import STEP1, STEP2, call, differences, exit_code, losses, state, steps, training_state
 from utils.states import checkpoint
+from utils.training.trainer import Trainer
 
 HALF, ALL = "2", "4"
 # Everything random is on, and the rates are so high that the memory fills and all terms take part.
@@ -156,6 +157,23 @@ def test_the_best_checkpoints_of_steps_that_are_trained_again_are_removed(run_fo
     assert [state(STEP1, name)["step"] for name in ("last.pth", "best.pth", "selected.pth")] == [3, 3, 3]
     call("step1", *settings, "--continue-train")
     assert state(STEP1)["step"] == 4 and state(STEP1, "best.pth")["step"] in (3, 4)
+
+
+def test_a_run_that_is_killed_after_it_has_gone_back_goes_on_from_there(run_folder, monkeypatch):
+    settings = (*SETTINGS, "--save-pred-every", "1", "--keep-last", "4")
+    call("step1", *settings)
+    checkpoint.save(STEP1 / "best.pth", state(STEP1))  # as if the last step had been the best
+
+    def killed(_):
+        raise SystemError
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(Trainer, "step", killed)
+        call("step1", *settings, "--continue-train", str(checkpoint.step_file(STEP1, 2)))
+    assert state(STEP1)["step"] == 2 and not (STEP1 / "best.pth").exists()
+    call("step1", *settings, "--continue-train")
+    assert [record["step"] for record in steps(STEP1)] == [1, 2, 3, 4]
+    assert state(STEP1, "best.pth")["step"] in (3, 4)
 
 
 def test_rates_of_the_command_line_hold_for_the_resumed_part_and_the_change_is_said(run_folder, capsys):

@@ -97,7 +97,7 @@ class Run:
             )
             return
         if here:
-            self._forget_later()
+            self._step_back()
         self._keep()
         if distributed.is_main():
             self._open_folder(keep=here)
@@ -206,20 +206,28 @@ class Run:
                 logger.info("attention: changed since that checkpoint: %s", line)
         return here
 
-    def _forget_later(self) -> None:
-        """Remove best.pth and selected.pth, with their scores, if they were saved after the step from which the run
-        continues."""
+    def _step_back(self) -> None:
+        """If the run continues in its folder from another checkpoint than last.pth, make this one last.pth, and remove
+        best.pth and selected.pth, with their scores, if they were saved after it.
+
+        last.pth comes first: if the run is killed before its next checkpoint, the same state is resumed.
+        """
+        last, path = self.folder / "last.pth", networks.resumed_from(self.options)
+        assert path is not None
+        if path.resolve() == last.resolve():
+            return
         later: list[str] = []
-        if distributed.is_main() and self.options.continue_train != "last":
+        if distributed.is_main():
             found = [name for name in ("best.pth", "selected.pth") if (self.folder / name).exists()]
             later = [name for name in found if checkpoint.read(self.folder / name)["step"] > self.trainer.steps]
-            for name in later:
-                (self.folder / name).unlink()
         for name in distributed.objects(later)[0]:  # all processes have the same scores
             if name == "best.pth":
                 self.best = -1.0
             else:
                 self.selected = -math.inf
+        self._write_last()
+        for name in later:
+            (self.folder / name).unlink()
 
     def _inputs(self) -> dict[str, Any]:
         """What must be the same in every process."""
