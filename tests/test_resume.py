@@ -159,6 +159,14 @@ def test_the_best_checkpoints_of_steps_that_are_trained_again_are_removed(run_fo
     assert state(STEP1)["step"] == 4 and state(STEP1, "best.pth")["step"] in (3, 4)
 
 
+def test_another_label_free_score_does_not_compete_with_the_one_before(run_folder):
+    call("step1", *SETTINGS, "--num-steps-stop", HALF, "--select-by", "snd")  # up to log(100), above all agreements
+    assert state(STEP1, "selected.pth")["selected"] > 1
+    call("step1", *SETTINGS, "--continue-train", "--select-by", "agreement")
+    selected = state(STEP1, "selected.pth")
+    assert selected["step"] > int(HALF) and selected["selected_by"] == "agreement" and selected["selected"] <= 1
+
+
 def test_a_run_that_is_killed_after_it_has_gone_back_goes_on_from_there(run_folder, monkeypatch):
     settings = (*SETTINGS, "--save-pred-every", "1", "--keep-last", "4")
     call("step1", *settings)
