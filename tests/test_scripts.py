@@ -319,6 +319,11 @@ def test_source_only_runs_without_the_target_folder(run_folder):
     assert [record["step"] for record in records(folder)] == [1, 2, 3]
 
 
+def test_a_split_that_the_user_names_must_exist(run_folder, capsys):
+    assert exit_code("step1", "--set", "vall") == 2
+    assert says(capsys.readouterr().err, "no images of split 'vall' found")
+
+
 def test_source_only_runs_without_the_list_that_the_preset_scores(run_folder, capsys):
     for kind, folder in (("images", "train"), ("labels", "trainannot")):
         shutil.copytree(SOURCE / kind, f"data/CamVid/{folder}")

@@ -233,12 +233,13 @@ def test_data_if_any(options: Options, given: frozenset[str], table: ClassTable)
     """`test_data`, or None, with a log line, if the target has no labels. For the reader `folder`, only the images with
     labels.
 
-    A list of images that the user gave (not one that the preset names) must exist; otherwise, raises UserError.
+    A list of images or a split that the user gave (not one that the preset names) must exist; otherwise, raises
+    UserError.
     """
     try:
         images = test_data(options, table, labels=None)
     except UserError as error:
-        if "data_list_target_test" in given:
+        if given & {"data_list_target_test", "set"}:
             raise
         logger.info("no scores while training: %s", error)
         return None
