@@ -223,6 +223,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
     [
         (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory"),
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
+        (["--discriminator-width", "0.5"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],
          "--backbone: found resnet18, ... snapshots/builtin/step1/last.pth ... with tiny"),
@@ -231,7 +232,9 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
 def test_a_state_of_other_options_is_refused(run_folder, capsys, arguments, said):
     call("step1", "--num-steps", "2", "--num-steps-stop", "1")
     before = {path: path.read_bytes() for path in STEP1.iterdir()}
+    capsys.readouterr()
     assert exit_code("step1", "--num-steps", "2", "--continue-train", *arguments) == 2
-    error = capsys.readouterr().err
+    printed, error = capsys.readouterr()
     assert says(error, said) and error.count("\n") == 1
+    assert "does not fit" not in said or f"changed since that checkpoint: {arguments[0]} " in printed
     assert {path: path.read_bytes() for path in STEP1.iterdir()} == before

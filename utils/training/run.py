@@ -194,6 +194,8 @@ class Run:
             method = self.trainer.method
             architecture = method.segmenter.architecture if "segmenter" in method.networks else {}
             state = checkpoint.load(path, self.name, architecture)
+            for line in config.changes(state.get("options", {}), self.options, self.script):
+                logger.info("attention: changed since that checkpoint: %s", line)
             self.load_state_dict(state, path)
             if self.trainer.steps >= self._last_step and path.resolve() != last.resolve():
                 raise UserError(
@@ -202,8 +204,6 @@ class Run:
                     f"with --restore-from"
                 )
             logger.info("continued from %s at step %d", path, self.trainer.steps)
-            for line in config.changes(state.get("options", {}), self.options, self.script):
-                logger.info("attention: changed since that checkpoint: %s", line)
         return here
 
     def _step_back(self) -> None:
