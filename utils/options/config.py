@@ -24,7 +24,7 @@ from utils.options.presets import METHOD_OPTIONS, PRESETS, STAGES
 from utils.options.table import PROGRAMS, RESTYLE, TRAIN, TRAINING, Options
 from utils.system import machine, processes
 from utils.system.amp import apex_amp
-from utils.system.errors import UserError, one_line, resource_fault
+from utils.system.errors import UserError, line_for_user
 from utils.system.files import write_json
 from utils.system.interrupt import Interrupted, raised
 
@@ -258,15 +258,6 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _line(error: Exception) -> str | None:
-    """The message for an error that the user can do something about; None for any other."""
-    if isinstance(error, UserError):
-        return one_line(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; expected a file or folder that can be used"
-    return resource_fault(error) if isinstance(error, (MemoryError, RuntimeError)) else None
-
-
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main`. Bad input ends with one line and exit code 2, Ctrl-C and SIGTERM with one line and exit
     code 130 or 143.
@@ -285,7 +276,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         with _session(), raised():
             _recorded(main)
     except Exception as error:
-        line = _line(error)
+        line = line_for_user(error)
         if line is None:
             raise
         logging.getLogger("bafft").debug("bad input", exc_info=True)
@@ -308,7 +299,7 @@ def _recorded(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
-        if _line(error) is None and processes.launched():
+        if line_for_user(error) is None and processes.launched():
             from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
             get_error_handler().record_exception(error)

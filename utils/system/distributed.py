@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.system.errors import UserError
+from utils.system.errors import UserError, line_for_user
 from utils.system.interrupt import Interrupted
 from utils.system.processes import is_main as is_main
 from utils.system.processes import no_bar as no_bar
@@ -279,9 +279,8 @@ def _exit_code(error: BaseException) -> int:
     """The exit code, as `utils.options.config.run` gives it."""
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
-    bad_input = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)
     stopped = error.code if isinstance(error, Interrupted) else 130 if isinstance(error, KeyboardInterrupt) else 1
-    return 2 if bad_input else stopped
+    return stopped if line_for_user(error) is None else 2
 
 
 def _attempt(purpose: str) -> str:

@@ -54,7 +54,17 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def resource_fault(error: MemoryError | RuntimeError) -> str | None:
+def line_for_user(error: BaseException) -> str | None:
+    """The message for an error that the user can do something about, which ends a script with exit code 2; None for any
+    other."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; expected a file or folder that can be used"
+    return _resource_fault(error) if isinstance(error, (MemoryError, RuntimeError)) else None
+
+
+def _resource_fault(error: MemoryError | RuntimeError) -> str | None:
     """The message for the errors that torch raises if memory runs short; None for every other error."""
     said = str(error).split("\n")[0]
     torch = sys.modules.get("torch")  # a program that has not imported torch cannot have raised its error

@@ -212,6 +212,25 @@ def test_a_process_that_ends_waits_until_the_first_one_has_saved(run_folder, spo
     assert not list(STEP1.glob(".*.tmp"))
 
 
+def test_if_one_process_runs_out_of_memory_all_end_with_its_code():
+    ended = start_two(
+        [
+            "-c",
+            """
+from utils.options import config
+from utils.system import distributed
+def main():
+    distributed.start(cpu=True)
+    if distributed.rank():
+        raise MemoryError("Unable to allocate 9 GiB")
+    distributed.barrier()
+config.run(main)
+""",
+        ]
+    )
+    assert [(code, error.count("out of memory")) for code, _, error in ended] == [(2, 0), (2, 1)], ended
+
+
 def test_machines_that_were_given_different_things_are_told_which(monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 2)
     given = {"--batch-size": 1, "weights": "0.5", "step": 0}
