@@ -108,7 +108,8 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read as weights (it is {foreign.what}); {foreign.todo}")
     damage = _damage(path)
     if damage:
-        raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path)}")
+        again = "copy or download it again"
+        raise UserError(f"{path}: cannot be read as weights (damaged: {damage}); {_instead_of(path, again)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about a strange file, in addition to the error that follows
@@ -158,10 +159,10 @@ def _numpy_types() -> Iterator[Any]:
 torch.serialization.add_safe_globals(list(_numpy_types()))
 
 
-def _instead_of(path: Path) -> str:
+def _instead_of(path: Path, otherwise: str = "give a file saved by torch.save") -> str:
     sound = (other for other in numbered(path.parent) if other != path and not _damage(other))
     other = next(sound, None)
-    return f"the newest good one beside it is {other}: give that" if other else "give a file saved by torch.save"
+    return f"the newest good one beside it is {other}: give that" if other else otherwise
 
 
 def _damage(path: Path) -> str | None:
