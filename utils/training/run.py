@@ -166,8 +166,9 @@ class Run:
         console = Console(self.name, self._last_step, self.trainer.method.totals())
         images = options.batch_size * options.iter_size * distributed.size()
         domains = 1 if self.trainer.data.target is None else 2
-        disk = checkpoint.nbytes(self.kept or {}) * (max(1, options.keep_last) + options.select_on_target_labels)
-        cost = Cost(start, self._last_step, images, domains, disk, shutil.disk_usage(self.folder).free)
+        files = max(1, options.keep_last) + options.select_on_target_labels + (options.select_by != "none")
+        disk, free = files * checkpoint.nbytes(self.kept or {}), shutil.disk_usage(self.folder).free
+        cost = Cost(start, self._last_step, images, domains, disk, free)
         board = [TensorBoard(Path(options.log_dir), start)] if options.tensorboard else []
         pages = [Pictures(self.folder), Report(self.folder)] if options.report else []
         return [log, console, cost, *board, *pages]

@@ -14,6 +14,7 @@ from model.methods.base import Batch
 from tests.scripts import SOURCE, TARGET, TRAINING
 from utils.options import config
 from utils.reporting import tables
+from utils.reporting.sinks import JsonLines
 from utils.setup import data_sets, networks
 from utils.system.errors import UserError
 from utils.system.precision import Precision
@@ -183,6 +184,15 @@ def test_a_run_that_only_skips_stops(trainer, monkeypatch):
     made.meter.add({"seg": torch.tensor(1.0)})
     with pytest.raises(UserError, match=r"step 4: .* 4 steps of the segmenter .* overflow"):
         run._record()
+
+
+def test_the_disk_space_ahead_counts_every_checkpoint_that_is_kept(trainer, tmp_path, caplog):
+    caplog.set_level("INFO", logger="bafft")
+    run = Run(trainer("--keep-last", "3", "--select-by", "snd", "--num-steps", "100"), "step1")
+    run.folder, run.kept = tmp_path, {"weights": torch.zeros(250_000)}
+    for sink in run._outputs(JsonLines(tmp_path / "log.jsonl")):
+        sink.record({"step": 60, "iterations_per_s": 1.0})
+    assert "checkpoints take 4 MB" in caplog.text
 
 
 def test_the_count_of_skipped_steps_is_part_of_the_state(trainer):
