@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,18 @@ logger = logging.getLogger("bafft")
 
 
 class _Handler(logging.Handler):
-    """Prints a record above a progress bar, if there is one."""
+    """Prints a record above a progress bar, if there is one.
+
+    If nobody can read it any more, the run goes on without printing: Ctrl-C also ends the `tee` of a pipe, and must not
+    keep training from saving.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def setup() -> None:
