@@ -25,11 +25,7 @@ from utils.system.errors import UserError, fault
 from utils.system.files import temporary_name, write_atomically
 
 FORMAT = "bafft"
-_NOT_CONTENT = (
-    "format",
-    "version",
-    "options",
-)  # what a digest leaves out, because the same run may have another folder
+_NOT_CONTENT = ("format", "version", "options")  # left out of a digest: the options name folders
 State = dict[str, Any]
 _kept: dict[tuple[Any, ...], Any] = {}  # at most one file's content, see `read`
 

@@ -21,18 +21,15 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = (
-    2.0  # seconds in which a second signal counts as an echo: a launcher passes on what the terminal sends to all
-)
+# Seconds in which a second signal counts as an echo: a launcher passes on what the terminal sends to all.
+_PATIENCE = 2.0
 
 
 class Interrupted(BaseException):
     """A signal ended the program. code: the exit code that shells expect, 128 + the number of the signal."""
 
     def __init__(self, number: int, said: str = "stopped; no file is left half-written") -> None:
-        super().__init__(
-            number, said
-        )  # the arguments as they are, because a pool of processes must pass the exception on
+        super().__init__(number, said)  # the arguments as they are, because a pool of processes passes them on
         self.code = 128 + number
 
     def __str__(self) -> str:

@@ -37,10 +37,8 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in (
-            NAME,
-            _LOCK,
-        ):  # while it is still held: a process that has opened the file tries again with a new one
+        # While it is still held: a process that has opened the file tries again with a new one.
+        for name in (NAME, _LOCK):
             with suppress(OSError):  # Windows removes the lock's file itself
                 (folder / name).unlink()
         lock.release()

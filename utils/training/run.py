@@ -63,9 +63,7 @@ class Run:
         self.warned: set[str] = set()
         self.score_due = False  # of a checkpoint that was written but not yet scored
         self.logged = 0  # step of the last line
-        self.only_skipped: dict[
-            str, int
-        ] = {}  # skipped steps of each player in a row, because of overflows, counted at log lines
+        self.only_skipped: dict[str, int] = {}  # steps in a row that each player skipped, as of the last log line
         self.kept: checkpoint.State | None = None  # state of the last step that is known to be good
         self.log: JsonLines | None = None
         self.sinks: list[Sink] = []  # of one process

@@ -232,9 +232,8 @@ class Trainer:
             for name, network in self.method.networks.items():
                 network.load_state_dict(networks[name])
             self.steps = state["step"]
-            self._began = (
-                (self.steps, state["drawn"]) if "drawn" in state else (0, 0)
-            )  # early checkpoints have no count
+            # Early checkpoints have no count.
+            self._began = (self.steps, state["drawn"]) if "drawn" in state else (0, 0)
             self._loaded = self._ahead = None
             self.meter.load_state_dict(state.get("meter", {}), self.device)
             states = [state["rng"], *state.get("rng_of_others", [])]
