@@ -25,8 +25,8 @@ _FOLDERS = {"pseudo": "ssl_target_dir", "restyle_apply": "out"}
 
 
 def refuse(options: Options, script: str) -> None:
-    """Raises UserError if a checkpoint that the script starts from or pseudo-labels are missing, if its folder holds
-    another run or is in use, or if the checkpoint is of high-resolution crops and the training is without.
+    """Raises UserError if weights that the script needs or pseudo-labels are missing, if its folder holds another run
+    or is in use, or if the checkpoint is of high-resolution crops and the training is without.
 
     Pseudo-labels that stage 2 does not use are mentioned in the log.
     """
@@ -38,6 +38,11 @@ def refuse(options: Options, script: str) -> None:
         raise UserError(
             f"--semantic: {options.semantic} does not exist; expected the checkpoint of a trained segmenter: give "
             f"last.pth of a training script, or leave the flag out"
+        )
+    if script == "step2" and options.lambda_imagenet and not Path(str(options.imagenet_weights)).exists():
+        raise UserError(
+            f"--imagenet-weights: {options.imagenet_weights} does not exist; expected the weights that the backbone "
+            f"started from"
         )
     if script == "step2":
         if networks.method_class(options, script).uses_target_labels(options):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,10 +145,6 @@ def method(
 def _imagenet(options: Options, network: DeepLab) -> DeepLab:
     """The network's backbone with the weights of `--imagenet-weights`, frozen."""
     path = str(options.imagenet_weights)
-    if not os.path.exists(path):
-        raise UserError(
-            f"--imagenet-weights: {path} does not exist; expected the weights that the backbone started from"
-        )
     info = describe_file(path)
     fitting = {"stride_style": info.stride_style, "normalization": info.normalization}
     plain = {name: value for name, value in network.architecture.items() if name != "high_resolution_crops"}

@@ -59,6 +59,13 @@ def test_other_missing_checkpoints_of_restyling_are_refused_first(run_folder, ca
     assert capsys.readouterr().err.startswith(f"error: {option}: {value} does not exist; expected ")
 
 
+def test_missing_weights_of_imagenet_are_refused_first(run_folder, capsys):
+    Path("start.pth").touch()
+    distance = ("--method", "plus", "--lambda-imagenet", "1", "--imagenet-weights", "no.pth")
+    assert exit_code("step2", *EMPTY, "--restore-from", "start.pth", *distance) == 2
+    assert capsys.readouterr().err.startswith("error: --imagenet-weights: no.pth does not exist; expected ")
+
+
 def test_missing_pseudo_labels_are_refused_first_and_their_maker_named(run_folder, capsys):
     Path("my weights.pth").touch()
     given = ("--restore-from", "my weights.pth", "--ssl-target-dir", "masks")
