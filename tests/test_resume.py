@@ -43,8 +43,11 @@ def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers)
 def test_a_named_checkpoint_is_resumed_into_another_folder(after_stage1, script):
     call(script, *SETTINGS, "--snapshot-dir", "whole")
     call(script, *SETTINGS, "--snapshot-dir", "half", "--num-steps-stop", HALF)
+    checkpoint.save(Path("half/last.pth"), state(Path("half")) | {"best": 1.0})  # a score that no step reaches
     call(script, *SETTINGS, "--snapshot-dir", "rest", "--continue-train", "half/last.pth")
-    assert differences(training_state(Path("whole")), training_state(Path("rest"))) == []
+    whole, rest = training_state(Path("whole")), training_state(Path("rest"))
+    assert differences(whole | {"best": 0}, rest | {"best": 0}) == []
+    assert state(Path("rest"), "best.pth")["best"] == rest["best"] < 1  # the best one of its own folder
     assert state(Path("half"))["step"] == int(HALF)
     assert [record["step"] for record in steps(Path("rest"))] == [3, 4]
 

@@ -196,6 +196,8 @@ class Run:
             for line in config.changes(state.get("options", {}), self.options, self.script):
                 logger.info("attention: changed since that checkpoint: %s", line)
             self.load_state_dict(state, path)
+            if not here:  # best.pth and selected.pth are in the other folder
+                self.best, self.selected = -1.0, -math.inf
             if self.trainer.steps >= self._last_step and path.resolve() != last.resolve():
                 raise UserError(
                     f"--continue-train: {path} is at step {self.trainer.steps}, expected one before step "
