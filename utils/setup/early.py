@@ -13,6 +13,7 @@ from utils.options.config import resolve
 from utils.options.flags import flag
 from utils.options.table import TRAIN, TRAINING, Options
 from utils.setup import networks
+from utils.states import checkpoint
 from utils.states.weights import describe_file
 from utils.system import lock
 from utils.system.errors import UserError, fault
@@ -92,7 +93,8 @@ def _refuse_missing(path: str, options: Options, resumed: Path | None, script: s
         raise UserError(
             f"--restore-from: {path}: nothing is downloaded; expected a file: fetch it yourself (pretrained/README.md)"
         )
-    if fault(path) != "not found":  # anything else is reported when it is read
+    if fault(path) != "not found":
+        checkpoint.require_file(Path(path))
         return
     if resumed:
         raise UserError(

@@ -84,10 +84,7 @@ def read(path: str | Path, *, keep: bool = False) -> Any:
     keep: hold the content until the next call, which returns it without reading if the file has not changed.
     """
     path = Path(path)
-    found = fault(path)
-    if found:
-        todo = in_folder(path) if path.is_dir() else ""
-        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save{todo}")
+    require_file(path)
     stat = path.stat()
     key = (path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
     kept = [_kept.pop(key)] if key in _kept else []
@@ -96,6 +93,14 @@ def read(path: str | Path, *, keep: bool = False) -> Any:
     if keep:
         _kept[key] = content
     return content
+
+
+def require_file(path: Path) -> None:
+    """Raises UserError unless `path` is a regular file; for a folder, with the files in it that may be meant."""
+    found = fault(path)
+    if found:
+        todo = in_folder(path) if path.is_dir() else ""
+        raise UserError(f"{path}: {found}; expected a weight file saved by torch.save{todo}")
 
 
 def _read(path: Path) -> Any:

@@ -43,6 +43,15 @@ def test_a_folder_in_use_or_of_an_earlier_run_is_refused_first(run_folder, capsy
     assert "--snapshot-dir: found runs/b/last.pth" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--continue-train", "--restore-from"])
+def test_a_folder_in_the_place_of_its_checkpoint_is_refused_first(run_folder, capsys, option):
+    Path("run").mkdir()
+    Path("run/last.pth").touch()
+    assert exit_code("step1", *EMPTY, "--snapshot-dir", "run", option, "run") == 2
+    said = "is a folder; expected a weight file saved by torch.save; it holds last.pth: give that file"
+    assert capsys.readouterr().err == f"error: run: {said}\n"
+
+
 @pytest.mark.parametrize(
     ("script", "given"), [("restyle_apply", (*SOURCELESS, "--out")), ("pseudo", (*EMPTY, "--ssl-target-dir"))]
 )
