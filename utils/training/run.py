@@ -452,9 +452,8 @@ class Run:
         self.trainer.load_state_dict(state, path)
         self.best = state.get("best", -1.0)
         self.shares = state.get("shares", [])
-        if (
-            state.get("options", {}).get("select_by") == self.options.select_by
-        ):  # two kinds of scores cannot be compared
+        # Two kinds of scores cannot be compared.
+        if state.get("options", {}).get("select_by") == self.options.select_by:
             self.selected = state.get("selected", -math.inf)
         self.score_due = state.get("score_due", False) and self._scorable
         self.logged = state.get("logged", self.trainer.steps)
