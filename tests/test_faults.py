@@ -79,6 +79,7 @@ def at_step(monkeypatch, step: int, action) -> None:
     ("script", "number", "code", "workers", "step"),
     [
         ("step1", signal.SIGTERM, 143, "1", 5),  # between checkpoints, in the middle of a mean of the log
+        ("step1", signal.SIGHUP, 129, "0", 5),  # a lost connection
         ("step2", signal.SIGINT, 130, "0", 4),  # on a checkpoint, whose score is left to the resumed run
     ],
 )

@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -259,8 +259,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main`. Bad input ends with one line and exit code 2, Ctrl-C and SIGTERM with one line and exit
-    code 130 or 143.
+    """Run a script's `main`. Bad input ends with one line and exit code 2; Ctrl-C, SIGTERM and SIGHUP end with one line
+    and exit code 130, 143 or 129.
 
     Any other error is also recorded for the report of torchrun, if torchrun has started this process.
     """
@@ -282,7 +282,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         logging.getLogger("bafft").debug("bad input", exc_info=True)
         _refuse(line)
     except Interrupted as signal:
-        print(signal, file=sys.stderr)
+        with suppress(OSError):  # a terminal that is closed
+            print(signal, file=sys.stderr)
         sys.exit(signal.code)
     sys.exit(0)
 

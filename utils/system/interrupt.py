@@ -1,7 +1,8 @@
-"""Signals that ask a program to end: Ctrl-C (SIGINT), and SIGTERM from shells and schedulers.
+"""Signals that ask a program to end: Ctrl-C (SIGINT), SIGTERM from shells and schedulers, and SIGHUP, which a terminal
+sends when it is closed or its connection is lost.
 
 Scripts end at once by an exception, so that half-written files are removed. Training first finishes its iteration and
-saves (`StopRequest`). Reading processes never get either signal (`shielded`), because each would print a traceback.
+saves (`StopRequest`). Reading processes never get these signals (`shielded`), because each would print a traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from utils.system.processes import starting
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    SIGNALS.append(signal.SIGHUP)
 # Seconds in which a second signal counts as an echo: a launcher passes on what the terminal sends to all.
 _PATIENCE = 2.0
 
@@ -43,7 +46,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Inside the block, either signal raises `Interrupted`."""
+    """Inside the block, each signal raises `Interrupted`."""
     with _handled(_interrupt):
         yield
 
@@ -122,7 +125,8 @@ class StopRequest:
 
 @contextmanager
 def _handled(handler: Any) -> Iterator[None]:
-    """Set the handler of a signal, unless the signal is ignored: a shell ignores Ctrl-C for programs in the background.
+    """Set the handler of each signal, unless it is ignored: a shell ignores Ctrl-C for programs in the background, and
+    nohup ignores SIGHUP.
     Only the main thread may do this, and only it gets signals."""
     before = {}
     listening = threading.current_thread() is threading.main_thread()
