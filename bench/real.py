@@ -147,7 +147,7 @@ class Runner:
         command += pair.target
         command += pair.source if stage.images is None else self.restyled(stage.images)
         if stage.script == TRAIN_CYCLEGAN:
-            command += pair.sizes.training
+            command += [*pair.sizes.training, *(("--semantic", before[1]) if before else ())]
         else:
             command += [*pair.classes, *(pair.large if stage.resolution.large else pair.sizes).training]
         command += [*self.options(stage), "--cache", str(self.cache), "--snapshot-dir", str(folder)]

@@ -114,12 +114,16 @@ class Level:
 
 PLAIN = Level()
 LAB, FDA = (Level(name, f", `{name}`", f"on `{name}` images", ("--image-level", name)) for name in ("lab", "fda"))
-CYCLEGAN = Level(
-    "cyclegan",
-    ", CycleGAN",
-    "on images of CycleGAN",
-    images=Stage("apply_cyclegan", APPLY_CYCLEGAN, 0, 0, after=Stage("train_cyclegan", TRAIN_CYCLEGAN, 0, 0)),
-)
+
+
+def by_cyclegan(name: str, words: str, segmenter: Stage | None = None) -> Level:
+    """segmenter: the stage that trains the network of the semantic loss, if this loss is used."""
+    train = Stage(f"train_{name}", TRAIN_CYCLEGAN, 0, 0, after=segmenter)
+    images = Stage(f"apply_{name}", APPLY_CYCLEGAN, 0, 0, after=train)
+    return Level(name, f", {words}", f"on images of {words}", images=images)
+
+
+CYCLEGAN = by_cyclegan("cyclegan", "CycleGAN")
 UNBALANCED, EARLY = "without class balance", "early start"
 
 
@@ -131,9 +135,15 @@ class Arms:
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
+        source_only = self._start(PLAIN, pair.schedule.start)
+        semantic = by_cyclegan("cyclegan_semantic", "CycleGAN with its semantic loss", source_only)
         levels = (PLAIN, LAB, FDA, CYCLEGAN) if pair.restyled else (PLAIN, LAB, FDA)
         self._group("Source only")
-        for resolution, shown in ((USUAL, levels), (LARGE, (PLAIN, LAB)), (STRIDE_8, (PLAIN, LAB))):
+        for resolution, shown in (
+            (USUAL, (*levels, semantic) if pair.restyled else levels),
+            (LARGE, (PLAIN, LAB)),
+            (STRIDE_8, (PLAIN, LAB)),
+        ):
             for level in shown:
                 title = f"source only, {level.on}" if level.on else "source only"
                 start = self._start(level, pair.schedule.start, resolution)

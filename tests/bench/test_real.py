@@ -43,8 +43,14 @@ def value(command: list[str], flag: str) -> str:
     return command[command.index(flag) + 1]
 
 
-def trained(stage: Stage) -> list[Stage]:
-    return [one for one in dict.fromkeys(stage.chain()) if one.script in (STEP1, STEP2)]
+def trained(last: Stage) -> list[Stage]:
+    """The stages that train the segmenter of the arm, in order."""
+    stages, stage = [last], last.after
+    while stage is not None:
+        stages.insert(0, stage)
+        stage = stage.after
+    assert all(one.script in (STEP1, STEP2) for one in stages)
+    return stages
 
 
 @pytest.mark.parametrize(("pair", "arm"), [(pair, arm) for pair in PAIRS for arm in ARMS[pair].stages])
@@ -143,6 +149,16 @@ def test_cyclegan_restyles_the_images_that_its_arm_learns_from(tmp_path: Path) -
     align, masks, second, *_ = runner.calls  # the restyled images and the start are shared
     assert value(align, "--data-dir") == value(second, "--data-dir") == value(start, "--data-dir")
     assert "--data-dir" not in masks and "paper_step2_cyclegan" not in ARMS["camvid_to_idd"].stages
+
+
+def test_the_semantic_loss_of_cyclegan_has_the_segmenter_that_learnt_the_source(tmp_path: Path) -> None:
+    runner = Pretended("carla_to_cityscapes", tmp_path)
+    runner.finish(ARMS["carla_to_cityscapes"].stages["cyclegan_semantic"])
+    first, learn, apply, start, *_ = runner.calls
+    assert "--source-only" in first and value(first, "--snapshot-dir") == str(tmp_path / "start_none")
+    assert value(learn, "--semantic") == str(tmp_path / "start_none" / "last.pth") and "--restore-from" not in learn
+    assert value(apply, "--restore-from") == str(tmp_path / "train_cyclegan_semantic" / "last.pth")
+    assert value(start, "--data-dir") == value(apply, "--out")
 
 
 def test_large_arms_read_larger_images_and_train_on_crops(tmp_path: Path) -> None:
