@@ -91,11 +91,13 @@ def after_stage1(run_folder, stage1) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _ctrl_c_is_heard() -> Iterator[None]:
-    """Let SIGINT raise KeyboardInterrupt, even if a shell runs the tests in the background, where it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _signals_are_heard() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, and give SIGHUP its default, even if the tests run in the background of a
+    shell or under nohup, where they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in zip((signal.SIGINT, signal.SIGHUP), before):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
