@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.system.errors import UserError, line_for_user
-from utils.system.interrupt import Interrupted
+from utils.system.interrupt import SIGNALS, Interrupted
 from utils.system.processes import is_main as is_main
 from utils.system.processes import no_bar as no_bar
 from utils.system.processes import rank as rank
@@ -265,7 +265,9 @@ def _fail(store: dist.Store, code: int) -> int | None:
 def _leave(store: dist.Store) -> None:
     """Wait, but not for ever, until every process has cleaned up: all others end as soon as a process ends that
     torchrun watches, or that keeps the store."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        if number != signal.SIGINT:  # torchrun may pass a signal on that this process has got already
+            signal.signal(number, signal.SIG_IGN)
     until = time.monotonic() + _GRACE
     try:
         store.add(_LEFT, 1)
