@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
@@ -16,7 +16,11 @@ _DUSK = "0001TP"
 
 
 def _names(root: Path, split: str) -> list[str]:
-    return sorted({f"{split}/{CamVid.key(name)}" for name in image_names(root / split)})
+    return _of_split(split, image_names(root / split))
+
+
+def _of_split(split: str, images: Iterable[str]) -> list[str]:
+    return sorted({f"{split}/{CamVid.key(name)}" for name in images})
 
 
 class CamVid(SegmentationDataset):
@@ -39,7 +43,7 @@ class CamVid(SegmentationDataset):
     }
 
     def find_names(self, split: str) -> list[str]:
-        return sorted({f"{split}/{self.key(name)}" for name in self._images_below(self.root / split)})
+        return _of_split(split, self._images_below(self.root / split))
 
     def image_folder(self, split: str) -> Path:
         return self.root
