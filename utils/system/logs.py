@@ -18,8 +18,8 @@ logger = logging.getLogger("bafft")
 class _Handler(logging.Handler):
     """Prints a record above a progress bar, if there is one.
 
-    If nobody can read it any more, the run goes on without printing: Ctrl-C also ends the `tee` of a pipe, and must not
-    keep training from saving.
+    If the output has been closed, the run goes on without printing. Ctrl-C, for example, ends the `tee` behind a pipe
+    too, and training still has to save.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
