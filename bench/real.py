@@ -125,13 +125,13 @@ class Runner:
             return (*("--random-seed", str(self.seed)), *CYCLEGAN_STEPS)
         if stage.script in (PSEUDO, APPLY_CYCLEGAN):
             return ()
-        schedule = self.pair.schedule
+        schedule, optimizer = self.pair.schedule, stage.optimizer
         first = stage.after.first if stage.resumes and stage.after else stage.first  # of the run that goes on
         return (
             *("--random-seed", str(self.seed), "--batch-size", str(BATCH), "--learning-rate"),
-            *(f"{schedule.rate(first):.4g}", "--power", str(POWER)),
+            *(f"{optimizer.rate * schedule.decay(first):.4g}", "--power", str(POWER)),
             *("--num-steps", str(schedule.total - first), "--num-steps-stop", str(stage.last - first)),
-            *stage.options,
+            *(*stage.options, *optimizer.options),
         )
 
     def command(self, stage: Stage) -> list[str]:

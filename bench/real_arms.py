@@ -29,6 +29,23 @@ STRIDE_8 = Resolution("_stride8", ", output stride 8", ("--output-stride", "8"))
 
 
 @dataclass(frozen=True)
+class Optimizer:
+    """What trains the segmenter. rate: the learning rate of its backbone at source step 0.
+
+    tail, words: what it adds to the name and the title of an arm.
+    """
+
+    rate: float
+    options: Arguments = ()
+    tail: str = ""
+    words: str = ""
+
+
+SGD = Optimizer(4e-3)
+ADAMW = Optimizer(3e-4, ("--optimizer", "adamw", "--weight-decay", "0.01"), "_adamw", ", AdamW")
+
+
+@dataclass(frozen=True)
 class Stage:
     """One call of a script, from source step `first` to `last`.
 
@@ -46,6 +63,7 @@ class Stage:
     masks: Stage | None = None
     images: Stage | None = None
     resolution: Resolution = USUAL
+    optimizer: Optimizer = SGD
 
     def chain(self) -> Iterator[Stage]:
         """All stages up to this one, in order."""
@@ -180,6 +198,19 @@ class Arms:
             name, title = self._name_and_title(level, early=True)
             sampling = self._plus(f"{name}_rare_class_sampling_only", level, SAMPLING, early=True, balance=False)
             self._add(f"{title}, with rare-class sampling, {UNBALANCED}", sampling)
+        self._group("Trained by AdamW")
+        for level in (PLAIN, LAB):
+            title = f"source only, {level.on}" if level.on else "source only"
+            for balance, words in ((False, ""), (True, ", class balance")):
+                start = self._start(level, pair.schedule.start, balance=balance, optimizer=ADAMW)
+                name = f"{level.name or 'source_only'}{'_balanced' if balance else ''}{ADAMW.tail}"
+                self._add(f"{title}{words}{ADAMW.words}", self._whole(name, start))
+            name, title = self._name_and_title(level, early=False)
+            self._add(f"{title}{ADAMW.words}", self._plus(f"{name}{ADAMW.tail}", level, optimizer=ADAMW))
+        words = "with high-resolution crops"
+        variant = f"{name}{ADAMW.tail}_{words.replace(' ', '_').replace('-', '_')}"
+        last = self._plus(variant, LAB, PLUS_VARIANTS[words], optimizer=ADAMW)
+        self._add(f"{title}{ADAMW.words}, {words}", last)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -190,15 +221,23 @@ class Arms:
         """What is added from now on belongs to this group."""
         self.groups[title] = []
 
-    def _start(self, level: Level, last: int, resolution: Resolution = USUAL, balance: bool = False) -> Stage:
+    def _start(
+        self,
+        level: Level,
+        last: int,
+        resolution: Resolution = USUAL,
+        balance: bool = False,
+        optimizer: Optimizer = SGD,
+    ) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
         options = (*PAPER, *NO_TERMS, "--bn", "source", *level.options) if level.options else ("--source-only",)
         early = "" if last == self.schedule.start else "_early"
         if balance:
             options = (*options, *class_balance(True))
-        name = f"start_{level.name or 'none'}{early}{'_balanced' if balance else ''}{resolution.tail}"
+        name = f"start_{level.name or 'none'}{early}{'_balanced' if balance else ''}"
+        name += f"{resolution.tail}{optimizer.tail}"
         options = (*options, *resolution.options)
-        return Stage(name, STEP1, 0, last, options, images=level.images, resolution=resolution)
+        return Stage(name, STEP1, 0, last, options, images=level.images, resolution=resolution, optimizer=optimizer)
 
     def _paper(self, level: Level) -> None:
         """Both stages with the paper's weights and without any term."""
@@ -240,12 +279,14 @@ class Arms:
         early: bool = False,
         resolution: Resolution = USUAL,
         balance: bool = True,
+        optimizer: Optimizer = SGD,
     ) -> Stage:
         """Plus from the source step `start` or `early` on. balance: whether the classes are weighted."""
-        start = self._start(level, self.schedule.early if early else self.schedule.start, resolution, balance)
+        first, total = self.schedule.early if early else self.schedule.start, self.schedule.total
+        start = self._start(level, first, resolution, balance, optimizer)
         options = (*PLUS, *class_balance(balance), *options, *level.options, *resolution.options)
-        total = self.schedule.total
-        return Stage(name, STEP2, start.last, total, options, start, images=level.images, resolution=resolution)
+        stage = Stage(name, STEP2, first, total, options, start, images=level.images, resolution=resolution)
+        return replace(stage, optimizer=optimizer)
 
     def _self_training(self, name: str, title: str) -> None:
         """Stage 2 from the start, on pseudo-labels that it made, without any other term."""

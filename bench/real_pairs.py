@@ -12,8 +12,7 @@ from PIL import Image
 
 Arguments = tuple[str, ...]
 
-# The learning rate of every arm at a source step: RATE (1 - step / total)^POWER.
-RATE = 4e-3
+# The learning rate of every arm at a source step, as a share of that at step 0: (1 - step / total)^POWER.
 POWER = 0.9
 
 
@@ -30,9 +29,9 @@ class Schedule:
     early: int
     align: int
 
-    def rate(self, first: int) -> float:
-        """The learning rate at a source step."""
-        return RATE * (1 - first / self.total) ** POWER
+    def decay(self, step: int) -> float:
+        """The learning rate at a source step, as a share of the first."""
+        return (1 - step / self.total) ** POWER
 
 
 @dataclass(frozen=True)

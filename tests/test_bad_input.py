@@ -215,6 +215,8 @@ LONG = "x" * 300
         (["--learning-rate", "inf"], "--learning-rate: found inf"),
         (["--learning-rate-D", "0"], "--learning-rate-D: found 0.0"),
         (["--momentum", "1"], "--momentum: found 1.0, ... at least 0 ... below 1"),
+        (["--optimizer", "adamw", "--momentum", "0.5"], ("--momentum", "--optimizer sgd", "adamw")),
+        (["--optimizer", "adam"], "--optimizer: invalid choice"),
         (["--weight-decay", "-0.1"], "--weight-decay: found -0.1"),
         (["--power", "-1"], "--power: found -1.0"),
         (["--lambda-adv-target", "-1"], "--lambda-adv-target: found -1.0"),

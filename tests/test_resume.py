@@ -25,8 +25,9 @@ FOLDERS = {"step1": STEP1, "step2": STEP2}
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 @pytest.mark.parametrize("script", ["step1", "step2"])
-def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers):
-    settings = (*SETTINGS, "--num-workers", workers)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers, optimizer):
+    settings = (*SETTINGS, "--num-workers", workers, "--optimizer", optimizer)
     call(script, *settings, "--snapshot-dir", "whole")
     call(script, *settings, "--num-steps-stop", HALF, "--overwrite")
     assert state(FOLDERS[script])["step"] == int(HALF)
@@ -227,6 +228,8 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
         (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory"),
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--discriminator-width", "0.5"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
+        (["--optimizer", "adamw"],
+         "--continue-train: snapshots/builtin/step1/last.pth does not fit (its optimizer is of another kind)"),
         (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],
          "--backbone: found resnet18, ... snapshots/builtin/step1/last.pth ... with tiny"),

@@ -1,4 +1,4 @@
-"""The optimisers of both players and their rates, as in the paper."""
+"""The optimisers of both players and their rates: the paper's, and AdamW."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ def poly(step: int, options: Any) -> float:
 
 
 def segmenter_optimizer(segmenter: DeepLab, options: Any) -> torch.optim.Optimizer:
-    """SGD over the backbone and, at ten times its rate, the classifier (paper)."""
+    """`--optimizer` over the backbone and, at ten times its rate, the classifier: SGD (paper), or AdamW (DAFormer)."""
     backbone, classifier = segmenter.parameter_groups()
-    optimizer = torch.optim.SGD(
-        [
-            {"name": "segmenter", "params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
-            {"name": "classifier", "params": classifier, "base_lr": options.learning_rate * 10},
-        ],
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
+    groups = [
+        {"name": "segmenter", "params": backbone, "base_lr": options.learning_rate * options.backbone_lr_mult},
+        {"name": "classifier", "params": classifier, "base_lr": options.learning_rate * 10},
+    ]
+    settings: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay, "fused": True}
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **settings)
+    optimizer = torch.optim.SGD(groups, momentum=options.momentum, **settings)
     if options.momentum:  # if its first step is skipped, a fused optimiser would continue with uninitialised memory
         for parameter in backbone + classifier:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -102,6 +102,8 @@ def _contradictions(options: Mapping[str, Any], given: Collection[str]) -> Itera
         yield "--ssl-target-dir has no effect with --lambda-pseudo 0; leave one of them out"
     if options["log_gradients"] and not options["lambda_seg"]:
         yield "--log-gradients gives shares of the source cross-entropy's gradient; found --lambda-seg 0, expected more"
+    if "momentum" in given and options["optimizer"] != "sgd":
+        yield f"--momentum has an effect only with --optimizer sgd, found {options['optimizer']}; leave it out"
     yield from _of_crop(options)
     yield from _of_plus(options, given)
     if "warmup_steps" in given and options["warmup_steps"] > options["num_steps"]:

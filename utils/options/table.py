@@ -413,8 +413,14 @@ class Options:
     backbone_lr_mult: float = option(
         1.0, "factor on the backbone's learning rate (published code: in effect about 3)", TRAIN, check=_above(0)
     )
+    optimizer: str = option(
+        "sgd",
+        "optimiser of the segmenter: SGD (paper) or AdamW; each needs a --learning-rate and --weight-decay of its own",
+        TRAIN,
+        choices=("sgd", "adamw"),
+    )
     momentum: float = option(0.9, "momentum of SGD", TRAIN, check=_fraction)
-    weight_decay: float = option(5e-4, "weight decay of SGD", TRAIN, check=_at_least(0))
+    weight_decay: float = option(5e-4, "weight decay of the segmenter", TRAIN, check=_at_least(0))
     power: float = option(
         0.9, "exponent of the poly decay (1 - i/N)^power of the learning rates", TRAIN, check=_at_least(0)
     )
