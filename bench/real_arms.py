@@ -41,7 +41,7 @@ class Optimizer:
     words: str = ""
 
 
-SGD = Optimizer(4e-3)
+SGD = Optimizer(4e-3, ("--optimizer", "sgd", "--weight-decay", "0.0005"))
 ADAMW = Optimizer(3e-4, ("--optimizer", "adamw", "--weight-decay", "0.01"), "_adamw", ", AdamW")
 
 
@@ -185,15 +185,16 @@ class Arms:
         for resolution in (LARGE, STRIDE_8):
             last = self._plus(f"{name}{resolution.tail}", LAB, early=True, resolution=resolution, balance=False)
             self._add(f"{title}, {UNBALANCED}{resolution.words}", last)
-        for level, early, variants in (
-            (PLAIN, False, PLUS_VARIANTS),
-            (LAB, False, PLUS_VARIANTS),
-            (LAB, True, EARLY_VARIANTS),
+        for level, early, optimizer, variants in (
+            (PLAIN, False, SGD, PLUS_VARIANTS),
+            (LAB, False, SGD, PLUS_VARIANTS),
+            (LAB, False, ADAMW, PLUS_VARIANTS),
+            (LAB, True, SGD, EARLY_VARIANTS),
         ):
-            name, title = self._name_and_title(level, early)
+            name, title = self._name_and_title(level, early, optimizer)
             for words in variants:
-                variant = f"{name}_{re.sub(r'[^a-z]+', '_', words)}"
-                self._add(f"{title}, {words}", self._plus(variant, level, PLUS_VARIANTS[words], early=early))
+                variant, options = f"{name}_{re.sub(r'[^a-z]+', '_', words)}", PLUS_VARIANTS[words]
+                self._add(f"{title}, {words}", self._plus(variant, level, options, early=early, optimizer=optimizer))
         for level in (PLAIN, LAB):
             name, title = self._name_and_title(level, early=True)
             sampling = self._plus(f"{name}_rare_class_sampling_only", level, SAMPLING, early=True, balance=False)
@@ -205,12 +206,12 @@ class Arms:
                 start = self._start(level, pair.schedule.start, balance=balance, optimizer=ADAMW)
                 name = f"{level.name or 'source_only'}{'_balanced' if balance else ''}{ADAMW.tail}"
                 self._add(f"{title}{words}{ADAMW.words}", self._whole(name, start))
-            name, title = self._name_and_title(level, early=False)
-            self._add(f"{title}{ADAMW.words}", self._plus(f"{name}{ADAMW.tail}", level, optimizer=ADAMW))
-        words = "with high-resolution crops"
-        variant = f"{name}{ADAMW.tail}_{words.replace(' ', '_').replace('-', '_')}"
-        last = self._plus(variant, LAB, PLUS_VARIANTS[words], optimizer=ADAMW)
-        self._add(f"{title}{ADAMW.words}, {words}", last)
+            name, title = self._name_and_title(level, early=False, optimizer=ADAMW)
+            self._add(title, self._plus(name, level, optimizer=ADAMW))
+        options = (*paper_weights("0.01"), *SHARED)
+        shared = self._stopped(f"align_lab_shared{ADAMW.tail}", LAB, options, optimizer=ADAMW)
+        last = self._step2(f"paper_step2_lab_shared{ADAMW.tail}", LAB, (*paper_weights("0.001"), *SHARED), shared)
+        self._add(f"the paper's stage 1 and 2, `lab`, shared statistics{ADAMW.words}", last)
 
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
@@ -265,10 +266,10 @@ class Arms:
         options = (*paper_weights("0.001"), *class_balance(True))
         self._add(f"{title}, class balance", self._step2(f"paper_step2{tail}_balanced", level, options, balanced))
 
-    def _name_and_title(self, level: Level, early: bool) -> tuple[str, str]:
+    def _name_and_title(self, level: Level, early: bool, optimizer: Optimizer = SGD) -> tuple[str, str]:
         """Those of plus."""
-        title = f"plus{level.words}"
-        return (f"plus{level.tail}_early", f"{title}, {EARLY}") if early else (f"plus{level.tail}", title)
+        title = f"plus{level.words}{f', {EARLY}' if early else ''}{optimizer.words}"
+        return f"plus{level.tail}{'_early' if early else ''}{optimizer.tail}", title
 
     def _plus(
         self,
@@ -296,13 +297,20 @@ class Arms:
         self._add(title, Stage(name, STEP2, start.last, self.schedule.total, options, start, masks=masks))
 
     def _stopped(
-        self, name: str, level: Level, options: Arguments, first: int | None = None, balance: bool = False
+        self,
+        name: str,
+        level: Level,
+        options: Arguments,
+        first: int | None = None,
+        balance: bool = False,
+        optimizer: Optimizer = SGD,
     ) -> Stage:
         """Stage 1 as stage 2 takes it, from the source step `first` on; None: `start`."""
-        start = self._start(level, self.schedule.start if first is None else first, balance=balance)
-        last = start.last + self.schedule.align
-        options = (*options, *class_balance(True)) if balance else options
-        return Stage(name, STEP1, start.last, last, (*PAPER, *options, *level.options), start, images=level.images)
+        first = self.schedule.start if first is None else first
+        start = self._start(level, first, balance=balance, optimizer=optimizer)
+        options = (*PAPER, *options, *(class_balance(True) if balance else ()), *level.options)
+        last = first + self.schedule.align
+        return Stage(name, STEP1, first, last, options, start, images=level.images, optimizer=optimizer)
 
     def _whole(self, name: str, stopped: Stage) -> Stage:
         """The rest of a run that was stopped."""
@@ -313,7 +321,8 @@ class Arms:
         first, total = stopped.last, self.schedule.total
         masks = Stage(f"{name}_masks", PSEUDO, first, first, after=stopped)
         options = (*PAPER, *options, *level.options)
-        return Stage(name, STEP2, first, total, options, stopped, masks=masks, images=level.images)
+        stage = Stage(name, STEP2, first, total, options, stopped, masks=masks, images=level.images)
+        return replace(stage, optimizer=stopped.optimizer)
 
 
 ARMS = {name: Arms(pair) for name, pair in PAIRS.items()}
