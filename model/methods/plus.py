@@ -24,6 +24,7 @@ from model.methods.base import Backward, Batch, Context, Losses, Step
 from model.networks.batchnorm import set_training_mode, statistics_kept
 from model.networks.deeplab import DeepLab
 from model.networks.high_resolution import Detail, HighResolution, halved
+from model.terms.borders import visible, without_rows
 from model.terms.feature_distance import feature_distance
 from model.terms.masking import hide_blocks
 from model.terms.memory import resized_labels
@@ -38,7 +39,6 @@ from model.terms.teacher import (
     labels_by_image,
     teacher_of,
     update_teacher,
-    without_borders,
 )
 from model.terms.thresholds import ClassThresholds
 from utils.system.transfer import to_host
@@ -147,16 +147,16 @@ class Plus(Alignment):
         options = self.options
         with statistics_kept(self.teacher, True):
             logits = self.teacher(images)[1]
-        size = images.shape[2:]
+        shown = visible(images)[:, 0]
         if options.pseudo_selection == "class":
-            found = labels_by_class(logits, size, self.thresholds, options.ignore_label, learn=learn)
+            found = labels_by_class(logits, shown, self.thresholds, options.ignore_label, learn=learn)
         else:
-            found = labels_by_image(logits, size, options.pseudo_threshold)
+            found = labels_by_image(logits, shown, options.pseudo_threshold, options.ignore_label)
         if learn:
             shares = (found.labels[:, ::4, ::4, None] == torch.arange(self.num_classes, device=images.device)).float()
             self.seen.lerp_(shares.mean((0, 1, 2)), 1 - _SLOW)
         top, bottom = options.pseudo_borders
-        return found._replace(labels=without_borders(found.labels, top, bottom, options.ignore_label))
+        return found._replace(labels=without_rows(found.labels, top, bottom, options.ignore_label))
 
     def _further_source_terms(self, source: Batch, features: Tensor, losses: Losses) -> Tensor | float:
         """ImageNet feature distance on things."""

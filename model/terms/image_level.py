@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.terms.borders import visible
 from model.terms.choices import IMAGE_LEVELS
 
 # sRGB (IEC 61966-2-1): linear RGB to XYZ. White is the sum of its columns, so that grey has a = b = 0.
@@ -29,9 +30,6 @@ _XYZ_OF_RGB = (
 _RGB_OF_XYZ: list[list[float]] = torch.linalg.inv(torch.tensor(_XYZ_OF_RGB, dtype=torch.float64)).tolist()
 _WHITE = tuple(sum(row) for row in _XYZ_OF_RGB)
 _DELTA = 6 / 29
-
-BORDER_COLOUR = (123, 117, 104)
-"""RGB of the border that pads a shrunk image, `dataset.augment.PAD_COLOUR`."""
 
 # A channel that varies less than this, in units of CIELAB, counts as constant: its rounding is not amplified.
 _LEAST_DEVIATION = 0.01
@@ -126,23 +124,6 @@ def fda(source: Tensor, target: Tensor, beta: float) -> Tensor:
         window = (..., rows, slice(0, b + 1))
         spectrum[window] = torch.polar(amplitude[window], spectrum[window].angle())
     return torch.where(inside, torch.fft.irfft2(spectrum, s=size).clamp(0, 255), source.float())
-
-
-def visible(images: Tensor) -> Tensor:
-    """Which pixels are not in a border: bool [B, 1, H, W] of RGB images [B, 3, H, W].
-
-    The border is what lies outside of the smallest box around all pixels of another colour than `BORDER_COLOUR`. An
-    image that has only this colour has no border.
-    """
-    other = torch.stack([channel != value for channel, value in zip(images.unbind(1), BORDER_COLOUR, strict=True)])
-    rows, columns = (_from_first_to_last(other.any(0).any(side)) for side in (2, 1))
-    box = rows[:, None, :, None] & columns[:, None, None, :]
-    return box | ~box.any(3, keepdim=True).any(2, keepdim=True)
-
-
-def _from_first_to_last(line: Tensor) -> Tensor:
-    """True from the first to the last True of each row of a bool tensor [B, N]."""
-    return (line.cumsum(1) > 0) & (line.flip(1).cumsum(1).flip(1) > 0)
 
 
 def _mean(images: Tensor, inside: Tensor) -> Tensor:

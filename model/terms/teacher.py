@@ -49,20 +49,22 @@ class PseudoLabels(NamedTuple):
 
 
 @torch.no_grad()
-def labels_by_image(logits: Tensor, size: torch.Size | tuple[int, ...], threshold: float) -> PseudoLabels:
+def labels_by_image(logits: Tensor, shown: Tensor, threshold: float, ignore_label: int = 255) -> PseudoLabels:
     """Labels of all pixels; an image weighs as much as its share of sure pixels, above the threshold (DACS).
 
-    logits: [B, C, h, w] of the teacher, up-sampled here to `size`; threshold: of the largest soft-max value.
+    logits: [B, C, h, w] of the teacher, up-sampled here to the size of `shown`; shown: bool [B, H, W], false in a
+    border, which is ignored and does not count; threshold: of the largest soft-max value.
     """
-    confidence, labels = probabilities(logits, size).max(1)
-    sure = confidence > threshold
-    return PseudoLabels(labels.to(torch.uint8), sure, sure.float().mean((1, 2)))
+    confidence, labels = probabilities(logits, shown.shape[1:]).max(1)
+    sure = shown & (confidence > threshold)
+    quality = sure.sum((1, 2)) / shown.sum((1, 2))
+    return PseudoLabels(labels.where(shown, ignore_label).to(torch.uint8), sure, quality)
 
 
 @torch.no_grad()
 def labels_by_class(
     logits: Tensor,
-    size: torch.Size | tuple[int, ...],
+    shown: Tensor,
     thresholds: ClassThresholds,
     ignore_label: int = 255,
     *,
@@ -72,21 +74,8 @@ def labels_by_class(
 
     Arguments as of `labels_by_image`. learn: the thresholds take in these predictions first.
     """
-    confidence, labels = probabilities(logits, size).max(1)
+    confidence, labels = probabilities(logits, shown.shape[1:]).max(1)
     if learn:
-        thresholds.update(labels, confidence)
-    sure = thresholds.sure(labels, confidence)
+        thresholds.update(labels, confidence, shown)
+    sure = shown & thresholds.sure(labels, confidence)
     return PseudoLabels(labels.where(sure, ignore_label).to(torch.uint8), sure, confidence.new_ones(len(labels)))
-
-
-def without_borders(labels: Tensor, top: float, bottom: float, ignore_label: int = 255) -> Tensor:
-    """Pseudo-labels [B, H, W] with the top and the bottom rows ignored, both given as shares of the height.
-
-    In Cityscapes, these rows show the edge of the rectified image and the bonnet of the car (DAFormer).
-    """
-    height = labels.shape[1]
-    first, last = round(top * height), height - round(bottom * height)
-    if first == 0 and last == height:
-        return labels
-    inner = torch.arange(height, device=labels.device)
-    return labels.where(((inner >= first) & (inner < last))[:, None], ignore_label)

@@ -27,11 +27,12 @@ class ClassThresholds:
         self.counts = torch.zeros(num_classes, BINS, device=device)
 
     @torch.no_grad()
-    def update(self, labels: Tensor, confidence: Tensor) -> None:
-        """Take in labels (integer [...], all below C) and their confidences (float [...], 0 to 1)."""
+    def update(self, labels: Tensor, confidence: Tensor, counted: Tensor) -> None:
+        """Take in labels (integer [...], all below C) and their confidences (float [...], 0 to 1), where `counted`
+        (bool [...]) is true."""
         bins = (confidence.flatten() * BINS).long().clamp_max(BINS - 1)
         found = torch.zeros_like(self.counts).flatten()
-        found.index_add_(0, labels.flatten().long() * BINS + bins, torch.ones_like(bins, dtype=found.dtype))
+        found.index_add_(0, labels.flatten().long() * BINS + bins, counted.flatten().to(found.dtype))
         self.counts.mul_(KEEP).add_(found.view_as(self.counts))
 
     def limits(self) -> Tensor:

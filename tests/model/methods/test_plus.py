@@ -16,6 +16,7 @@ from model.networks.batchnorm import evaluating
 from model.networks.deeplab import DeepLab, build_segmenter
 from model.networks.high_resolution import HighResolution
 from model.networks.upsampling import upsample
+from model.terms.borders import BORDER_COLOUR
 from model.terms.contrast import pixel_contrast
 from model.terms.feature_distance import feature_distance
 from model.terms.masking import hide_blocks
@@ -191,6 +192,18 @@ def test_the_surer_half_of_each_class_is_learnt_from_plain_and_mixed_images() ->
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.thresholds.counts, method.thresholds.counts)
     assert any(value is method.thresholds.counts for value in method.averaged())
+
+
+@pytest.mark.parametrize("selection", ["class", "image"])
+def test_the_border_of_a_shrunk_target_is_not_learnt(selection: str) -> None:
+    method = plus(pseudo_selection=selection)
+    _, target = batches()
+    image = target["image"]
+    image[:, :, 20:] = torch.tensor(BORDER_COLOUR, dtype=torch.uint8)[:, None, None]
+    guidance = method._ask_teacher(image)
+    assert (guidance.labels[:, 20:] == 255).all() and not guidance.sure[:, 20:].any()
+    assert (guidance.labels[:, :20] != 255).any() and guidance.quality.max() > 0
+    assert method.thresholds.counts.sum() == (2 * 20 * 48 if selection == "class" else 0)
 
 
 def test_masks_of_stage_1_are_learnt_from_the_plain_image_beside_the_teacher() -> None:

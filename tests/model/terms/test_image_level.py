@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataset.augment import PAD_COLOUR
-from model.terms.image_level import BORDER_COLOUR, ImageLevel, fda, lab, lab_to_rgb, rgb_to_lab, visible
+from model.terms.borders import BORDER_COLOUR, visible
+from model.terms.image_level import ImageLevel, fda, lab, lab_to_rgb, rgb_to_lab
 from tests.twins import image_level as twin
 
 
@@ -146,18 +146,6 @@ def padded(image: Tensor, left: int, top: int, right: int, bottom: int) -> Tenso
     result = colour.repeat(len(image), 1, top + height + bottom, left + width + right)
     result[:, :, top : top + height, left : left + width] = image
     return result
-
-
-def test_the_border_has_the_colour_that_pads_images() -> None:
-    assert BORDER_COLOUR == PAD_COLOUR
-
-
-def test_the_border_is_outside_of_the_box_around_all_other_pixels() -> None:
-    image = constant(*BORDER_COLOUR, height=4, width=6).clone()
-    assert visible(image).shape == (1, 1, 4, 6) and visible(image).all()  # nothing but this colour: no border
-    image[0, 2, 1, 1] += 1
-    image[0, 0, 2, 4] -= 1
-    assert visible(image)[0, 0].int().tolist() == [[0] * 6, [0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0], [0] * 6]
 
 
 @pytest.mark.parametrize("kind", ["lab", "fda"])

@@ -12,7 +12,6 @@ from model.terms.teacher import (
     labels_by_image,
     teacher_of,
     update_teacher,
-    without_borders,
 )
 from model.terms.thresholds import ClassThresholds
 from tests.twins import plus
@@ -51,7 +50,7 @@ def test_quality_is_the_share_of_pixels_above_the_threshold_by_hand() -> None:
     # Soft-max 0.9, 0.5, 0.8, 0.75 of the first image; all 1/2 in the second.
     odds = torch.tensor([[[9.0, 1.0], [1 / 4, 1 / 3]], [[1.0, 1.0], [1.0, 1.0]]])
     logits = torch.stack([odds.log(), torch.zeros_like(odds)], 1)
-    found = labels_by_image(logits, (2, 2), 0.78)
+    found = labels_by_image(logits, torch.ones(2, 2, 2, dtype=torch.bool), 0.78)
     assert found.labels.tolist() == [[[0, 0], [1, 1]], [[0, 0], [0, 0]]] and found.labels.dtype == torch.uint8
     assert found.sure.tolist() == [[[True, False], [True, False]], [[False, False], [False, False]]]
     assert found.quality.tolist() == [0.5, 0.0]
@@ -60,10 +59,10 @@ def test_quality_is_the_share_of_pixels_above_the_threshold_by_hand() -> None:
 def test_labels_that_are_not_sure_for_their_class_are_ignored() -> None:
     odds = torch.tensor([[[9.0, 1.5], [1 / 4, 1 / 3]]])  # class 0 at 0.9 and 0.6, class 1 at 0.8 and 0.75
     logits = torch.stack([odds.log(), torch.zeros_like(odds)], 1)
-    thresholds = ClassThresholds(2, logits.device)
-    found = labels_by_class(logits, (2, 2), thresholds, 255, learn=False)
+    thresholds, shown = ClassThresholds(2, logits.device), torch.ones(1, 2, 2, dtype=torch.bool)
+    found = labels_by_class(logits, shown, thresholds, 255, learn=False)
     assert found.labels.tolist() == [[[0, 0], [1, 1]]] and not thresholds.counts.any()
-    found = labels_by_class(logits, (2, 2), thresholds, 255)
+    found = labels_by_class(logits, shown, thresholds, 255)
     assert found.labels.tolist() == [[[0, 255], [1, 255]]] and found.labels.dtype == torch.uint8
     assert torch.equal(found.sure, found.labels != 255) and found.quality.tolist() == [1.0]
 
@@ -71,16 +70,21 @@ def test_labels_that_are_not_sure_for_their_class_are_ignored() -> None:
 def test_pseudo_labels_are_those_of_the_up_sampled_soft_max() -> None:
     logits = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
     up = nn.functional.interpolate(logits, (9, 17), mode="bilinear", align_corners=True).softmax(1)
-    found = labels_by_image(logits, (9, 17), 0.5)
+    found = labels_by_image(logits, torch.ones(2, 9, 17, dtype=torch.bool), 0.5)
     assert torch.equal(found.sure, up.amax(1) > 0.5)
     assert torch.equal(found.labels.long(), up.argmax(1))
     torch.testing.assert_close(found.quality, (up.amax(1) > 0.5).float().mean((1, 2)))
 
 
-@pytest.mark.parametrize(("top", "bottom", "expected"), [(0, 0, 0), (0.1, 0, 1), (0, 0.25, 2), (0.1, 0.25, 3)])
-def test_borders_are_ignored(top: float, bottom: float, expected: int) -> None:
-    labels = torch.ones(2, 10, 3, dtype=torch.uint8)
-    found = without_borders(labels, top, bottom)
-    rows = (found == 255).all(2).all(0)
-    assert int(rows.sum()) == expected and int((found == 255).sum()) == 6 * expected
-    assert rows[0] == (top > 0) and rows[-1] == (bottom > 0)
+def test_a_border_has_no_labels_and_does_not_count() -> None:
+    odds = torch.tensor([[[9.0, 9.0], [1 / 4, 1 / 3]]])  # class 0 at 0.9, class 1 at 0.8 and 0.75
+    logits = torch.stack([odds.log(), torch.zeros_like(odds)], 1)
+    shown = torch.tensor([[[True, False], [True, True]]])
+    found = labels_by_image(logits, shown, 0.78)
+    assert found.labels.tolist() == [[[0, 255], [1, 1]]]
+    assert found.sure.tolist() == [[[True, False], [True, False]]]
+    assert found.quality.tolist() == [pytest.approx(2 / 3)]
+    thresholds = ClassThresholds(2, logits.device)
+    found = labels_by_class(logits, shown, thresholds)
+    assert found.labels.tolist() == [[[0, 255], [1, 255]]] and not found.sure[0, 0, 1]
+    assert thresholds.counts.sum(1).tolist() == [1, 2]
