@@ -29,7 +29,7 @@ from model.terms.contrast import pixel_contrast
 from model.terms.image_level import ImageLevel
 from model.terms.isia import isia, released_gap, released_same
 from model.terms.matching import instance_matching, nearest_distance, stuff_matching
-from model.terms.memory import SourceMemory, correct_labels, recognised
+from model.terms.memory import SourceMemory, correct_labels, predicted_labels, recognised
 from model.terms.regions import LabelMaps, Regions, pool_regions
 from model.terms.segmentation import probabilities, segmentation_loss
 
@@ -236,7 +236,9 @@ class Alignment(Method):
         with statistics_kept(self.segmenter, self.options.bn == "source"):
             features, logits, detail = self._predict(target)
         compared = self.memory is not None and step.number > 0
-        predicted = LabelMaps(at_size(logits.detach(), features.shape[2:]).argmax(1)) if compared else None
+        predicted = None
+        if compared:
+            predicted = LabelMaps(predicted_labels(at_size(logits.detach(), features.shape[2:]), target["image"]))
         maps_t = self._maps(features, logits, target["image"].shape[2:])
         scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
         view = self._view(target, features, logits, predicted, source.logits, detail)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.terms.borders import visible
 from model.terms.regions import MAX_INSTANCES, ClassSplit, LabelMaps, pool_regions
 
 Classify = Callable[[Tensor], Tensor]
@@ -137,6 +138,12 @@ def correct_labels(logits: Tensor, labels: Tensor) -> Tensor:
     """Labels [B, H, W] at feature size [B, h, w], 255 where the prediction argmax(logits [B, C, h, w]) differs."""
     small = resized_labels(labels, logits.shape[2:])
     return small.where(small == logits.argmax(1), 255)
+
+
+def predicted_labels(logits: Tensor, images: Tensor) -> Tensor:
+    """The predictions argmax(logits [B, C, h, w]), 255 in the border of shrunk images [B, 3, H, W] (our choice)."""
+    shown = resized_labels(visible(images)[:, 0], logits.shape[2:])
+    return logits.argmax(1).where(shown > 0, 255)
 
 
 def resized_labels(labels: Tensor, size: torch.Size) -> Tensor:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.terms.memory import Gather, RingBuffers, SourceMemory, correct_labels, recognised
+from model.terms.borders import BORDER_COLOUR
+from model.terms.memory import Gather, RingBuffers, SourceMemory, correct_labels, predicted_labels, recognised
 from tests.twins import memory as twin
 from tests.twins.cases import SIZES, Case, random_case, split_of
 
@@ -54,6 +55,14 @@ def test_correct_labels_by_hand() -> None:
     logits = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # predicts 0 on the left, 1 on the right
     assert correct_labels(logits, labels).tolist() == [[[0, 1]]]
     assert correct_labels(-logits, labels).tolist() == [[[255, 255]]]
+
+
+def test_predicted_labels_by_hand() -> None:
+    logits = torch.tensor([[[2.0, 0.0, 0.0]], [[1.0, 3.0, 4.0]]])[None]
+    images = torch.zeros(1, 3, 2, 6, dtype=torch.uint8)
+    assert predicted_labels(logits, images).tolist() == [[[0, 1, 1]]]
+    images[..., 4:] = torch.tensor(BORDER_COLOUR, dtype=torch.uint8)[:, None, None]
+    assert predicted_labels(logits, images).tolist() == [[[0, 1, 255]]]
 
 
 # ---------------------------------------------------------------- ring buffers
