@@ -246,11 +246,11 @@ def read(scores: Path, pair: str) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def table(scores: Path) -> list[str]:
-    """For each pair, the means over the seeds, the gain over source only on the same seeds, and the IoU per class."""
+    """For each pair, the means over the seeds, the gain over source only (same seeds, same optimiser), and the IoU per
+    class."""
     lines: list[str] = []
     for name, pair in PAIRS.items():
-        records, titles = read(scores, name), ARMS[name].titles
-        base = {seed: 100 * record["miou"] for seed, record in records.get("source_only", {}).items()}
+        records, arms = read(scores, name), ARMS[name]
         lines += [f"### {pair.title}: {pair.schedule.total} source steps", ""]
         if not records:
             lines += ["No arm has been run.", ""]
@@ -263,16 +263,17 @@ def table(scores: Path) -> list[str]:
         for arm, of_seed in records.items():
             values = {seed: 100 * record["miou"] for seed, record in of_seed.items()}
             cells = " | ".join(f"{values[seed]:.1f}" if seed in values else "not run" for seed in SEEDS)
-            gain = [values[seed] - base[seed] for seed in values if seed in base]
+            base = {} if arm == arms.base(arm) else records.get(arms.base(arm), {})
+            gain = [values[seed] - 100 * base[seed]["miou"] for seed in values if seed in base]
             on_source = [100 * r["source_miou"] for r in of_seed.values() if r["source_miou"] is not None]
             times = minutes(list(of_seed.values()))
             lines.append(
-                f"| {titles[arm]} | {cells} | {spread(list(values.values()))} | "
-                f"{spread(gain) if gain and arm != 'source_only' else ''} | "
+                f"| {arms.titles[arm]} | {cells} | {spread(list(values.values()))} | "
+                f"{spread(gain) if gain else ''} | "
                 f"{spread(on_source) if on_source else ''} | {' | '.join(times)} |"
             )
-        lines += ["", *class_table(records, titles), ""]
-        shares = [f"{titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
+        lines += ["", *class_table(records, arms.titles), ""]
+        shares = [f"{arms.titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
         if shares:
             lines += ["Gradient on the backbone as a share of that of the source cross-entropy, mean over the run:", ""]
             lines += [*(f"- {line}" for line in shares), ""]

@@ -213,6 +213,10 @@ class Arms:
         last = self._step2(f"paper_step2_lab_shared{ADAMW.tail}", LAB, (*paper_weights("0.001"), *SHARED), shared)
         self._add(f"the paper's stage 1 and 2, `lab`, shared statistics{ADAMW.words}", last)
 
+    def base(self, arm: str) -> str:
+        """The arm of the same optimiser that learns only the source, as it is."""
+        return f"source_only{self.stages[arm].optimizer.tail}"
+
     def _add(self, title: str, last: Stage) -> None:
         """The arm that ends with the stage `last`, and has its name."""
         self.titles[last.name], self.stages[last.name] = title, last
