@@ -229,7 +229,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--discriminator-width", "0.5"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--optimizer", "adamw"],
-         "--continue-train: snapshots/builtin/step1/last.pth does not fit (its optimizer is of another kind)"),
+         "--continue-train: snapshots/builtin/step1/last.pth does not fit (trained with --optimizer sgd)"),
         (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],
          "--backbone: found resnet18, ... snapshots/builtin/step1/last.pth ... with tiny"),

@@ -25,8 +25,8 @@ def take_over(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     Raises ValueError if another kind of optimiser wrote it.
     """
     for ours, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        if ("betas" in ours) != ("betas" in theirs):  # only Adam's kind has them
-            raise ValueError("its optimizer is of another kind")
+        if ("betas" in ours) != ("betas" in theirs):  # SGD has none
+            raise ValueError(f"trained with --optimizer {'adamw' if 'betas' in theirs else 'sgd'}")
     own = [{k: group[k] for k in _SETTINGS if k in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, own, strict=True):
