@@ -163,14 +163,9 @@ class Arms:
             (STRIDE_8, (PLAIN, LAB)),
         ):
             for level in shown:
-                title = f"source only, {level.on}" if level.on else "source only"
-                start = self._start(level, pair.schedule.start, resolution)
-                name = f"{level.name or 'source_only'}{resolution.tail}"
-                self._add(f"{title}{resolution.words}", self._whole(name, start))
+                self._source_only(level, resolution)
         for level in (PLAIN, LAB):
-            balanced = self._start(level, pair.schedule.start, balance=True)
-            title = f"source only, class balance{level.words}"
-            self._add(title, self._whole(f"source_only{level.tail}_balanced", balanced))
+            self._source_only_balanced(level)
         for level in levels:
             self._group(f"The same {level.on}" if level.on else "The paper and plus, on plain images")
             self._paper(level)
@@ -201,17 +196,11 @@ class Arms:
             self._add(f"{title}, with rare-class sampling, {UNBALANCED}", sampling)
         self._group("Trained by AdamW")
         for level in (PLAIN, LAB):
-            title = f"source only, {level.on}" if level.on else "source only"
-            for balance, words in ((False, ""), (True, ", class balance")):
-                start = self._start(level, pair.schedule.start, balance=balance, optimizer=ADAMW)
-                name = f"{level.name or 'source_only'}{'_balanced' if balance else ''}{ADAMW.tail}"
-                self._add(f"{title}{words}{ADAMW.words}", self._whole(name, start))
+            self._source_only(level, optimizer=ADAMW)
+            self._source_only_balanced(level, ADAMW)
             name, title = self._name_and_title(level, early=False, optimizer=ADAMW)
             self._add(title, self._plus(name, level, optimizer=ADAMW))
-        options = (*paper_weights("0.01"), *SHARED)
-        shared = self._stopped(f"align_lab_shared{ADAMW.tail}", LAB, options, optimizer=ADAMW)
-        last = self._step2(f"paper_step2_lab_shared{ADAMW.tail}", LAB, (*paper_weights("0.001"), *SHARED), shared)
-        self._add(f"the paper's stage 1 and 2, `lab`, shared statistics{ADAMW.words}", last)
+        self._paper_shared(LAB, ADAMW)
 
     def base(self, arm: str) -> str:
         """The arm of the same optimiser that learns only the source, as it is."""
@@ -244,6 +233,17 @@ class Arms:
         options = (*options, *resolution.options)
         return Stage(name, STEP1, 0, last, options, images=level.images, resolution=resolution, optimizer=optimizer)
 
+    def _source_only(self, level: Level, resolution: Resolution = USUAL, optimizer: Optimizer = SGD) -> None:
+        title = f"source only, {level.on}" if level.on else "source only"
+        start = self._start(level, self.schedule.start, resolution, optimizer=optimizer)
+        name = f"{level.name or 'source_only'}{resolution.tail}{optimizer.tail}"
+        self._add(f"{title}{resolution.words}{optimizer.words}", self._whole(name, start))
+
+    def _source_only_balanced(self, level: Level, optimizer: Optimizer = SGD) -> None:
+        start = self._start(level, self.schedule.start, balance=True, optimizer=optimizer)
+        title = f"source only, class balance{level.words}{optimizer.words}"
+        self._add(title, self._whole(f"source_only{level.tail}_balanced{optimizer.tail}", start))
+
     def _paper(self, level: Level) -> None:
         """Both stages with the paper's weights and without any term."""
         tail, words = level.tail, level.words
@@ -263,12 +263,17 @@ class Arms:
         self._add(title, self._step2(f"paper_step2{tail}", level, paper_weights("0.001"), paper))
         early = self._stopped(f"align{tail}_early", level, paper_weights("0.01"), self.schedule.early)
         self._add(f"{title}, {EARLY}", self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early))
-        shared = self._stopped(f"align{tail}_shared", level, (*paper_weights("0.01"), *SHARED))
-        options = (*paper_weights("0.001"), *SHARED)
-        self._add(f"{title}, shared statistics", self._step2(f"paper_step2{tail}_shared", level, options, shared))
+        self._paper_shared(level)
         balanced = self._stopped(f"align{tail}_balanced", level, paper_weights("0.01"), balance=True)
         options = (*paper_weights("0.001"), *class_balance(True))
         self._add(f"{title}, class balance", self._step2(f"paper_step2{tail}_balanced", level, options, balanced))
+
+    def _paper_shared(self, level: Level, optimizer: Optimizer = SGD) -> None:
+        """Both stages with the paper's weights and BatchNorm statistics of both domains."""
+        tail = f"{level.tail}_shared{optimizer.tail}"
+        stopped = self._stopped(f"align{tail}", level, (*paper_weights("0.01"), *SHARED), optimizer=optimizer)
+        last = self._step2(f"paper_step2{tail}", level, (*paper_weights("0.001"), *SHARED), stopped)
+        self._add(f"the paper's stage 1 and 2{level.words}, shared statistics{optimizer.words}", last)
 
     def _name_and_title(self, level: Level, early: bool, optimizer: Optimizer = SGD) -> tuple[str, str]:
         """Those of plus."""

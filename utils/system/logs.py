@@ -18,8 +18,8 @@ logger = logging.getLogger("bafft")
 class _Handler(logging.Handler):
     """Prints a record above a progress bar, if there is one.
 
-    If the output has been closed, the run goes on without printing. Ctrl-C, for example, ends the `tee` behind a pipe
-    too, and training still has to save.
+    A run whose output has been closed continues without printing. In `python train_step1.py | tee log`, for example,
+    Ctrl-C also stops `tee`, but training must still save its checkpoint.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
