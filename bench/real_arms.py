@@ -143,6 +143,7 @@ def by_cyclegan(name: str, words: str, segmenter: Stage | None = None) -> Level:
 
 CYCLEGAN = by_cyclegan("cyclegan", "CycleGAN")
 UNBALANCED, EARLY = "without class balance", "early start"
+BOTH_STAGES = "the paper's stage 1 and 2"
 
 
 class Arms:
@@ -200,7 +201,8 @@ class Arms:
             self._source_only_balanced(level, ADAMW)
             name, title = self._name_and_title(level, early=False, optimizer=ADAMW)
             self._add(title, self._plus(name, level, optimizer=ADAMW))
-        self._paper_shared(LAB, ADAMW)
+        self._both_stages(PLAIN, optimizer=ADAMW)
+        self._both_stages(LAB, shared=True, optimizer=ADAMW)
 
     def base(self, arm: str) -> str:
         """The arm of the same optimiser that learns only the source, as it is."""
@@ -259,21 +261,22 @@ class Arms:
             stopped = self._stopped(f"align{tail}_{factor}", level, options)
             title = f"the paper's stage 1{words}, {factor} times the category and instance weights"
             self._add(title, self._whole(f"paper_step1{tail}_{factor}", stopped))
-        title = f"the paper's stage 1 and 2{words}"
-        self._add(title, self._step2(f"paper_step2{tail}", level, paper_weights("0.001"), paper))
+        self._both_stages(level)
         early = self._stopped(f"align{tail}_early", level, paper_weights("0.01"), self.schedule.early)
+        title = f"{BOTH_STAGES}{words}"
         self._add(f"{title}, {EARLY}", self._step2(f"paper_step2{tail}_early", level, paper_weights("0.001"), early))
-        self._paper_shared(level)
+        self._both_stages(level, shared=True)
         balanced = self._stopped(f"align{tail}_balanced", level, paper_weights("0.01"), balance=True)
         options = (*paper_weights("0.001"), *class_balance(True))
         self._add(f"{title}, class balance", self._step2(f"paper_step2{tail}_balanced", level, options, balanced))
 
-    def _paper_shared(self, level: Level, optimizer: Optimizer = SGD) -> None:
-        """Both stages with the paper's weights and BatchNorm statistics of both domains."""
-        tail = f"{level.tail}_shared{optimizer.tail}"
-        stopped = self._stopped(f"align{tail}", level, (*paper_weights("0.01"), *SHARED), optimizer=optimizer)
-        last = self._step2(f"paper_step2{tail}", level, (*paper_weights("0.001"), *SHARED), stopped)
-        self._add(f"the paper's stage 1 and 2{level.words}, shared statistics{optimizer.words}", last)
+    def _both_stages(self, level: Level, *, shared: bool = False, optimizer: Optimizer = SGD) -> None:
+        """The paper's stages 1 and 2 with its weights. shared: BatchNorm statistics are those of both domains."""
+        tail = f"{level.tail}{'_shared' if shared else ''}{optimizer.tail}"
+        bn = SHARED if shared else ()
+        stopped = self._stopped(f"align{tail}", level, (*paper_weights("0.01"), *bn), optimizer=optimizer)
+        last = self._step2(f"paper_step2{tail}", level, (*paper_weights("0.001"), *bn), stopped)
+        self._add(f"{BOTH_STAGES}{level.words}{', shared statistics' if shared else ''}{optimizer.words}", last)
 
     def _name_and_title(self, level: Level, early: bool, optimizer: Optimizer = SGD) -> tuple[str, str]:
         """Those of plus."""
