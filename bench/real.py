@@ -272,7 +272,7 @@ def table(scores: Path) -> list[str]:
                 f"{spread(gain) if gain else ''} | "
                 f"{spread(on_source) if on_source else ''} | {' | '.join(times)} |"
             )
-        lines += ["", *class_table(records, arms.titles), ""]
+        lines += ["", *class_table(records, arms.titles), "", *changes_table(records, arms)]
         shares = [f"{arms.titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
         if shares:
             lines += ["Gradient on the backbone as a share of that of the source cross-entropy, mean over the run:", ""]
@@ -317,6 +317,30 @@ def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str
         return f"{len(found)} of {len(members)} arms run (missing: {'; '.join(missing)})" if missing else ""
     run = f"{len(found)} of {len(members)} arms run ({'; '.join(found)})"
     return run if found else f"none of {len(members)} arms run"
+
+
+def signed(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0: a rounded -0.0 has no sign
+
+
+def changes_table(records: dict[str, dict[int, dict[str, Any]]], arms: Arms) -> list[str]:
+    """What a part of plus changes, in points of target mIoU on the seeds of both; empty if none was run."""
+    lines: list[str] = []
+    for arm, whole in arms.changed.items():
+        common = sorted(set(records.get(arm, {})) & set(records.get(whole, {})))
+        change = {seed: 100 * (records[arm][seed]["miou"] - records[whole][seed]["miou"]) for seed in common}
+        if change:
+            cells = " | ".join(signed(change[seed]) if seed in change else "" for seed in SEEDS)
+            lines.append(f"| {arms.titles[arm]} | {cells} | {signed(statistics.mean(change.values()))} |")
+    if not lines:
+        return []
+    seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
+    return [
+        f"| change of target mIoU over plus without the last words | {seeds} | mean |",
+        "|---" * 5 + "|",
+        *lines,
+        "",
+    ]
 
 
 def draw_chart(scores: Path) -> None:

@@ -147,13 +147,17 @@ BOTH_STAGES = "the paper's stage 1 and 2"
 
 
 class Arms:
-    """The arms of a pair: title and last stage by name; names by group, for a reader."""
+    """The arms of a pair: title and last stage by name; names by group, for a reader.
+
+    changed: plus with one part switched on or off, and the plus that it is compared with.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self.schedule = pair.schedule
         self.titles: dict[str, str] = {}
         self.stages: dict[str, Stage] = {}
         self.groups: dict[str, list[str]] = {}
+        self.changed: dict[str, str] = {}
         source_only = self._start(PLAIN, pair.schedule.start)
         semantic = by_cyclegan("cyclegan_semantic", "CycleGAN with its semantic loss", source_only)
         levels = (PLAIN, LAB, FDA, CYCLEGAN) if pair.restyled else (PLAIN, LAB, FDA)
@@ -175,6 +179,7 @@ class Arms:
                 self._add(title, self._plus(name, level, early=early))
                 unbalanced = self._plus(f"{name}_without_class_balance", level, early=early, balance=False)
                 self._add(f"{title}, {UNBALANCED}", unbalanced)
+                self.changed[unbalanced.name] = name
         self._group("Parts of plus")
         self._self_training("self_training_lab", "only the pseudo-labels of the start, `lab`, shared statistics")
         name, title = self._name_and_title(LAB, early=True)
@@ -191,6 +196,7 @@ class Arms:
             for words in variants:
                 variant, options = f"{name}_{re.sub(r'[^a-z]+', '_', words)}", PLUS_VARIANTS[words]
                 self._add(f"{title}, {words}", self._plus(variant, level, options, early=early, optimizer=optimizer))
+                self.changed[variant] = name
         for level in (PLAIN, LAB):
             name, title = self._name_and_title(level, early=True)
             sampling = self._plus(f"{name}_rare_class_sampling_only", level, SAMPLING, early=True, balance=False)
