@@ -232,10 +232,9 @@ class Arms:
         optimizer: Optimizer = SGD,
     ) -> Stage:
         """Training on the source, restyled by `level`, without adaptation."""
-        options = (*PAPER, *NO_TERMS, "--bn", "source", *level.options) if level.options else ("--source-only",)
+        options = (*NO_TERMS, "--bn", "source", *level.options) if level.options else ("--source-only",)
+        options = (*PAPER, *options, *class_balance(balance))
         early = "" if last == self.schedule.start else "_early"
-        if balance:
-            options = (*options, *class_balance(True))
         name = f"start_{level.name or 'none'}{early}{'_balanced' if balance else ''}"
         name += f"{resolution.tail}{optimizer.tail}"
         options = (*options, *resolution.options)

@@ -74,8 +74,9 @@ _SMALL_NETWORK: Values = {
     "restyle_train": {"num_steps": 4000, "generator_width": 0.25, "discriminator_width": 0.25},
     # Stage 1 learns only the source and stops after half of all steps; stage 2 starts at about the learning rate at
     # which stage 1 stopped (bench/real.py). The literature's teacher keeps 0.999 of itself, which looks back over
-    # 1,000 steps of 40,000 or more. Blur and blocks shrink with the images.
+    # 1,000 steps of 40,000 or more. Blur and blocks shrink with the images. The baseline is trained as plus is.
     "plus": {
+        "source_only": {"learning_rate": 3e-4, **_PLUS_TRAINING},
         "step1": {"num_steps_stop": 0.5, "learning_rate": 3e-4, "bn": "source", **_NO_TERMS, **_PLUS_TRAINING},
         "step2": {
             **{"num_steps": 2000, "learning_rate": 1.6e-4, **_PLUS_TRAINING},
