@@ -269,8 +269,8 @@ def table(scores: Path) -> list[str]:
             times = minutes(list(of_seed.values()))
             lines.append(
                 f"| {arms.titles[arm]} | {cells} | {spread(list(values.values()))} | "
-                f"{spread(gain) if gain else ''} | "
-                f"{spread(on_source) if on_source else ''} | {' | '.join(times)} |"
+                f"{spread(gain) if gain else '–'} | "
+                f"{spread(on_source) if on_source else '–'} | {' | '.join(times)} |"
             )
         lines += ["", *class_table(records, arms.titles), "", *changes_table(records, arms)]
         shares = [f"{arms.titles[arm]}: {share}" for arm, of_seed in records.items() if (share := shares_of(of_seed))]
@@ -284,7 +284,7 @@ def minutes(records: Sequence[dict[str, Any]]) -> list[str]:
     """Mean minutes and processor minutes. Only arms trained on one thread count, because a GPU is shared by several."""
     compared = [record for record in records if record["machine"].endswith("one thread")]
     if not compared:
-        return ["on a GPU", ""]
+        return ["on a GPU", "–"]
     return [f"{statistics.mean(r[key] for r in compared):.0f}" for key in ("minutes", "processor_minutes")]
 
 
@@ -336,7 +336,7 @@ def changes_table(records: dict[str, dict[int, dict[str, Any]]], arms: Arms) -> 
         return []
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
     return [
-        f"| change of target mIoU over plus without the last words | {seeds} | mean |",
+        f"| change of target mIoU by what is named last | {seeds} | mean |",
         "|---" * 5 + "|",
         *lines,
         "",

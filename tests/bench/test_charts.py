@@ -49,6 +49,6 @@ def test_every_chart_of_the_page_is_there_and_has_the_rows_of_its_table() -> Non
         assert f"(../illustration/results/{name}.svg)" in page
         assert set(charts.arms_of(page, section)[1]) <= set(words(charts.FOLDER / f"{name}.svg"))
     assert "(../illustration/results/real.svg)" in page
-    headings = {"---", "IoU, %, mean of the seeds", "change of target mIoU over plus without the last words"}
+    headings = {"---", "IoU, %, mean of the seeds", "change of target mIoU by what is named last"}
     arms = {cells[0].replace("`", "") for cells in rows(page, "real")} - headings
     assert len(arms) > 3 and arms <= set(words(charts.FOLDER / "real.svg"))
