@@ -44,12 +44,15 @@ def number_of(seeds: Collection[Any]) -> str:
 
 
 def cell(scores: Scores, base: Scores | None = None) -> str:
-    """Mean and number of seeds; with a base, also the gain over it."""
+    """Mean and number of seeds; with a base, also the gain over it on the seeds of both."""
     if not scores:
         return "not run"
     words = f"{statistics.mean(scores.values()):.1f} ({number_of(scores)})"
     gains = [scores[seed] - base[seed] for seed in scores if seed in base] if base is not None else []
-    return f"{words}, {statistics.mean(gains):+.1f}" if gains else words
+    if not gains:
+        return words
+    of_seeds = "" if len(gains) == len(scores) else f" ({number_of(gains)})"
+    return f"{words}, {statistics.mean(gains):+.1f}{of_seeds}"
 
 
 def line(title: str, network: str, base: str, arms: Mapping[str, str]) -> str:

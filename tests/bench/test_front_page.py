@@ -39,7 +39,8 @@ def test_mean_and_gain_are_those_of_the_table_if_it_has_them(tmp_path: Path) -> 
 
 
 def test_the_gain_is_over_the_seeds_of_both() -> None:
-    assert cell({1: 40.0, 2: 44.0}, {2: 41.0, 3: 0.0}) == "42.0 (2 seeds), +3.0"
+    assert cell({1: 40.0, 2: 44.0}, {2: 41.0, 3: 0.0}) == "42.0 (2 seeds), +3.0 (1 seed)"
+    assert cell({1: 40.0, 2: 44.0}, {1: 39.0, 2: 41.0}) == "42.0 (2 seeds), +2.0"
     assert cell({1: 40.0}) == "40.0 (1 seed)"
     assert cell({}) == "not run"
 
