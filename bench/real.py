@@ -319,10 +319,6 @@ def lacking(members: Sequence[str], arms: Arms, records: Collection[str]) -> str
     return run if found else f"none of {len(members)} arms run"
 
 
-def signed(points: float) -> str:
-    return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0: a rounded -0.0 has no sign
-
-
 def changes_table(records: dict[str, dict[int, dict[str, Any]]], arms: Arms) -> list[str]:
     """What a part of plus changes, in points of target mIoU on the seeds of both; empty if none was run."""
     lines: list[str] = []
@@ -330,8 +326,8 @@ def changes_table(records: dict[str, dict[int, dict[str, Any]]], arms: Arms) -> 
         common = sorted(set(records.get(arm, {})) & set(records.get(whole, {})))
         change = {seed: 100 * (records[arm][seed]["miou"] - records[whole][seed]["miou"]) for seed in common}
         if change:
-            cells = " | ".join(signed(change[seed]) if seed in change else "" for seed in SEEDS)
-            lines.append(f"| {arms.titles[arm]} | {cells} | {signed(statistics.mean(change.values()))} |")
+            cells = " | ".join(f"{change[seed]:+z.1f}" if seed in change else "" for seed in SEEDS)
+            lines.append(f"| {arms.titles[arm]} | {cells} | {statistics.mean(change.values()):+z.1f} |")
     if not lines:
         return []
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
