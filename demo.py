@@ -1,12 +1,12 @@
 """Run the whole method on synthetic data: no download, no GPU, some minutes.
 
 The script draws two domains of street scenes and trains five arms: the source-only baseline, stage 1, both stages of
-the paper (with the pseudo-labels between them), `--method plus` after the same stage 1, and an oracle, which is trained
-on target labels. It compares them on target images.
+the paper (with the pseudo-labels between them), both stages of `--method plus`, and an oracle, which is trained on
+target labels. It compares them on target images.
 
-Every arm starts from the same source-trained network and trains for the same number of source steps. The arms run side
-by side, but plus follows step 2 in one process and shares its log: a line shows their progress, a table follows when
-one is finished, and ARM.log holds the whole output of an arm, with each command as one would type it.
+Every arm trains for the same number of source steps. All but plus, which learns the source in its own way, start from
+the same source-trained network. The arms run side by side: a line shows their progress, a table follows when one is
+finished, and ARM.log holds the whole output of an arm, with each command as one would type it.
 
 Examples:
   python demo.py                            # what `make demo` runs
@@ -23,7 +23,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -47,9 +47,12 @@ from utils.system.logs import logger
 TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "plus": "plus", "oracle": "oracle"}
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
+PRETRAIN = "pretrain"  # the run that all arms but plus start from
 # What is trained side by side, the longest first: its runs, and what each is called.
 RUNS = {
-    "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2", "plus": "plus after the same step 1"},
+    PRETRAIN: {PRETRAIN: "source only, before the other arms"},
+    "plus": {"plus_step1": "step 1 of plus", "plus": "step 2 of plus"},
+    "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"},
     **{arm: {arm: TITLES[arm]} for arm in ("step1", "source_only", "oracle")},
 }
 WORKERS = min(len(RUNS), os.cpu_count() or 1)
@@ -102,7 +105,7 @@ class Runner:
         self.call(script, *(self.source if source is None else source), *files, *time, *arguments)
         return folder / SCORED
 
-    def pretrain(self, arguments: Arguments = ("--source-only",), name: str = "pretrain") -> Path:
+    def pretrain(self, arguments: Arguments = ("--source-only",), name: str = PRETRAIN) -> Path:
         steps = ("--num-steps", str(self.schedule.pretrain))
         weights = ("--restore-from", str(self.weights)) if self.weights else ()
         return self.train(train_step1.main, name, *arguments, *weights, *steps)
@@ -128,9 +131,19 @@ class Runner:
         steps = self._steps(stopped, self.schedule.self_train)
         return self.train(train_step2.main, name, *labels, *steps, *arguments)
 
-    def plus(self, stopped: Path, *arguments: str, name: str = "plus") -> Path:
-        """Stage 2 of `--method plus` from the stopped stage 1, without pseudo-labels made before."""
-        steps = self._steps(stopped, self.schedule.self_train)
+    def plus_source_only(self, name: str) -> Path:
+        """Source only, trained as `--method plus` trains, for as many steps as both its stages take."""
+        steps = self.schedule.pretrain + self.schedule.align + self.schedule.self_train
+        return self.train(train_step1.main, name, "--method", "plus", "--source-only", "--num-steps", str(steps))
+
+    def plus_step1(self) -> Path:
+        """Stage 1 of `--method plus`, which only learns the source."""
+        steps = self.schedule.pretrain + self.schedule.align
+        return self.train(train_step1.main, "plus_step1", "--method", "plus", "--num-steps", str(steps))
+
+    def plus(self, start: Path, *arguments: str, name: str = "plus") -> Path:
+        """Stage 2 of `--method plus`, without pseudo-labels made before."""
+        steps = ("--restore-from", str(start), "--num-steps", str(self.schedule.self_train))
         return self.train(train_step2.main, name, "--method", "plus", *steps, *arguments)
 
     def evaluate(self, arm: str) -> Path:
@@ -163,22 +176,26 @@ def builtin_runner(data: Path, out: Path, seed: int) -> Runner:
     )
 
 
-def train_arm(runner: Runner, arm: str, start: Path) -> str:
-    """Train and score one arm of the demo, unless the demo has been stopped; its output goes to `out`/ARM.log."""
+def train_arm(runner: Runner, arm: str) -> str:
+    """Train one of RUNS, and score it if it is an arm, unless the demo has been stopped; its output goes to
+    `out`/ARM.log."""
     assert _stopped is not None
     if _stopped.is_set():
         return arm
     logs.setup()
+    start = runner.out / PRETRAIN / SCORED
     try:
         with open(runner.out / f"{arm}.log", "w", encoding="utf-8") as log, redirect_stdout(log):
-            if arm == "step2":
-                stopped = runner.step1_stopped(start)
-                runner.step2(stopped)
-                runner.plus(stopped)
-                runner.evaluate("plus")
+            if arm == PRETRAIN:
+                runner.pretrain()
+            elif arm == "plus":
+                runner.plus(runner.plus_step1())
+            elif arm == "step2":
+                runner.step2(runner.step1_stopped(start))
             else:
                 getattr(runner, arm)(start)
-            runner.evaluate(arm)
+            if arm in TITLES:
+                runner.evaluate(arm)
     except BaseException:
         _stopped.set()
         raise
@@ -199,20 +216,27 @@ def start_process(stopped: Event) -> None:
 
 
 def run_arms(runner: Runner) -> None:
-    """Train all arms from one source-trained network, one per processor at a time: a small network uses only one."""
-    start = runner.pretrain()
+    """Train all arms, one per processor at a time: a small network uses only one."""
     began = time.time()
+    runner.out.mkdir(parents=True, exist_ok=True)
     context = get_context("spawn")
     stopped = context.Event()
     with ProcessPoolExecutor(WORKERS, context, initializer=start_process, initargs=(stopped,)) as pool:
-        arms = {pool.submit(train_arm, runner, arm, start): arm for arm in RUNS}
+
+        def submit(*names: str) -> dict[Future[str], str]:
+            return {pool.submit(train_arm, runner, name): name for name in names}
+
+        running = submit(PRETRAIN, "plus")
         try:
-            while arms:
-                for future in wait(arms, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:
+            while running:
+                for future in wait(running, timeout=PROGRESS_EVERY, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
                     future.result()
-                    print(f"\n{arm_table(runner.out, arms.pop(future))}\n", flush=True)
-                if arms:
-                    logger.info("%s", "; ".join(progress(runner.out, arm, began) for arm in arms.values()))
+                    print(f"\n{arm_table(runner.out, name)}\n", flush=True)
+                    if name == PRETRAIN:
+                        running |= submit(*(arm for arm in RUNS if arm not in (PRETRAIN, "plus")))
+                if running:
+                    logger.info("%s", "; ".join(progress(runner.out, name, began) for name in running.values()))
         except BaseException:
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -226,7 +250,7 @@ def progress(out: Path, arm: str, began: float) -> str:
         if log.is_file() and log.stat().st_mtime >= began:
             steps = json.loads((out / run / "config.json").read_text())["num_steps_stop"]
             return f"{title}: {max((record['step'] for record in read_records(log)), default=0)}/{steps}"
-    return f"{TITLES[arm]}: waiting"
+    return f"{next(iter(RUNS[arm].values()))}: waiting"
 
 
 def arm_table(out: Path, arm: str) -> str:

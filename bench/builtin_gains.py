@@ -8,7 +8,7 @@ Every seed draws its own pictures and trains its own networks, with the demo's o
     ablation     stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the weights
                  of the paper
     image_level  training on the source without colour jitter: as it is, and restyled in each way
-    plus         stage 2 by `--method plus` from the same stopped stage 1, whole and without each of its parts
+    plus         both stages of `--method plus`, whole and with parts left out or added, and source only trained as plus is
 The scores are kept in bench/scores/builtin, and an arm that has a score is not run. A table has the seeds that all arms
 of its part have.
 """
@@ -69,6 +69,7 @@ IMAGE_LEVELS = {
     "the same on `lab` images": (*UNADAPTED, "--image-level", "lab"),
     "the same on `fda` images": (*UNADAPTED, "--image-level", "fda"),
 }
+SOURCE_AS_PLUS = "source only, trained as plus is"
 PLUS = {
     "plus": (),
     "plus without plain images": ("--lambda-pseudo", "0"),
@@ -91,14 +92,14 @@ def run_stages(runner: demo.Runner) -> Path:
 
 def pretrained(runner: demo.Runner) -> Path:
     """The checkpoint from which all arms start."""
-    once(runner, "pretrain", runner.pretrain)
-    return runner.out / "pretrain" / "last.pth"
+    once(runner, demo.PRETRAIN, runner.pretrain)
+    return runner.out / demo.PRETRAIN / demo.SCORED
 
 
 def step1_stopped(runner: demo.Runner) -> Path:
     """The checkpoint of stage 1 as stopped for stage 2."""
     train_ablation(runner, "step1_stopped")
-    return runner.out / "step1_stopped" / "last.pth"
+    return runner.out / "step1_stopped" / demo.SCORED
 
 
 def train_main(runner: demo.Runner, arm: str) -> None:
@@ -117,9 +118,13 @@ def train_image_level(runner: demo.Runner, arm: str) -> None:
 
 def train_plus(runner: demo.Runner, arm: str) -> None:
     if arm == "step2":  # which plus is compared with
-        return train_main(runner, arm)
-    stopped = step1_stopped(runner)
-    once(runner, arm, lambda: runner.plus(stopped, *OPTIONS[arm], name=arm))
+        train_main(runner, arm)
+    elif arm == arm_name(SOURCE_AS_PLUS):
+        once(runner, arm, lambda: runner.plus_source_only(arm))
+    else:
+        once(runner, "plus_step1", runner.plus_step1)
+        start = runner.out / "plus_step1" / demo.SCORED
+        once(runner, arm, lambda: runner.plus(start, *OPTIONS[arm], name=arm))
 
 
 def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:
@@ -181,7 +186,7 @@ PARTS = {
     "main": Part({demo.TITLES[arm]: arm for arm in ("source_only", "step1", "step2")}, train_main, "above"),
     "ablation": Part({STOPPED: "step1_stopped", **named(VARIANTS)}, train_ablation, "first"),
     "image_level": Part(named(IMAGE_LEVELS), train_image_level, "first"),
-    "plus": Part({demo.TITLES["step2"]: "step2", **named(PLUS)}, train_plus, "first"),
+    "plus": Part({demo.TITLES["step2"]: "step2", **named((SOURCE_AS_PLUS, *PLUS))}, train_plus, "first"),
 }
 
 

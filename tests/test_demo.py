@@ -29,11 +29,14 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
     demo.run_arms(runner)
 
     said = capsys.readouterr().out.split("\n\n")  # tables are set off by empty lines
-    tables = [table.splitlines() for table in said[1:] if " seg " in table]
-    assert sorted(table[0] for table in tables) == ["oracle", "source only", "step 1", "step 1, stopped early"]
+    tables = [table.strip().splitlines() for table in said if " seg " in table]
+    titles = ["oracle", "source only", "source only, before the other arms", "step 1", "step 1 of plus"]
+    assert sorted(table[0] for table in tables) == [*titles, "step 1, stopped early"]
     step2 = next(table for table in tables if table[0] == "step 1, stopped early")
     first = [line.split()[0] for line in step2]
-    assert first == [*["step", "step", "2"] * 2, "plus", "step", "2"] and step2[3] == "step 2"
+    assert first == ["step", "step", "2"] * 2 and step2[3] == "step 2"
+    plus = next(table for table in tables if table[0] == "step 1 of plus")
+    assert [line.split()[0] for line in plus] == [*["step", "step", "4"], *["step", "step", "2"]]
 
     scores = demo.read_scores(tmp_path)
     assert list(scores) == ["source_only", "step1", "step2", "plus", "oracle"]
@@ -41,7 +44,7 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
     assert [row[:16].strip() for row in rows[1:]] == [*CITYSCAPES.names, "mean of 19"]
     assert rows[-1].split()[3:] == [f"{100 * demo.main_mean(s):.1f}" for s in scores.values()]
     for arm in scores:
-        assert f"{arm}/last.pth" in (tmp_path / f"{'step2' if arm == 'plus' else arm}.log").read_text()
+        assert f"{arm}/last.pth" in (tmp_path / f"{arm}.log").read_text()
     assert "Generate_Pseudo_Label.py" in (tmp_path / "step2.log").read_text()
 
     demo.draw_comparison(benchmark_root, tmp_path / "masks", tmp_path / "comparison.png")
@@ -50,14 +53,13 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
 
 
 def test_no_further_arm_starts_once_one_has_failed(tmp_path, benchmark_root, monkeypatch) -> None:
-    """Without source images every arm fails at once; of the four arms, those that wait must not start."""
+    """Without source images every run fails at once; those that wait for a processor must not start."""
     runner = demo.builtin_runner(benchmark_root, tmp_path, seed=3)
     runner = replace(runner, source=("--data-dir", str(tmp_path / "nowhere")))
     monkeypatch.setattr(demo, "WORKERS", 1)
-    monkeypatch.setattr(demo.Runner, "pretrain", lambda self: tmp_path / "last.pth")
     with pytest.raises(UserError):
         demo.run_arms(runner)
-    assert [path.name for path in tmp_path.glob("*.log")] == ["step2.log"]
+    assert [path.name for path in tmp_path.glob("*.log")] == ["pretrain.log"]
 
 
 def test_table_and_summary_say_which_checkpoint_was_scored(tmp_path, monkeypatch, capsys) -> None:
@@ -132,11 +134,9 @@ def test_the_table_of_an_arm_has_a_few_rows_and_all_scores(tmp_path) -> None:
 
 def test_progress_is_of_the_run_that_goes_on(tmp_path) -> None:
     began = time.time() - 60
-    assert demo.progress(tmp_path, "step2", began) == "step 2: waiting"
+    assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: waiting"
     log_of(tmp_path / "step1_stopped", {"step": 20, "seg": 1.0})
     assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: 20/40"
     log_of(tmp_path / "step2", steps=60)
     assert demo.progress(tmp_path, "step2", began) == "step 2: 0/60"
-    log_of(tmp_path / "plus", steps=60)
-    assert demo.progress(tmp_path, "step2", began) == "plus after the same step 1: 0/60"
-    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 2: waiting"  # files of an earlier demo
+    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 1, stopped early: waiting"  # files of an earlier demo

@@ -61,7 +61,7 @@ def test_tables_have_the_seeds_with_all_arms(tmp_path: Path, pages: dict[str, li
     write_tables(tmp_path)
     assert list(pages) == ["builtin_gains plus"]
     assert pages["builtin_gains plus"][0] == "| mIoU, 19 classes | seed0 | mean ± std | over the first row |"
-    assert pages["builtin_gains plus"][3] == "| plus | 40.0 | 40.0 | 0.0 |"
+    assert pages["builtin_gains plus"][4] == "| plus | 40.0 | 40.0 | 0.0 |"
     assert len(pages["builtin_gains plus"]) == 2 + len(PARTS["plus"].arms)
 
 
@@ -76,7 +76,7 @@ def test_every_arm_of_a_part_can_be_trained(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(demo.Runner, "train", train)
     monkeypatch.setattr(demo.Runner, "call", lambda *arguments: None)
     monkeypatch.setattr(demo.Runner, "evaluate", lambda runner, arm: (runner.out / f"{arm}.json").write_text("{}"))
-    starts = {"pretrain", "step1_stopped"}
+    starts = {"pretrain", "step1_stopped", "plus_step1"}
     for name, part in PARTS.items():
         for arm in part.arms.values():
             out = tmp_path / name / arm
