@@ -139,4 +139,5 @@ def test_progress_is_of_the_run_that_goes_on(tmp_path) -> None:
     assert demo.progress(tmp_path, "step2", began) == "step 1, stopped early: 20/40"
     log_of(tmp_path / "step2", steps=60)
     assert demo.progress(tmp_path, "step2", began) == "step 2: 0/60"
-    assert demo.progress(tmp_path, "step2", time.time() + 60) == "step 1, stopped early: waiting"  # files of an earlier demo
+    later = time.time() + 60  # all files are of an earlier demo
+    assert demo.progress(tmp_path, "step2", later) == "step 1, stopped early: waiting"

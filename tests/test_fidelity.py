@@ -75,5 +75,6 @@ def test_paper_is_the_default(stage: str) -> None:
 def test_the_page_of_plus_has_every_option_of_it_and_its_default() -> None:
     options = config.resolve("step2", {"method": "plus"})
     rows = dict(re.findall(r"^\| `(--[\w-]+)` \| ([^|]*) \|", PLUS_PAGE, flags=re.MULTILINE))
-    assert rows == {flag(name): shown(getattr(options, name)) for name in (*PLUS, "optimizer", "weight_decay")}
+    names = (*PLUS, "optimizer", "learning_rate", "warmup_steps", "weight_decay")
+    assert rows == {flag(name): shown(getattr(options, name)) for name in names}
     assert set(re.findall(r"--[a-z][\w-]*", PLUS_PAGE)) <= OPTIONS.keys()

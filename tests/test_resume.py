@@ -228,7 +228,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
         (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory"),
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--discriminator-width", "0.5"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
-        (["--optimizer", "adamw"],
+        (["--optimizer", "adamw", "--learning-rate", "0.01"],
          "--continue-train: snapshots/builtin/step1/last.pth does not fit (trained with --optimizer sgd)"),
         (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],

@@ -107,6 +107,7 @@ def parse(
     given = vars(namespace)
     options = resolve(script, given)
     contradictions.refuse(options.as_dict(), given)
+    _check_optimizer(options, script, given)
     return options, frozenset(given), arguments
 
 
@@ -229,6 +230,16 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
         apex_amp()
     if options.amp not in ("off", "bf16") and options.cpu:
         raise UserError(f"--amp {options.amp} needs a GPU: leave --cpu out, or choose --amp off")
+
+
+def _check_optimizer(options: Options, script: str, given: dict[str, Any]) -> None:
+    """Refuse the preset's learning rate with an optimiser for which it was not chosen."""
+    usual = resolve(script, {name: value for name, value in given.items() if name != "optimizer"})
+    if options.optimizer != usual.optimizer and "learning_rate" not in given:
+        raise UserError(
+            f"--optimizer {options.optimizer}: found no --learning-rate, and the preset's, {usual.learning_rate:g}, is for "
+            f"{usual.optimizer}; give --learning-rate too (for AdamW often a tenth of SGD's or less)"
+        )
 
 
 def describe(options: Options, script: str) -> str:

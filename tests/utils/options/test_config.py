@@ -225,14 +225,26 @@ def test_a_planned_stop_of_a_preset_gives_way_to_fewer_steps_but_a_given_one_doe
         parse("step1", ["--num-steps-stop", "250001"])
 
 
-@pytest.mark.parametrize("preset", ["own_images", "camvid_day_to_dusk"])
+@pytest.mark.parametrize("preset", ["own_images", "camvid_day_to_dusk", "builtin"])
 @pytest.mark.parametrize(("method", "optimizer"), [("paper", "sgd"), ("plus", "adamw")])
 def test_the_baseline_is_trained_as_its_method_is(preset, method, optimizer):
     given = {"preset": preset, "method": method}
     arms = [resolve("step1", given), resolve("step1", given | {"source_only": True})]
     for name in ("optimizer", "learning_rate", "weight_decay", "class_balance", "num_steps"):
         assert len({getattr(arm, name) for arm in arms}) == 1, name
-    assert arms[1].optimizer == optimizer and arms[1].num_steps_stop == 4000
+    assert arms[1].optimizer == optimizer and arms[1].num_steps_stop == arms[1].num_steps
+
+
+def test_another_optimizer_needs_a_learning_rate_of_its_own():
+    for given, usual, rate in (
+        (["--method", "paper", "--optimizer", "adamw"], "sgd", "0.004"),
+        (["--method", "plus", "--optimizer", "sgd"], "adamw", "0.0003"),
+    ):
+        given = ["--preset", "own_images", *given]
+        with pytest.raises(UserError, match=rf"--optimizer \w+: found no --learning-rate.* {rate}, is for {usual}; "):
+            parse("step1", given)
+        assert parse("step1", [*given, "--learning-rate", "0.01"])[0].learning_rate == 0.01
+    assert parse("step1", ["--optimizer", "sgd"])[0].optimizer == "sgd"  # the preset's own
 
 
 def test_help_shows_the_defaults_of_the_script(capsys):
