@@ -131,10 +131,12 @@ class Runner:
         steps = self._steps(stopped, self.schedule.self_train)
         return self.train(train_step2.main, name, *labels, *steps, *arguments)
 
-    def plus_source_only(self, name: str) -> Path:
+    def plus_source_only(self, *arguments: str, name: str) -> Path:
         """Source only, trained as `--method plus` trains, for as many steps as both its stages take."""
         steps = self.schedule.pretrain + self.schedule.align + self.schedule.self_train
-        return self.train(train_step1.main, name, "--method", "plus", "--source-only", "--num-steps", str(steps))
+        return self.train(
+            train_step1.main, name, "--method", "plus", "--source-only", "--num-steps", str(steps), *arguments
+        )
 
     def plus_step1(self) -> Path:
         """Stage 1 of `--method plus`, which only learns the source."""

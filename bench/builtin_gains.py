@@ -8,8 +8,7 @@ Every seed draws its own pictures and trains its own networks, with the demo's o
     ablation     stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the weights
                  of the paper
     image_level  training on the source without colour jitter: as it is, and restyled in each way
-    plus         both stages of `--method plus`, whole and with parts left out or added, and source only, trained as
-                 plus is
+    plus         both stages of `--method plus`, whole and with parts left out or added, and source only by AdamW
 The scores are kept in bench/scores/builtin, and an arm that has a score is not run. A table has the seeds that all arms
 of its part have.
 """
@@ -70,7 +69,10 @@ IMAGE_LEVELS = {
     "the same on `lab` images": (*UNADAPTED, "--image-level", "lab"),
     "the same on `fda` images": (*UNADAPTED, "--image-level", "fda"),
 }
-SOURCE_AS_PLUS = "source only, trained as plus is"
+SOURCE_ONLY = {
+    "source only, AdamW": ("--class-balance", "0"),
+    "source only, trained as plus is": (),
+}
 PLUS = {
     "plus": (),
     "plus without plain images": ("--lambda-pseudo", "0"),
@@ -120,8 +122,8 @@ def train_image_level(runner: demo.Runner, arm: str) -> None:
 def train_plus(runner: demo.Runner, arm: str) -> None:
     if arm == "step2":  # which plus is compared with
         train_main(runner, arm)
-    elif arm == arm_name(SOURCE_AS_PLUS):
-        once(runner, arm, lambda: runner.plus_source_only(arm))
+    elif arm in named(SOURCE_ONLY).values():
+        once(runner, arm, lambda: runner.plus_source_only(*OPTIONS[arm], name=arm))
     else:
         once(runner, "plus_step1", runner.plus_step1)
         start = runner.out / "plus_step1" / demo.SCORED
@@ -181,13 +183,13 @@ def named(titles: Iterable[str]) -> dict[str, str]:
     return {title: arm_name(title) for title in titles}
 
 
-OPTIONS = {arm_name(title): options for title, options in {**VARIANTS, **IMAGE_LEVELS, **PLUS}.items()}
+OPTIONS = {arm_name(title): options for title, options in {**VARIANTS, **IMAGE_LEVELS, **SOURCE_ONLY, **PLUS}.items()}
 STOPPED = f"stage 1 after {demo.Schedule.align} steps"
 PARTS = {
     "main": Part({demo.TITLES[arm]: arm for arm in ("source_only", "step1", "step2")}, train_main, "above"),
     "ablation": Part({STOPPED: "step1_stopped", **named(VARIANTS)}, train_ablation, "first"),
     "image_level": Part(named(IMAGE_LEVELS), train_image_level, "first"),
-    "plus": Part({demo.TITLES["step2"]: "step2", **named((SOURCE_AS_PLUS, *PLUS))}, train_plus, "first"),
+    "plus": Part({demo.TITLES["step2"]: "step2", **named((*SOURCE_ONLY, *PLUS))}, train_plus, "first"),
 }
 
 

@@ -73,11 +73,11 @@ def line_of_page(page: str, title: str, network: str, section: str, last: str) -
 
 
 def of_builtin(scores: Path) -> dict[str, Scores]:
-    """The scores on the built-in data, by arm of the table; plus is trained by SGD there, as its preset says.
-
-    scores: the folder that `bench/builtin_gains.py` writes.
-    """
-    arms = {"source_only": "source_only", "paper_step2": "step2", "plus_adamw": "plus"}
+    """The scores on the built-in data, by arm of the table. scores: the folder that `bench/builtin_gains.py` writes."""
+    arms = {
+        **{"source_only": "source_only", "paper_step2": "step2", "source_only_adamw": "source_only_AdamW"},
+        **{"source_only_balanced_adamw": "source_only_trained_as_plus_is", "plus_adamw": "plus"},
+    }
     return {
         name: {path.parent.name: builtin_gains.miou(path.parent, arm) for path in scores.glob(f"seed*/{arm}.json")}
         for name, arm in arms.items()

@@ -237,8 +237,8 @@ def _check_optimizer(options: Options, script: str, given: dict[str, Any]) -> No
     usual = resolve(script, {name: value for name, value in given.items() if name != "optimizer"})
     if options.optimizer != usual.optimizer and "learning_rate" not in given:
         raise UserError(
-            f"--optimizer {options.optimizer}: found no --learning-rate, and the preset's, {usual.learning_rate:g}, is for "
-            f"{usual.optimizer}; give --learning-rate too (for AdamW often a tenth of SGD's or less)"
+            f"--optimizer {options.optimizer}: found no --learning-rate, and the preset's {usual.learning_rate:g} is "
+            f"for {usual.optimizer}; give --learning-rate too (for AdamW often a tenth of SGD's or less)"
         )
 
 

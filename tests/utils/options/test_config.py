@@ -241,7 +241,7 @@ def test_another_optimizer_needs_a_learning_rate_of_its_own():
         (["--method", "plus", "--optimizer", "sgd"], "adamw", "0.0003"),
     ):
         given = ["--preset", "own_images", *given]
-        with pytest.raises(UserError, match=rf"--optimizer \w+: found no --learning-rate.* {rate}, is for {usual}; "):
+        with pytest.raises(UserError, match=rf"--optimizer \w+: found no --learning-rate.* {rate} is for {usual}; "):
             parse("step1", given)
         assert parse("step1", [*given, "--learning-rate", "0.01"])[0].learning_rate == 0.01
     assert parse("step1", ["--optimizer", "sgd"])[0].optimizer == "sgd"  # the preset's own
