@@ -48,14 +48,14 @@ TITLES = {"source_only": "source only", "step1": "step 1", "step2": "step 2", "p
 SCORED = "last.pth"  # of every arm: target labels choose no checkpoint
 SHOWN = 4  # images of the picture
 PRETRAIN = "pretrain"  # the run that all arms but plus start from
-# What is trained side by side, the longest first: its runs, and what each is called.
+# What is trained side by side, the longest first: its runs, and what each is called. All but plus wait for PRETRAIN.
 RUNS = {
-    PRETRAIN: {PRETRAIN: "source only, before the other arms"},
+    PRETRAIN: {PRETRAIN: "source only, where all arms but plus start"},
     "plus": {"plus_step1": "step 1 of plus", "plus": "step 2 of plus"},
     "step2": {"step1_stopped": "step 1, stopped early", "step2": "step 2"},
     **{arm: {arm: TITLES[arm]} for arm in ("step1", "source_only", "oracle")},
 }
-WORKERS = min(len(RUNS), os.cpu_count() or 1)
+WORKERS = min(len(RUNS) - 1, os.cpu_count() or 1)  # all but plus wait for PRETRAIN
 ROWS = 8  # of a run's table, in addition to those with a score
 PROGRESS_EVERY = 30.0  # seconds
 LOG = "log.jsonl"  # of a run
@@ -66,8 +66,8 @@ Arguments = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Numbers of steps: `pretrain` before all arms, `align` in stage 1, `self_train` in stage 2. learning_rate: that of
-    all arms."""
+    """Numbers of steps: `pretrain` before all arms but plus, `align` in stage 1, `self_train` in stage 2. Stage 1 of
+    plus takes `pretrain` + `align`. learning_rate: that of all arms but plus."""
 
     pretrain: int = 1600
     align: int = 300
@@ -81,7 +81,7 @@ class Runner:
 
     common: arguments of every script (preset, target folder). source: arguments of the training scripts only, such as
     the folder of the labelled images; oracle_source: the same with the target's own labels as source. weights: the file
-    that training starts from (default: that of the preset).
+    that `pretrain` starts from (default: that of the preset).
     """
 
     out: Path
@@ -191,7 +191,10 @@ def train_arm(runner: Runner, arm: str) -> str:
             if arm == PRETRAIN:
                 runner.pretrain()
             elif arm == "plus":
-                runner.plus(runner.plus_step1())
+                start = runner.plus_step1()
+                if _stopped.is_set():
+                    return arm
+                runner.plus(start)
             elif arm == "step2":
                 runner.step2(runner.step1_stopped(start))
             else:

@@ -8,7 +8,8 @@ Every seed draws its own pictures and trains its own networks, with the demo's o
     ablation     stage 1, as stopped early for stage 2, with one term left out, with none of them, and with the weights
                  of the paper
     image_level  training on the source without colour jitter: as it is, and restyled in each way
-    plus         both stages of `--method plus`, whole and with parts left out or added, and source only by AdamW
+    plus         both stages of `--method plus`, whole and with parts left out or added, and source only by AdamW, with
+                 and without class balance
 The scores are kept in bench/scores/builtin, and an arm that has a score is not run. A table has the seeds that all arms
 of its part have.
 """
@@ -94,7 +95,7 @@ def run_stages(runner: demo.Runner) -> Path:
 
 
 def pretrained(runner: demo.Runner) -> Path:
-    """The checkpoint from which all arms start."""
+    """The checkpoint from which all arms start but those of plus and of the image level."""
     once(runner, demo.PRETRAIN, runner.pretrain)
     return runner.out / demo.PRETRAIN / demo.SCORED
 

@@ -5,7 +5,7 @@
 
 It reads the tables of bench/RESULTS.md for costs and for 4,600 steps on CamVid, and the records in bench/scores for the
 rest. A mean is over the seeds of that arm; the gain is the mean difference from "source only" by the same optimiser, on
-the seeds of both. On photographs plus is trained by AdamW, as its presets say.
+the seeds of both. Plus is trained by AdamW, as its presets say.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def table(page: str, scores: Path) -> list[str]:
         "|---" * (3 + len(ARMS)) + "|",
     ]
     drawn = of_builtin(scores / "builtin")
-    cells = {arm: cell(of_seed, drawn["source_only"]) for arm, of_seed in drawn.items()}
+    by_sgd = "source_only", "paper_step2"
+    drawn_bases = {arm: "source_only" if arm in by_sgd else "source_only_adamw" for arm in drawn}
+    cells = {arm: cell(drawn[arm], drawn[base] if arm != base else None) for arm, base in drawn_bases.items()}
     title = "built-in data (drawn streets), 19 classes"
     lines.append(line(title, "four residual blocks", cell(drawn["source_only"]), cells))
     for name, pair in PAIRS.items():

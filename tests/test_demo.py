@@ -30,7 +30,7 @@ def test_all_arms_are_trained_scored_and_shown(tmp_path, benchmark_root, capsys)
 
     said = capsys.readouterr().out.split("\n\n")  # tables are set off by empty lines
     tables = [table.strip().splitlines() for table in said if " seg " in table]
-    titles = ["oracle", "source only", "source only, before the other arms", "step 1", "step 1 of plus"]
+    titles = ["oracle", "source only", "source only, where all arms but plus start", "step 1", "step 1 of plus"]
     assert sorted(table[0] for table in tables) == [*titles, "step 1, stopped early"]
     step2 = next(table for table in tables if table[0] == "step 1, stopped early")
     first = [line.split()[0] for line in step2]

@@ -27,7 +27,7 @@ FOLDERS = {"step1": STEP1, "step2": STEP2}
 @pytest.mark.parametrize("script", ["step1", "step2"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_stopped_and_resumed_equals_never_stopped(after_stage1, script, workers, optimizer):
-    settings = (*SETTINGS, "--num-workers", workers, "--optimizer", optimizer)
+    settings = (*SETTINGS, "--num-workers", workers, "--optimizer", optimizer, "--weight-decay", "0.01")
     call(script, *settings, "--snapshot-dir", "whole")
     call(script, *settings, "--num-steps-stop", HALF, "--overwrite")
     assert state(FOLDERS[script])["step"] == int(HALF)
@@ -228,7 +228,7 @@ def test_an_existing_run_is_not_written_over(run_folder, capsys, extra):
         (["--num-prototype", "2"], "--continue-train: snapshots/builtin/step1/last.pth does not fit (memory"),
         (["--lambda-adv-feat", "0"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
         (["--discriminator-width", "0.5"], "--continue-train: snapshots/builtin/step1/last.pth does not fit ("),
-        (["--optimizer", "adamw", "--learning-rate", "0.01"],
+        (["--optimizer", "adamw", "--learning-rate", "0.01", "--weight-decay", "0"],
          "--continue-train: snapshots/builtin/step1/last.pth does not fit (trained with --optimizer sgd)"),
         (["--num-classes", "13"], "num_classes 19, ... 13"),
         (["--backbone", "resnet18"],

@@ -437,7 +437,7 @@ PLAIN = ("--no-random-mirror", "--no-random-scale", "--no-random-jitter", "--num
         ["--learning-rate", "0.05"],
         ["--learning-rate-D", "0.05"],
         ["--backbone-lr-mult", "3"],
-        ["--optimizer", "adamw", "--learning-rate", "0.001"],
+        ["--optimizer", "adamw", "--learning-rate", "0.001", "--weight-decay", "0"],
         ["--momentum", "0"],
         ["--weight-decay", "0.1"],
         ["--power", "0"],

@@ -172,6 +172,8 @@ def resolve(script: str, given: dict[str, Any]) -> Options:
     if isinstance(stop, float):
         stop = max(1, round(stop * planned))
     values["num_steps_stop"] = min(stop or planned, planned)
+    if "warmup_steps" not in given:  # a preset's is for its own number of steps
+        values["warmup_steps"] = min(values["warmup_steps"], planned // 2)
     options = Options(**values)
     _check(options, script, given, stop)
     return options
@@ -233,12 +235,14 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
 
 
 def _check_optimizer(options: Options, script: str, given: dict[str, Any]) -> None:
-    """Refuse the preset's learning rate with an optimiser for which it was not chosen."""
+    """Refuse the preset's learning rate and weight decay with an optimiser for which they were not chosen."""
     usual = resolve(script, {name: value for name, value in given.items() if name != "optimizer"})
-    if options.optimizer != usual.optimizer and "learning_rate" not in given:
+    missing = " and ".join(flag(name) for name in ("learning_rate", "weight_decay") if name not in given)
+    if options.optimizer != usual.optimizer and missing:
         raise UserError(
-            f"--optimizer {options.optimizer}: found no --learning-rate, and the preset's {usual.learning_rate:g} is "
-            f"for {usual.optimizer}; give --learning-rate too (for AdamW often a tenth of SGD's or less)"
+            f"--optimizer {options.optimizer}: found no {missing}; the preset's learning rate {usual.learning_rate:g} "
+            f"and weight decay {usual.weight_decay:g} are for {usual.optimizer}; give {missing} too (AdamW often needs a "
+            "tenth of SGD's learning rate or less, and weight decay 0.01; SGD has 0.0005)"
         )
 
 

@@ -162,7 +162,7 @@ PRESETS: dict[str, Values] = {
             "generator_width": 0.25,
             "discriminator_width": 0.25,
         },
-        # Learning rate and optimiser were chosen with seed 100 (bench/RESULTS.md).
+        # Chosen with seed 100 (bench/RESULTS.md). Stage 1 only learns the source; the baseline is trained as plus is.
         "plus": {
             "source_only": {"learning_rate": 1e-3, **_PLUS_TRAINING},
             "step1": {"learning_rate": 1e-3, "bn": "source", **_NO_TERMS, **_PLUS_TRAINING},

@@ -415,7 +415,8 @@ class Options:
     )
     optimizer: str = option(
         "sgd",
-        "optimiser of the segmenter: SGD (paper) or AdamW; each needs a --learning-rate and --weight-decay of its own",
+        "optimiser of the segmenter: SGD (paper) or AdamW; if it is not the preset's, also give --learning-rate and "
+        "--weight-decay",
         TRAIN,
         choices=("sgd", "adamw"),
     )

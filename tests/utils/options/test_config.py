@@ -235,15 +235,23 @@ def test_the_baseline_is_trained_as_its_method_is(preset, method, optimizer):
     assert arms[1].optimizer == optimizer and arms[1].num_steps_stop == arms[1].num_steps
 
 
+def test_the_warmup_of_a_preset_takes_at_most_half_of_the_steps():
+    given = ["--method", "plus", "--num-steps"]
+    assert [parse("step2", [*given, n])[0].warmup_steps for n in ("40000", "1000")] == [1500, 500]
+    assert parse("step2", [*given, "1000", "--warmup-steps", "1000"])[0].warmup_steps == 1000
+
+
 def test_another_optimizer_needs_a_learning_rate_of_its_own():
     for given, usual, rate in (
         (["--method", "paper", "--optimizer", "adamw"], "sgd", "0.004"),
         (["--method", "plus", "--optimizer", "sgd"], "adamw", "0.0003"),
     ):
         given = ["--preset", "own_images", *given]
-        with pytest.raises(UserError, match=rf"--optimizer \w+: found no --learning-rate.* {rate} is for {usual}; "):
+        with pytest.raises(UserError, match=rf"--optimizer \w+: found no --learning-rate and --w.* {rate} .*{usual};"):
             parse("step1", given)
-        assert parse("step1", [*given, "--learning-rate", "0.01"])[0].learning_rate == 0.01
+        with pytest.raises(UserError, match=r"--optimizer \w+: found no --weight-decay; "):
+            parse("step1", [*given, "--learning-rate", "0.01"])
+        assert parse("step1", [*given, "--learning-rate", "0.01", "--weight-decay", "0"])[0].learning_rate == 0.01
     assert parse("step1", ["--optimizer", "sgd"])[0].optimizer == "sgd"  # the preset's own
 
 
