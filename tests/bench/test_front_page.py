@@ -50,12 +50,9 @@ def test_rows_of_pages_and_records(tmp_path: Path) -> None:
         folder = tmp_path / "real" / "camvid_to_idd" / arm
         folder.mkdir(parents=True)
         (folder / "seed1.json").write_text(json.dumps({"miou": miou}))
-    for seed, scores in enumerate(
-        (
-            {"source_only": 0.3, "step2": 0.35},
-            {"source_only": 0.32, "step2": 0.36, "source_only_AdamW": 0.33, "plus": 0.4},
-        )
-    ):
+    by_adamw = {"source_only_AdamW": 0.33, "plus": 0.4}
+    first, second = {"source_only": 0.3, "step2": 0.35}, {"source_only": 0.32, "step2": 0.36, **by_adamw}
+    for seed, scores in enumerate((first, second)):
         folder = tmp_path / "builtin" / f"seed{seed}"
         folder.mkdir(parents=True)
         for arm, miou in scores.items():

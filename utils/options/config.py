@@ -241,8 +241,8 @@ def _check_optimizer(options: Options, script: str, given: dict[str, Any]) -> No
     if options.optimizer != usual.optimizer and missing:
         raise UserError(
             f"--optimizer {options.optimizer}: found no {missing}; the preset's learning rate {usual.learning_rate:g} "
-            f"and weight decay {usual.weight_decay:g} are for {usual.optimizer}; give {missing} too (AdamW often needs a "
-            "tenth of SGD's learning rate or less, and weight decay 0.01; SGD has 0.0005)"
+            f"and weight decay {usual.weight_decay:g} are for {usual.optimizer}; give {missing} too (AdamW often needs "
+            "a tenth of SGD's learning rate or less, and weight decay 0.01; SGD has 0.0005)"
         )
 
 

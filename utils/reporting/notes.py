@@ -60,6 +60,8 @@ def differing_options(options: Options, stage: str) -> Json:
     differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}
     if differing.get("num_steps_stop") == mine["num_steps"]:
         del differing["num_steps_stop"]
+    if differing.get("warmup_steps") == config.resolve(stage, of_arm | {"num_steps": options.num_steps}).warmup_steps:
+        del differing["warmup_steps"]  # the preset's, shortened with the number of steps
     return {flag(name): value for name, value in differing.items()}
 
 
