@@ -96,14 +96,12 @@ def run_stages(runner: demo.Runner) -> Path:
 
 def pretrained(runner: demo.Runner) -> Path:
     """The checkpoint from which all arms start but those of plus and of the image level."""
-    once(runner, demo.PRETRAIN, runner.pretrain)
-    return runner.out / demo.PRETRAIN / demo.SCORED
+    return once(runner, demo.PRETRAIN, runner.pretrain)
 
 
 def step1_stopped(runner: demo.Runner) -> Path:
     """The checkpoint of stage 1 as stopped for stage 2."""
-    train_ablation(runner, "step1_stopped")
-    return runner.out / "step1_stopped" / demo.SCORED
+    return train_ablation(runner, "step1_stopped")
 
 
 def train_main(runner: demo.Runner, arm: str) -> None:
@@ -111,9 +109,9 @@ def train_main(runner: demo.Runner, arm: str) -> None:
     once(runner, arm, lambda: getattr(runner, arm)(start))
 
 
-def train_ablation(runner: demo.Runner, arm: str) -> None:
+def train_ablation(runner: demo.Runner, arm: str) -> Path:
     start = pretrained(runner)
-    once(runner, arm, lambda: runner.step1_stopped(start, *OPTIONS.get(arm, ()), name=arm))
+    return once(runner, arm, lambda: runner.step1_stopped(start, *OPTIONS.get(arm, ()), name=arm))
 
 
 def train_image_level(runner: demo.Runner, arm: str) -> None:
@@ -126,16 +124,16 @@ def train_plus(runner: demo.Runner, arm: str) -> None:
     elif arm in named(SOURCE_ONLY).values():
         once(runner, arm, lambda: runner.plus_source_only(*OPTIONS[arm], name=arm))
     else:
-        once(runner, "plus_step1", runner.plus_step1)
-        start = runner.out / "plus_step1" / demo.SCORED
+        start = once(runner, "plus_step1", runner.plus_step1)
         once(runner, arm, lambda: runner.plus(start, *OPTIONS[arm], name=arm))
 
 
-def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> None:
-    """Train and score an arm, unless it has scores."""
+def once(runner: demo.Runner, arm: str, train: Callable[[], object]) -> Path:
+    """Train and score an arm, unless it has scores; returns its checkpoint."""
     if not (runner.out / f"{arm}.json").exists():
         train()
         runner.evaluate(arm)
+    return runner.out / arm / demo.SCORED
 
 
 def miou(folder: Path, arm: str) -> float:
@@ -172,7 +170,7 @@ class Part:
     the table compares a row with."""
 
     arms: Mapping[str, str]
-    train: Callable[[demo.Runner, str], None]
+    train: Callable[[demo.Runner, str], object]
     against: Literal["above", "first"]
 
     def missing(self, folder: Path) -> list[str]:

@@ -48,11 +48,9 @@ def runner(data: Path, weights: Path, out: Path, seed: int) -> demo.Runner:
 
 def run(stages: demo.Runner) -> None:
     start = run_stages(stages)
-    once(stages, "no_terms", lambda: stages.step1_stopped(start, *NO_TERMS, name="no_terms"))
-    without = stages.out / "no_terms" / "last.pth"
+    without = once(stages, "no_terms", lambda: stages.step1_stopped(start, *NO_TERMS, name="no_terms"))
     once(stages, "self_training", lambda: stages.step2(without, *NO_TERMS, name="self_training"))
-    light = stages.out / "paper_step1" / "last.pth"
-    once(stages, "paper_step1", lambda: stages.step1_stopped(start, *paper_weights("0.01"), name="paper_step1"))
+    light = once(stages, "paper_step1", lambda: stages.step1_stopped(start, *paper_weights("0.01"), name="paper_step1"))
     once(stages, "paper_step2", lambda: stages.step2(light, *paper_weights("0.001"), name="paper_step2"))
 
 

@@ -107,7 +107,7 @@ def parse(
     given = vars(namespace)
     options = resolve(script, given)
     contradictions.refuse(options.as_dict(), given)
-    _check_optimizer(options, script, given)
+    _check_optimizer(options, defaults, given)
     return options, frozenset(given), arguments
 
 
@@ -234,9 +234,9 @@ def _check(options: Options, script: str, given: Collection[str], stop: int | No
         raise UserError(f"--amp {options.amp} needs a GPU: leave --cpu out, or choose --amp off")
 
 
-def _check_optimizer(options: Options, script: str, given: dict[str, Any]) -> None:
-    """Refuse the preset's learning rate and weight decay with an optimiser for which they were not chosen."""
-    usual = resolve(script, {name: value for name, value in given.items() if name != "optimizer"})
+def _check_optimizer(options: Options, usual: Options, given: Collection[str]) -> None:
+    """Refuse the preset's learning rate and weight decay with an optimiser for which they were not chosen. usual: the
+    options of the same preset and method without any other flag."""
     missing = " and ".join(flag(name) for name in ("learning_rate", "weight_decay") if name not in given)
     if options.optimizer != usual.optimizer and missing:
         raise UserError(

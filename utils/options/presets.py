@@ -58,6 +58,7 @@ _SECOND_STAGE: Values = {"lambda_adv_cls": 0.01, "lambda_adv_ins": 0.01, "lambda
 
 # Chosen from CARLA to CamVid (bench/RESULTS.md).
 _PLUS_TRAINING: Values = {"optimizer": "adamw", "weight_decay": 0.01, "class_balance": 0.5}
+_PLUS_ON_BUILTIN: Values = {"learning_rate": 1e-3, **_PLUS_TRAINING}  # chosen with seed 100
 
 # For a few hundred photographs (our choice, measured on CamVid: bench/camvid.py).
 _SMALL_NETWORK: Values = {
@@ -162,14 +163,11 @@ PRESETS: dict[str, Values] = {
             "generator_width": 0.25,
             "discriminator_width": 0.25,
         },
-        # Chosen with seed 100 (bench/RESULTS.md). Stage 1 only learns the source; the baseline is trained as plus is.
+        # Stage 1 only learns the source; the baseline is trained as plus is.
         "plus": {
-            "source_only": {"learning_rate": 1e-3, **_PLUS_TRAINING},
-            "step1": {"learning_rate": 1e-3, "bn": "source", **_NO_TERMS, **_PLUS_TRAINING},
-            "step2": {
-                **{"learning_rate": 1e-3, **_PLUS_TRAINING},
-                **{"ema": 0.99, "strong_blur": 0.6, "mask_block": 16},
-            },
+            "source_only": _PLUS_ON_BUILTIN,
+            "step1": {**_PLUS_ON_BUILTIN, "bn": "source", **_NO_TERMS},
+            "step2": {**_PLUS_ON_BUILTIN, "ema": 0.99, "strong_blur": 0.6, "mask_block": 16},
         },
     },
 }
