@@ -45,12 +45,7 @@ SEEDS = (1, 2, 3)
 BATCH = 2
 SAVE = 500  # steps between checkpoints, which a killed run resumes from
 
-# Large blocks of memory are kept and lie on large pages: a seventh of the processor time less on one core (glibc).
-KEEP_MEMORY = "hugetlb=1", "mmap_threshold=4294967296", "trim_threshold=4294967296", "top_pad=67108864"
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{setting}" for setting in KEEP_MEMORY),
-}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
 
 class Runner:

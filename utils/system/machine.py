@@ -1,4 +1,4 @@
-"""Settings of the whole process: Ctrl-C, idle threads, cuDNN, TF32, determinism, seeds.
+"""Settings of the whole process: Ctrl-C, idle threads, freed memory, cuDNN, TF32, determinism, seeds.
 
 Every script imports this module before all others, and a script that runs a network calls `set_up` once, before it
 builds anything.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import utils.system.ctrl_c  # noqa: F401 - first of all
 
+import ctypes
 import os
 import platform
 import random
@@ -25,6 +26,26 @@ if find_spec("torch") is None:  # stands for all that requirements.txt names
         file=sys.stderr,
     )
     sys.exit(2)
+
+
+_LARGEST_KEPT = 32 * 2**20  # bytes of a block: the largest that glibc can be told to keep
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # what mallopt(3) sets
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory for the next tensors, instead of returning it to the system after each pass (glibc).
+
+    On a CPU, fetching it again, page by page, costs a tenth to a quarter of an iteration (bench/economy.py). Does
+    nothing with another C library, or where the user has settings of malloc in the environment.
+    """
+    given = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None and not given:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+keep_freed_memory()
 
 
 SYSTEMS = ("linux", "darwin")

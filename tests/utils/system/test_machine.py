@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,37 @@ def test_a_script_without_torch_says_in_one_line_what_to_do(entry):
 
 def test_there_are_entries():
     assert len(ENTRIES) > 15 and "Generate_Pseudo_Label.py" in ENTRIES and "bench/train_speed.py" in ENTRIES
+
+
+# Makes and frees the same tensors again and again, and prints how many pages of memory that fetched from the system.
+FETCHED = """
+import resource, torch, utils.system.machine
+
+torch.set_num_threads(1)
+
+def fetched():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        maps = [torch.ones(2**20) for _ in range(20)]
+        del maps
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+fetched()
+print(fetched())
+"""
+ONCE = 20 * 2**22 // os.sysconf("SC_PAGE_SIZE")  # pages of the tensors
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="a setting of glibc")
+@pytest.mark.parametrize("variable", [None, "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"])
+def test_freed_memory_is_kept_unless_the_user_has_settings_of_malloc(variable):
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name}
+    if variable is not None:
+        environment[variable] = "0" if variable == "MALLOC_TOP_PAD_" else "glibc.malloc.mmap_max=65536"
+    command = [sys.executable, "-c", FETCHED]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    pages = int(ended.stdout)
+    assert pages < ONCE / 10 if variable is None else pages > 4 * ONCE
 
 
 @pytest.mark.parametrize(
