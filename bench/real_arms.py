@@ -104,6 +104,22 @@ PLUS_VARIANTS: dict[str, Arguments] = {
     "with high-resolution crops": ("--high-resolution-crops",),
     "with shared statistics": SHARED,
 }
+
+
+def category_weights(matching: str, isia: str) -> Arguments:
+    """The options for the weights of stuff and instance matching and of ISIA, without adversarial terms."""
+    return (*NO_TERMS, "--lambda-adv-cls", matching, "--lambda-adv-ins", matching, "--lambda-adv-cate", isia)
+
+
+# The paper's terms on trial, one at a time and in other forms, with ten times the paper's weights, with which their
+# gradients are some 10 % of that of the source cross-entropy.
+TERM_VARIANTS: dict[str, Arguments] = {
+    "with matching": category_weights("0.1", "0"),
+    "with matching, all weights of AIM 1": (*category_weights("0.1", "0"), "--aim", "none"),
+    "with ISIA": category_weights("0", "0.1"),
+    "with ISIA as pixel contrast": (*category_weights("0", "0.1"), "--isia", "contrast"),
+    "with matching and ISIA, 20 prototypes": (*category_weights("0.1", "0.1"), "--num-prototype", "20"),
+}
 EARLY_VARIANTS = "without plain images", "without mixed images"  # those that were run with an early start
 
 
@@ -144,6 +160,11 @@ def by_cyclegan(name: str, words: str, segmenter: Stage | None = None) -> Level:
 CYCLEGAN = by_cyclegan("cyclegan", "CycleGAN")
 UNBALANCED, EARLY = "without class balance", "early start"
 BOTH_STAGES = "the paper's stage 1 and 2"
+
+
+def _variant(name: str, words: str) -> str:
+    """The name of the arm `name`, changed as `words` say."""
+    return f"{name}_{re.sub(r'[^a-z0-9]+', '_', words.lower())}"
 
 
 class Arms:
@@ -194,7 +215,7 @@ class Arms:
         ):
             name, title = self._name_and_title(level, early, optimizer)
             for words in variants:
-                variant, options = f"{name}_{re.sub(r'[^a-z]+', '_', words)}", PLUS_VARIANTS[words]
+                variant, options = _variant(name, words), PLUS_VARIANTS[words]
                 self._add(f"{title}, {words}", self._plus(variant, level, options, early=early, optimizer=optimizer))
                 self.changed[variant] = name
         for level in (PLAIN, LAB):
@@ -209,6 +230,8 @@ class Arms:
             self._add(title, self._plus(name, level, optimizer=ADAMW))
         self._both_stages(PLAIN, optimizer=ADAMW)
         self._both_stages(LAB, shared=True, optimizer=ADAMW)
+        self._group("The paper's terms, one at a time")
+        self._terms("align_lab_shared_adamw")
 
     def base(self, arm: str) -> str:
         """The arm of the same optimiser that learns only the source, as it is."""
@@ -282,6 +305,17 @@ class Arms:
         stopped = self._stopped(f"align{tail}", level, (*paper_weights("0.01"), *bn), optimizer=optimizer)
         last = self._step2(f"paper_step2{tail}", level, (*paper_weights("0.001"), *bn), stopped)
         self._add(f"{BOTH_STAGES}{level.words}{', shared statistics' if shared else ''}{optimizer.words}", last)
+
+    def _terms(self, name: str) -> None:
+        """Stage 1 from where plus starts, to the end of the run: without any term, and with each of TERM_VARIANTS."""
+        start = self._start(LAB, self.schedule.start, balance=True, optimizer=ADAMW)
+        for words, terms in {"without any term": NO_TERMS, **TERM_VARIANTS}.items():
+            variant = name if terms == NO_TERMS else _variant(name, words)
+            options = (*PAPER, *terms, *SHARED, *LAB.options, *class_balance(True), "--log-gradients", "50")
+            stage = Stage(variant, STEP1, start.last, self.schedule.total, options, start, optimizer=ADAMW)
+            self._add(f"stage 1{LAB.words}, shared statistics, class balance{ADAMW.words}, {words}", stage)
+            if variant != name:
+                self.changed[variant] = name
 
     def _name_and_title(self, level: Level, early: bool, optimizer: Optimizer = SGD) -> tuple[str, str]:
         """Those of plus."""
