@@ -210,6 +210,7 @@ class Arms:
         for level, early, optimizer, variants in (
             (PLAIN, False, SGD, PLUS_VARIANTS),
             (LAB, False, SGD, PLUS_VARIANTS),
+            (PLAIN, False, ADAMW, ("with high-resolution crops",)),
             (LAB, False, ADAMW, PLUS_VARIANTS),
             (LAB, True, SGD, EARLY_VARIANTS),
         ):
