@@ -38,6 +38,8 @@ RUN, SCORES, PSEUDO_LABELS, MEMORY = "run.json", "scores.json", "pseudo_labels.j
 
 _OF_FILES = ("preset", "snapshot_dir", "log_dir", "overwrite", "continue_train")
 """Options that say where a run's files are, not what it computes, and the preset itself."""
+_SHORTENED = ("num_steps_stop", "warmup_steps")
+"""Options for which a preset has smaller values if fewer steps are asked for."""
 Json = dict[str, Any]
 
 
@@ -55,13 +57,11 @@ def differing_options(options: Options, stage: str) -> Json:
     where a run's files are, and those that the preset leaves to the weights ("auto"), are left out."""
     of_arm = {"preset": options.preset, "source_only": options.source_only}
     default = config.resolve(stage, of_arm).as_dict() | {"source_only": False}
+    shortened = config.resolve(stage, of_arm | {"num_steps": options.num_steps}).as_dict()
+    default |= {name: shortened[name] for name in _SHORTENED}
     mine = options.as_dict()
     taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in _OF_FILES]
     differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}
-    if differing.get("num_steps_stop") == mine["num_steps"]:
-        del differing["num_steps_stop"]
-    if differing.get("warmup_steps") == config.resolve(stage, of_arm | {"num_steps": options.num_steps}).warmup_steps:
-        del differing["warmup_steps"]  # the preset's, shortened with the number of steps
     return {flag(name): value for name, value in differing.items()}
 
 

@@ -35,6 +35,14 @@ def test_only_options_that_change_the_run_differ_from_its_preset():
     assert notes.differing_options(stopped, "step1") == {"--num-steps": 60, "--num-steps-stop": 40}
 
 
+def test_a_run_to_the_end_differs_from_a_preset_that_stops_earlier() -> None:
+    options = config.parse("step1", ["--num-steps-stop", "250000"])[0]
+    assert notes.differing_options(options, "step1") == {"--num-steps-stop": 250000}
+    assert notes.differing_options(config.parse("step1", ["--num-steps", "300000"])[0], "step1") == {
+        "--num-steps": 300000
+    }
+
+
 @pytest.mark.parametrize("preset", ["builtin", "own_images"])
 def test_the_baseline_differs_from_its_preset_only_by_being_it(preset):
     options = config.parse("step1", ["--preset", preset, "--source-only"])[0]
