@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from dataset.aerial_downloads import IMAGES, LABELS, MANIFEST
 from dataset.base import SegmentationDataset
 from dataset.classes import AERIAL, AERIAL_IDS, LabelMap
 from dataset.labels import ColourIds
-from dataset.reading import IMAGE_SUFFIXES
+from dataset.reading import image_file
 from utils.system.errors import UserError
 
 
@@ -39,9 +38,7 @@ class Aerial(SegmentationDataset):
         return sorted({self.key(name) for name in super().find_names(split)})
 
     def image_path(self, name: str) -> Path:
-        stem = self.image_folder(self.split) / self.key(name)
-        candidates = [Path(f"{stem}{suffix}") for suffix in IMAGE_SUFFIXES]
-        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+        return image_file(self.image_folder(self.split) / self.key(name))
 
     def label_path(self, name: str) -> Path:
         return self.label_in(self.below(self.label_root, LABELS), self.key(name))

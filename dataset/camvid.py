@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from dataset.base import SegmentationDataset
 from dataset.classes import CAMVID, CAMVID_IDS
-from dataset.reading import IMAGE_SUFFIXES, image_names
+from dataset.reading import image_file, image_names
 from utils.system.errors import UserError
 
 _DUSK = "0001TP"
@@ -56,8 +55,7 @@ class CamVid(SegmentationDataset):
         yield f"{path.parent.as_posix().removesuffix('annot')}/{cls.key(path.name)}"
 
     def image_path(self, name: str) -> Path:
-        candidates = [self.root / f"{name}{suffix}" for suffix in (".jpg", *IMAGE_SUFFIXES)]
-        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+        return image_file(self.root / name, first=(".jpg",))
 
     def label_path(self, name: str) -> Path:
         parts = PurePosixPath(name).parts

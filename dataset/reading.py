@@ -410,6 +410,14 @@ def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
     return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in suffixes)
 
 
+def image_file(stem: Path, first: Sequence[str] = IMAGE_SUFFIXES) -> Path:
+    """The image whose path without suffix is `stem`: the first file that exists, with a suffix in lower or in upper
+    case; if none exists, the name with the first suffix. first: the suffixes to look for before the others."""
+    suffixes = dict.fromkeys((*first, *IMAGE_SUFFIXES))
+    candidates = [stem.parent / f"{stem.name}{cased}" for suffix in suffixes for cased in (suffix, suffix.upper())]
+    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+
+
 def folder_in(root: Path, folder: str) -> Path | None:
     """`root`/`folder`, or else the one inside a folder into which its archive was unpacked: a folder whose name begins
     in the same way, such as gtFine_trainvaltest/gtFine, or RAND_CITYSCAPES. None if there is none, or several."""

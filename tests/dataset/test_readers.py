@@ -279,6 +279,16 @@ def test_camvid_refuses(camvid):
 # Aerial
 
 
+@pytest.mark.parametrize("suffix", ["JPG", "PNG", "jpeg", "TIF"])
+def test_images_of_other_suffixes_are_found(tmp_path, suffix):
+    save(tmp_path / "camvid" / "train" / f"a.{suffix}", image())
+    save(tmp_path / "aerial" / "Images" / f"a.{suffix}", image())
+    for reader, name in ((CamVid, "train/a"), (Aerial, "a")):
+        data = reader(tmp_path / reader.__name__.lower(), labels=False)
+        assert data.names == [name] and data.image_path(name).name == f"a.{suffix}"
+        assert data[0]["image"].shape == (3, 2, 3)
+
+
 @pytest.fixture
 def aerial(tmp_path):
     for name, suffix in (("a_0", "png"), ("b_0", "jpg"), ("c_0", "png")):
