@@ -257,7 +257,7 @@ def table(scores: Path) -> list[str]:
         ]
         for arm, of_seed in records.items():
             values = {seed: 100 * record["miou"] for seed, record in of_seed.items()}
-            cells = " | ".join(f"{values[seed]:.1f}" if seed in values else "not run" for seed in SEEDS)
+            cells = " | ".join(_cell(of_seed.get(seed)) for seed in SEEDS)
             base = {} if arm == arms.base(arm) else records.get(arms.base(arm), {})
             gain = [values[seed] - 100 * base[seed]["miou"] for seed in values if seed in base]
             on_source = [100 * r["source_miou"] for r in of_seed.values() if r["source_miou"] is not None]
@@ -275,9 +275,20 @@ def table(scores: Path) -> list[str]:
     return lines[:-1]
 
 
+def _cell(record: dict[str, Any] | None) -> str:
+    """The target's mIoU, and whether the network was trained on a GPU."""
+    if record is None:
+        return "not run"
+    return f"{100 * record['miou']:.1f}{'' if _on_one_thread(record) else ' (GPU)'}"
+
+
+def _on_one_thread(record: dict[str, Any]) -> bool:
+    return record["machine"].endswith("one thread")
+
+
 def minutes(records: Sequence[dict[str, Any]]) -> list[str]:
     """Mean minutes and processor minutes. Only arms trained on one thread count, because a GPU is shared by several."""
-    compared = [record for record in records if record["machine"].endswith("one thread")]
+    compared = [record for record in records if _on_one_thread(record)]
     if not compared:
         return ["on a GPU", "–"]
     return [f"{statistics.mean(r[key] for r in compared):.0f}" for key in ("minutes", "processor_minutes")]

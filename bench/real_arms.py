@@ -117,7 +117,10 @@ TERM_VARIANTS: dict[str, Arguments] = {
     "with matching": category_weights("0.1", "0"),
     "with matching, all weights of AIM 1": (*category_weights("0.1", "0"), "--aim", "none"),
     "with ISIA": category_weights("0", "0.1"),
-    "with ISIA as pixel contrast": (*category_weights("0", "0.1"), "--isia", "contrast"),
+    "with matching and ISIA in the released forms": (
+        *category_weights("0.1", "0.1"),
+        *("--aim", "released", "--isia", "released"),
+    ),
     "with matching and ISIA, 20 prototypes": (*category_weights("0.1", "0.1"), "--num-prototype", "20"),
 }
 EARLY_VARIANTS = "without plain images", "without mixed images"  # those that were run with an early start

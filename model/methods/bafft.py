@@ -83,7 +83,8 @@ class TargetPass:
             centroids = self.memory.centroids()
             each = [category_terms(image, self.memory, centroids, self.classify, self.forms) for image in images]
         losses = {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
-        if self.sure is not None:
+        if self.forms.isia == "contrast":
+            assert self.sure is not None
             losses["adv_cate"] = pixel_contrast(self.features, self.sure, *centroids)
         return losses
 
@@ -191,10 +192,9 @@ class Alignment(Method):
         """The source batch after the image level."""
         return source | {"image": self.image_level(source["image"], target["image"], generator)}
 
-    @property
-    def active(self) -> list[Term]:
-        """The terms of the target batch whose weight is not 0."""
-        return [term for term in self.terms if self.weights[term.name]]
+    def active(self, terms: Sequence[Term]) -> list[Term]:
+        """Those whose weight is not 0."""
+        return [term for term in terms if self.weights[term.name]]
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Detail | None]:
         """Features and logits of a batch, and the prediction for a high-resolution crop, if there is one."""
@@ -210,11 +210,9 @@ class Alignment(Method):
             correct = LabelMaps(correct_labels(at_size(logits.detach(), features.shape[2:]), source["label"]))
         ignored = self.options.ignore_label
         loss = segmentation_loss(logits, source["label"], ignored, detail, self.class_weights)
-        losses["seg"] = loss.detach()
-        loss = self.weights["seg"] * loss
-        self.gradients.measure("seg", loss, losses)
+        loss = self._noted("seg", loss, self.weights["seg"], losses)
         loss = loss + self._further_source_terms(source, features, losses)
-        together = any(term.both_domains for term in self.active)
+        together = any(term.both_domains for term in self.active(self.terms))
         if not together:
             backward(loss, "segmenter")
         if self.memory is not None and correct is not None:
@@ -228,7 +226,8 @@ class Alignment(Method):
     def _target_pass(self, target: Batch, source: SourcePass, backward: Backward, step: Step, losses: Losses) -> None:
         """The active terms of the target batch, and the discriminators. Without active terms, only the target's
         BatchNorm statistics are updated."""
-        if not self.active:
+        active = self.active(self.terms)
+        if not active:
             if self.options.bn in ("target", "shared"):
                 with torch.no_grad():
                     self._predict(target)
@@ -243,7 +242,7 @@ class Alignment(Method):
         scores = {name: shared_scores(self.discriminators[name], maps) for name, maps in maps_t.items()}
         view = self._view(target, features, logits, predicted, source.logits, detail)
         view.fooled = {name: segmenter_loss(for_segmenter) for name, (for_segmenter, _) in scores.items()}
-        total = self._total(self.active, view, losses)
+        total = self._total(active, view, losses)
         backward(total if source.loss is None else total + source.loss, "segmenter")
 
         with torch.no_grad():
@@ -283,11 +282,15 @@ class Alignment(Method):
         for term in terms:
             value = term.loss(view)
             if value is not None:
-                losses[term.name] = value.detach()
-                weighted = self.weights[term.name] * value
-                self.gradients.measure(term.name, weighted, losses)
-                total = total + weighted
+                total = total + self._noted(term.name, value, self.weights[term.name], losses)
         return total
+
+    def _noted(self, name: str, loss: Tensor, weight: float, losses: Losses) -> Tensor:
+        """The weighted loss. The loss is added to `losses`, and its gradient too, if this step measures gradients."""
+        losses[name] = loss.detach()
+        weighted = weight * loss
+        self.gradients.measure(name, weighted, losses)
+        return weighted
 
     def _maps(self, features: Tensor, logits: Tensor, size: torch.Size) -> dict[str, Tensor]:
         """The input of each discriminator, by its name."""
@@ -346,7 +349,8 @@ def category_terms(
 ) -> dict[str, Tensor]:
     """Stuff matching, instance matching and ISIA of one target image, unweighted; 0 if no class takes part.
 
-    source: the memory's `centroids()`, which all images of a batch share.
+    source: the memory's `centroids()`, which all images of a batch share. With `--isia contrast`, which compares the
+    pixels of the whole batch, there is no ISIA of one image.
     """
     stuff = image.centroids[memory.stuff_ids]
     stuff_matched = recognised(stuff[:, None], memory.stuff_ids, classify)[:, 0] & memory.stuff.ready
@@ -359,14 +363,12 @@ def category_terms(
     stuff_weight, things_weight = aim_weights(
         stuff_distance, stuff_matched, things_distance, things_matched, forms.aim, forms.aim_beta
     )
-    if forms.isia == "paper":
-        category = isia(image.centroids, image.present, *source)
-    elif forms.isia == "contrast":  # by pixels, over the whole batch: `TargetPass.category`
-        category = image.centroids.new_zeros(())
-    else:
-        category = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
-    return {
+    losses = {
         "adv_cls": stuff_matching(stuff_distance, stuff_matched, stuff_weight),
         "adv_ins": instance_matching(things_distance, things_matched, things_weight),
-        "adv_cate": category,
     }
+    if forms.isia == "paper":
+        losses["adv_cate"] = isia(image.centroids, image.present, *source)
+    elif forms.isia == "released":
+        losses["adv_cate"] = released_gap(stuff, stuff_matched, image.instances, things_matched, memory.num_prototype)
+    return losses

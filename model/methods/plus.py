@@ -105,7 +105,7 @@ class Plus(Alignment):
         generator = step.generator()
         source = self._restyled(source, target, generator)
         guidance, given = self._target_labels(target)
-        mixed = self._mix(source, target, given, generator)
+        mixed = self._mix(source, target, given.labels, generator)
         losses: Losses = {}
         self.gradients.start(step.number)
         learnt = self._source_pass(self._placed(source, generator), backward, losses)
@@ -168,23 +168,13 @@ class Plus(Alignment):
         with torch.no_grad():
             reference = self.imagenet(image)[0]
         distance = feature_distance(features, reference, source["label"], self.things)
-        losses["imagenet"] = distance.detach()
-        weighted = self.options.lambda_imagenet * distance
-        self.gradients.measure("imagenet", weighted, losses)
-        return weighted
+        return self._noted("imagenet", distance, self.options.lambda_imagenet, losses)
 
-    def _mix(self, source: Batch, target: Batch, guidance: PseudoLabels, generator: torch.Generator) -> Mixed:
-        """The mixed batch, its colours jittered and blurred."""
+    def _mix(self, source: Batch, target: Batch, labels: Tensor, generator: torch.Generator) -> Mixed:
+        """The mixed batch, its colours jittered and blurred. labels: those of the target [B, H, W]."""
         classes = self.num_classes if self.options.class_mixing else 0
-        mixed = class_mix(
-            source["image"],
-            source["label"],
-            target["image"],
-            guidance.labels,
-            classes,
-            generator,
-            self.options.ignore_label,
-        )
+        ignored = self.options.ignore_label
+        mixed = class_mix(source["image"], source["label"], target["image"], labels, classes, generator, ignored)
         return mixed._replace(image=self._augmented(mixed.image, generator))
 
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -193,29 +183,21 @@ class Plus(Alignment):
     def _mixed_pass(
         self,
         mixed: Mixed,
-        guidance: PseudoLabels,
+        given: PseudoLabels,
         source: SourcePass,
         backward: Backward,
         step: Step,
         losses: Losses,
         generator: torch.Generator,
     ) -> None:
-        active = [term for term in self.mixed_terms if self.weights[term.name]]
-        if not active:
-            return
-        batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(guidance.quality)}
-        batch = self._placed(batch, generator)
-        # The target's running statistics are those of its plain images: mixed ones cost 1.4 mIoU on the built-in data.
-        with statistics_kept(self.segmenter, True):
-            features, logits, detail = self._predict(batch)
-        size = features.shape[2:]
-        compared = self.memory is not None and step.number > 0
-        labels = LabelMaps(resized_labels(mixed.label, size)) if compared else None
-        view = self._view(batch, features, logits, labels, source.logits, detail)
-        if compared and self.forms.isia == "contrast":
-            sure = mixed.pasted | guidance.sure
-            view.sure = resized_labels(mixed.label.where(sure, self.options.ignore_label), size)
-        backward(self._total(active, view, losses), "segmenter")
+        """The terms of the mixed images. given: the labels of the target images in them."""
+        batch = {"image": mixed.image, "label": mixed.label, "weight": mixed.weights(given.quality)}
+        compared = contrasted = None
+        if self.memory is not None and step.number > 0:
+            compared = mixed.label
+            if self.forms.isia == "contrast":
+                contrasted = mixed.label.where(mixed.pasted | given.sure, self.options.ignore_label)
+        self._further_pass(self.mixed_terms, batch, source, backward, losses, generator, compared, contrasted)
 
     def _masked_pass(
         self,
@@ -226,16 +208,41 @@ class Plus(Alignment):
         losses: Losses,
         generator: torch.Generator,
     ) -> None:
-        active = [term for term in self.masked_terms if self.weights[term.name]]
-        if not active:
+        """The terms of the target images with hidden blocks."""
+        if not self.active(self.masked_terms):
             return
         options = self.options
         hidden = hide_blocks(self._augmented(images, generator), options.mask_block, options.mask_ratio, generator)
         batch = {"image": hidden, "label": guidance.labels, "weight": guidance.quality[:, None, None]}
+        self._further_pass(self.masked_terms, batch, source, backward, losses, generator)
+
+    def _further_pass(
+        self,
+        terms: Sequence[Term],
+        batch: Batch,
+        source: SourcePass,
+        backward: Backward,
+        losses: Losses,
+        generator: torch.Generator,
+        compared: Tensor | None = None,
+        contrasted: Tensor | None = None,
+    ) -> None:
+        """A pass of images that were made from the target's, if any of its terms is on.
+
+        compared, contrasted: the labels [B, H, W] that the category and instance terms, and `--isia contrast`, take in
+        place of predictions; None where they do not apply.
+        """
+        active = self.active(terms)
+        if not active:
+            return
         batch = self._placed(batch, generator)
-        with statistics_kept(self.segmenter, True):  # no running statistics of images that are mostly hidden
+        # The target's running statistics are those of its plain images: mixed ones cost 1.4 mIoU on the built-in data.
+        with statistics_kept(self.segmenter, True):
             features, logits, detail = self._predict(batch)
-        view = self._view(batch, features, logits, None, source.logits, detail)
+        size = features.shape[2:]
+        labels = None if compared is None else LabelMaps(resized_labels(compared, size))
+        view = self._view(batch, features, logits, labels, source.logits, detail)
+        view.sure = None if contrasted is None else resized_labels(contrasted, size)
         backward(self._total(active, view, losses), "segmenter")
 
     def after_step(self, step: int) -> None:
@@ -278,7 +285,7 @@ class Plus(Alignment):
             set_training_mode(self.teacher, self.options.bn)  # as in training, it uses the statistics of the batch
         guidance, given = self._target_labels(target, learn=False)
         generator = step.generator()
-        mixed = self._mix(self._restyled(source, target, generator), target, given, generator)
+        mixed = self._mix(self._restyled(source, target, generator), target, given.labels, generator)
         shown = {"image": target["image"]}
         if guidance is not None:
             shown["teacher"] = guidance.labels
