@@ -240,7 +240,7 @@ def test_table_compares_arms_on_the_same_seeds(tmp_path: Path) -> None:
     lines = table(tmp_path)
     assert "| source only | 20.0 | 30.0 | not run | 25.0 ± 7.1 | – | – | 3 | 2 |" in lines
     assert "| the paper's stage 1 and 2 | not run | 35.0 | not run | 35.0 | 5.0 | – | 3 | 2 |" in lines
-    assert "| plus | 40.0 | not run | 40.0 | 40.0 ± 0.0 | 20.0 | – | 3 | 2 |" in lines
+    assert "| plus | 40.0 (GPU) | not run | 40.0 | 40.0 ± 0.0 | 20.0 | – | 3 | 2 |" in lines
     assert "| source only, on `lab` images | 40.0 (GPU) | not run | not run | 40.0 | 20.0 | – | on a GPU | – |" in lines
     assert "| plus, without mixed images |  |  | +0.0 | +0.0 |" in lines
     assert "| source only | 25.0 | 0.0 |" in lines
