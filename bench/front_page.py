@@ -33,7 +33,7 @@ Scores = Mapping[Any, float]  # mIoU in percent by seed
 ARMS = {
     "paper_step2": "the paper's two stages",
     "source_only_adamw": "source only, AdamW",
-    "source_only_balanced_adamw": "the same with `--class-balance 0.5`",
+    "source_only_balanced_adamw": "source only, AdamW, class balance",
     "plus_adamw": "`--method plus`",
     "plus_lab_adamw": "`--method plus --image-level lab`",
 }

@@ -19,8 +19,8 @@ _CITYSCAPES_TARGET: Values = {
     "set": "val",
     "input_size": (1280, 720),
     "input_size_target": (1024, 512),
-    # The top 15 and the bottom 120 of 1024 rows: the edge of the rectified image, and the car's bonnet. All values are
-    # DAFormer's.
+    # Pseudo-labels are ignored in the top 15 and the bottom 120 of 1024 rows: the edge of the rectified image, and the
+    # car's bonnet (DAFormer ignores as many of 512 rows). All other values are DAFormer's.
     "plus": {
         "step2": {
             **{"optimizer": "adamw", "learning_rate": 6e-5, "weight_decay": 0.01, "warmup_steps": 1500},
