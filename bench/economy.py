@@ -3,10 +3,10 @@
     python bench/economy.py            # ResNet-101 at 320x180 / 256x128, and the built-in network at 256x128
     python bench/economy.py --write    # also the section of bench/RESULTS.md
 
-An iteration is that of the Trainer, in the worst case that bench/iteration.py forces. Both forms take turns on one
-thread, and the medians of their processor time are compared, which other programs disturb little. They run in one
-process or, where a form is a setting of the whole process, in a new process each time. Peak memory is measured in one
-process per form. An optimisation that gains less than 3 % of time and of memory on both networks is removed.
+An iteration is that of the Trainer, in the worst case that bench/iteration.py forces. Both forms take turns in one
+process, on one thread, and the medians of their processor time are compared, which other programs disturb little. Peak
+memory is measured in one process per form. An optimisation that gains less than 3 % of time and of memory on both
+networks is removed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,8 +35,6 @@ from bench.timing import one_thread
 from model.methods import bafft
 from utils.options import config
 
-RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}  # the environment in which glibc returns freed memory at once
-
 NETWORKS = {
     "resnet101": ("--backbone", "resnet101", "--source-size", "320,180", "--target-size", "256,128"),
     "built-in": ("--preset", "builtin", "--backbone", "tiny", "--source-size", "256,128", "--target-size", "256,128"),
@@ -50,20 +46,8 @@ def two_passes(discriminator: nn.Module, maps: Tensor) -> tuple[Tensor, Tensor]:
     return discriminator(maps), discriminator(maps.detach())
 
 
-@dataclass(frozen=True)
-class Piece:
-    """An optimisation. plain: puts the plain form in its place. environment: that of a process of the plain form, where
-    the form is a setting of the whole process."""
-
-    plain: Callable[[], AbstractContextManager[object]] = nullcontext
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-PIECES = {
-    "one discriminator pass for both players": Piece(lambda: patch.object(bafft, "shared_scores", two_passes)),
-    # Any setting of malloc keeps ours away; this one is glibc's default.
-    "freed memory is kept": Piece(environment={"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}),
-}
+# By name: what puts the plain form in its place.
+PIECES = {"one discriminator pass for both players": lambda: patch.object(bafft, "shared_scores", two_passes)}
 
 
 def arguments_of(network: str) -> argparse.Namespace:
@@ -72,32 +56,26 @@ def arguments_of(network: str) -> argparse.Namespace:
 
 def processor_seconds(network: str, piece: str, rounds: int) -> tuple[float, float]:
     """Medians with the piece and with the plain form."""
-    seconds = {True: list[float](), False: list[float]()}
-    case = None if PIECES[piece].environment else Case(arguments_of(network), ("full",))
+    case, seconds = Case(arguments_of(network), ("full",)), {True: list[float](), False: list[float]()}
     for number in range(rounds + 1):
         for clever in (True, False) if number % 2 else (False, True):
-            seconds[clever].append(
-                measured(network, piece, clever)["seconds"] if case is None else _iterate(case, piece, clever)
-            )
+            seconds[clever].append(_iterate(case, piece, clever))
     return statistics.median(seconds[True][1:]), statistics.median(seconds[False][1:])
 
 
 def _iterate(case: Case, piece: str, clever: bool) -> float:
-    with nullcontext() if clever else PIECES[piece].plain():
+    if clever:
+        return case.iterate("full")[1]
+    with PIECES[piece]():
         return case.iterate("full")[1]
 
 
-def measured(network: str, piece: str, clever: bool, environment: Mapping[str, str] | None = None) -> dict[str, float]:
-    """Of a new process: its peak memory in MiB, and the processor seconds of its last iteration."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure", network, piece, "yes" if clever else "no"]
-    environment = {**os.environ, **({} if clever else PIECES[piece].environment), **(environment or {})}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def peak_mib(network: str, piece: str, clever: bool) -> float:
-    """Unless the piece is about that, freed memory goes back to the system at once (glibc)."""
-    return measured(network, piece, clever, {} if PIECES[piece].environment else RETURN_MEMORY)["peak_mib"]
+    """Peak memory of a new process after two iterations. Freed memory goes back to the system at once (glibc)."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--peak-of", network, piece, "yes" if clever else "no"]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def table(rounds: int) -> list[str]:
@@ -127,15 +105,15 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="write the section of bench/RESULTS.md")
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     one_thread()
-    if arguments.measure:
-        network, piece, clever = arguments.measure
+    if arguments.peak_of:
+        network, piece, clever = arguments.peak_of
         case = Case(arguments_of(network), ("full",))
-        seconds = [_iterate(case, piece, clever == "yes") for _ in range(3)]  # the optimisers start with the first
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(json.dumps({"seconds": seconds[-1], "peak_mib": peak}))
+        for _ in range(2):  # the optimisers' states come with the first step
+            _iterate(case, piece, clever == "yes")
+        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
         return
     lines = table(arguments.rounds)
     if arguments.write:

@@ -122,6 +122,7 @@ def table(page: str, scores: Path) -> list[str]:
 def cost_table(page: str) -> list[str]:
     """page: text of the results page."""
     first = cells_of(page, "iteration", "1, resnet101, 320x180 / 256x128")
+    plus = cells_of(page, "iteration", "2, mobilenet_v2, 640x360 / 640x360")
     header, *options = rows(page, "train_speed options")
     [bf16] = (row for row in options if row[:2] == ["1", "`--amp bf16`"])
     minutes = dict(re.findall(r"(\w+) (\d+)[,.]", section(page, "camvid")))
@@ -144,6 +145,16 @@ def cost_table(page: str) -> list[str]:
             "MobileNetV2 from CamVid to India, 320x240: both stages of plus, 2,000 steps, on one core",
             f"{real.minutes(list(real.read(real.SCORES, 'camvid_to_idd')['plus'].values()))[1]} minutes",
             "Real pairs",
+        ),
+        (
+            "MobileNetV2, 640x360, as in `own_images`: one iteration of plus, with one image per domain, on one core",
+            f"{float(plus['wall'].split(' / ')[0]):.1f} s, {plus['peak'].split(' / ')[0]} MiB",
+            "Cost of the category and instance terms",
+        ),
+        (
+            "the same network, the labels of an image of 1280x720, on one core",
+            f"{cells_of(page, 'predicting', 'mobilenet_v2, 640x360, stride 16')['ms']} ms",
+            "Predicting",
         ),
         (
             "full size (1280x720 and 1024x512), stage 2, H200, `--amp bf16`; also with `--compile --compile-mode "

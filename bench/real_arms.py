@@ -111,7 +111,7 @@ def category_weights(matching: str, isia: str) -> Arguments:
     return (*NO_TERMS, "--lambda-adv-cls", matching, "--lambda-adv-ins", matching, "--lambda-adv-cate", isia)
 
 
-# The paper's terms on trial, one at a time and in other forms, with ten times the paper's weights, with which their
+# The paper's terms on trial, by kind and in other forms, with ten times the paper's weights, with which their
 # gradients are some 10 % of that of the source cross-entropy.
 TERM_VARIANTS: dict[str, Arguments] = {
     "with matching": category_weights("0.1", "0"),
@@ -234,7 +234,7 @@ class Arms:
             self._add(title, self._plus(name, level, optimizer=ADAMW))
         self._both_stages(PLAIN, optimizer=ADAMW)
         self._both_stages(LAB, shared=True, optimizer=ADAMW)
-        self._group("The paper's terms, one at a time")
+        self._group("The paper's terms, by AdamW")
         self._terms("align_lab_shared_adamw")
 
     def base(self, arm: str) -> str:

@@ -97,6 +97,9 @@ def rows(text: str, name: str) -> list[list[str]]:
 
 
 def cells_of(text: str, name: str, row: str) -> dict[str, str]:
-    """The cells of one row of the first table of a section, by the header of their column."""
+    """The cells of one row of the first table of a section, by the header of their column; ValueError without it."""
     lines = rows(text, name)
-    return dict(zip(lines[0], next(cells for cells in lines if cells[0] == row), strict=True))
+    cells = next((cells for cells in lines if cells[0] == row), None)
+    if cells is None:
+        raise ValueError(f"found no row {row!r} in the section {name!r} of the results page")
+    return dict(zip(lines[0], cells, strict=True))

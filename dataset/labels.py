@@ -28,12 +28,18 @@ _UNKNOWN = SHARED
 def label_file(folder: Path, stem: str, ends: Sequence[str] = LABEL_ENDS) -> Path:
     """The label of the image `stem` in a folder: the first existing file whose name is the stem, one of `ends` and one
     of `LABEL_SUFFIXES`; if none exists, the PNG with the first end."""
-    first = folder / f"{stem}{ends[0]}.png"
+    return file_in(folder, [f"{stem}{end}{suffix}" for end in ends for suffix in LABEL_SUFFIXES])
+
+
+def file_in(folder: Path, names: Sequence[str]) -> Path:
+    """The first of these files that the folder holds, whether in upper or lower case; if it holds none, the path with
+    the first name."""
+    first = folder / names[0]
     if os.path.isfile(first):
         return first
-    names = _names_in(folder, _changed(folder))
-    likely = (f"{stem}{end}{suffix}".lower() for end in ends for suffix in LABEL_SUFFIXES)
-    return next((folder / names[name] for name in likely if name in names), first)
+    there = _names_in(folder, _changed(folder))
+    likely = (name.lower() for name in names)
+    return next((folder / there[name] for name in likely if name in there), first)
 
 
 def label_stem(path: Path, ends: Sequence[str] = LABEL_ENDS) -> tuple[str, int] | None:

@@ -24,7 +24,7 @@ from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dataset.classes import LabelMap
-from dataset.labels import ColourIds, equal_channels
+from dataset.labels import ColourIds, equal_channels, file_in
 from utils.system.errors import UserError, fault
 
 log = logging.getLogger("bafft")
@@ -410,12 +410,10 @@ def image_names(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
     return sorted(name for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in suffixes)
 
 
-def image_file(stem: Path, first: Sequence[str] = IMAGE_SUFFIXES) -> Path:
-    """The image whose path without suffix is `stem`: the first file that exists, with a suffix in lower or in upper
-    case; if none exists, the name with the first suffix. first: the suffixes to look for before the others."""
-    suffixes = dict.fromkeys((*first, *IMAGE_SUFFIXES))
-    candidates = [stem.parent / f"{stem.name}{cased}" for suffix in suffixes for cased in (suffix, suffix.upper())]
-    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+def image_file(stem: Path, first: Sequence[str] = ()) -> Path:
+    """The image whose path without suffix is `stem`; if there is none, the path with the first suffix. first: the
+    suffixes to look for before the others."""
+    return file_in(stem.parent, [f"{stem.name}{suffix}" for suffix in (*first, *IMAGE_SUFFIXES)])
 
 
 def folder_in(root: Path, folder: str) -> Path | None:

@@ -22,7 +22,13 @@ Minutes of training, mean over the seeds: pretrain 27, source_only 12, step1_sto
 | stage, network, source / target | kinds | wall | peak |
 |---|---|---|---|
 | 1, resnet101, 320x180 / 256x128 | full / plain | 2.675 / 2.567 s | 1281 / 1229 MiB |
+| 2, mobilenet_v2, 640x360 / 640x360 | plus / full | 1.169 / 0.823 s | 854 / 867 MiB |
 <!-- end iteration -->
+<!-- predicting -->
+| network and size of its input | ms | CPU ms |
+|---|---|---|
+| mobilenet_v2, 640x360, stride 16 | 131 | 130 |
+<!-- end predicting -->
 <!-- train_speed options -->
 | stage | option | with | ratio |
 |---|---|---|---|
@@ -73,8 +79,9 @@ def test_rows_of_pages_and_records(tmp_path: Path) -> None:
 
 def test_costs_are_those_of_the_sections() -> None:
     rows = [line.strip("| ").split(" | ") for line in cost_table(PAGE)]
-    assert rows[5][1].endswith(" minutes") and rows[6][1] == "100 ms and 42 ms"
+    assert rows[5][1].endswith(" minutes") and rows[8][1] == "100 ms and 42 ms"
     assert [row[1] for row in rows[2:5]] == ["2.7 s, 1281 MiB", "0.6 times as long", "27 + 9 + 14 minutes"]
+    assert [row[1] for row in rows[6:8]] == ["1.2 s, 854 MiB", "131 ms"]
 
 
 def test_readme_and_results_show_the_scores_that_are_kept() -> None:

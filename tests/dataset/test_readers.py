@@ -279,7 +279,7 @@ def test_camvid_refuses(camvid):
 # Aerial
 
 
-@pytest.mark.parametrize("suffix", ["JPG", "PNG", "jpeg", "TIF"])
+@pytest.mark.parametrize("suffix", ["JPG", "Png", "jpeg", "TIF"])
 def test_images_of_other_suffixes_are_found(tmp_path, suffix):
     save(tmp_path / "camvid" / "train" / f"a.{suffix}", image())
     save(tmp_path / "aerial" / "Images" / f"a.{suffix}", image())

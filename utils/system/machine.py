@@ -33,10 +33,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # what mallopt(3) sets
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory for the next tensors, instead of returning it to the system after each pass (glibc).
+    """Keep freed blocks of up to 32 MiB for the next tensors, instead of returning them to the system (glibc).
 
-    On a CPU, fetching it again, page by page, costs a tenth to a quarter of an iteration (bench/economy.py). Does
-    nothing with another C library, or where the user has settings of malloc in the environment.
+    On a CPU, an iteration otherwise fetches thousands of pages again (bench/freed_memory.py). Does nothing with another
+    C library, or where the user has settings of malloc in the environment.
     """
     given = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
