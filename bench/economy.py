@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from bench import iteration
 from bench.iteration import Case
 from bench.results import write_section
-from bench.timing import one_thread
+from bench.timing import in_new_process, one_thread
 from model.methods import bafft
 from utils.options import config
 
@@ -72,10 +71,9 @@ def _iterate(case: Case, piece: str, clever: bool) -> float:
 
 def peak_mib(network: str, piece: str, clever: bool) -> float:
     """Peak memory of a new process after two iterations. Freed memory goes back to the system at once (glibc)."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--peak-of", network, piece, "yes" if clever else "no"]
+    arguments = ("--peak-of", network, piece, "yes" if clever else "no")
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return float(in_new_process(__file__, *arguments, environment=environment))
 
 
 def table(rounds: int) -> list[str]:

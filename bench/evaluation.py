@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "identical": True,
         "classes": arguments.classes,
         "size": list(size),
-        "device": device() if where == "cuda" or not torch.cuda.is_available() else "CPU",
+        "device": device(cpu=where == "cpu"),
     }
 
 

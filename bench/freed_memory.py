@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import utils.system.machine  # noqa: F401 - before torch
 
 from bench import results
-from bench.timing import one_thread
+from bench.timing import in_new_process, one_thread
 from utils.options import config
 
 # glibc's own behaviour: a setting of malloc keeps ours away, and this one, at its default, changes nothing.
@@ -69,9 +68,7 @@ def measure_here(network: str) -> dict[str, float]:
 def measure(network: str, environment: dict[str, str]) -> dict[str, float]:
     """The same in a new process, with these variables added to an environment without settings of malloc."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure", network]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=inherited | environment)
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_new_process(__file__, "--measure", network, environment=inherited | environment)
 
 
 def compared(rounds: int) -> dict[str, dict[str, list[float]]]:

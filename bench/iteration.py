@@ -27,7 +27,6 @@ import math
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.results import device, write_section
+from bench.timing import in_new_process
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
@@ -250,9 +250,7 @@ def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
     found = []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
     for kind in arguments.compare:
-        command = [sys.executable, str(Path(__file__).resolve()), *argv, "--peak-of", kind]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        found.append(json.loads(done.stdout.splitlines()[-1])["peak_mib"])
+        found.append(in_new_process(__file__, *argv, "--peak-of", kind, environment=environment)["peak_mib"])
     return {"peak_ratio": found[0] / found[1], "peak_mib": found}
 
 

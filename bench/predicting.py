@@ -79,7 +79,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "cpu_ms": {title: 1000 * cpu for title, (_, cpu) in times.items()},
         "amp": arguments.amp,
         "rounds": arguments.rounds,
-        "device": results.device() if on_gpu or not torch.cuda.is_available() else "CPU",
+        "device": results.device(cpu=not on_gpu),
     }
 
 

@@ -38,12 +38,12 @@ def report(name: str, argv: Sequence[str], arguments: argparse.Namespace, result
         write_section(name, " ".join([f"python bench/{name}.py", *argv]), table)
 
 
-def device() -> str:
-    """The machine, in words."""
+def device(cpu: bool = False) -> str:
+    """The machine, in words. cpu: its GPU, if it has one, was not used."""
     import torch  # late: some benches only rewrite tables
 
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return "CPU" if cpu else torch.cuda.get_device_name()
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores), torch {torch.__version__}"
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
@@ -17,6 +21,14 @@ def one_thread() -> None:
     """All libraries on one core."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+
+
+def in_new_process(script: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
+    """The JSON that a bench prints as its last line. script: its file; environment: all variables, by default those of
+    this process."""
+    command = [sys.executable, os.path.abspath(script), *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def interleaved(ways: Mapping[Way, Callable[[], Any]], rounds: int) -> dict[Way, tuple[float, float]]:

@@ -111,9 +111,11 @@ class Plus(Alignment):
         learnt = self._source_pass(self._placed(source, generator), backward, losses)
         labelled = target | {"label": given.labels, "quality": given.quality}
         self._target_pass(self._placed(labelled, generator), learnt, backward, step, losses)
-        self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
+        if self.active(self.mixed_terms):
+            self._mixed_pass(mixed, given, learnt, backward, step, losses, generator)
         if guidance is not None:
-            self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
+            if self.active(self.masked_terms):
+                self._masked_pass(target["image"], guidance, learnt, backward, losses, generator)
             losses["sure"] = guidance.sure.float().mean()
         return losses
 
@@ -209,8 +211,6 @@ class Plus(Alignment):
         generator: torch.Generator,
     ) -> None:
         """The terms of the target images with hidden blocks."""
-        if not self.active(self.masked_terms):
-            return
         options = self.options
         hidden = hide_blocks(self._augmented(images, generator), options.mask_block, options.mask_ratio, generator)
         batch = {"image": hidden, "label": guidance.labels, "weight": guidance.quality[:, None, None]}
@@ -227,14 +227,11 @@ class Plus(Alignment):
         compared: Tensor | None = None,
         contrasted: Tensor | None = None,
     ) -> None:
-        """A pass of images that were made from the target's, if any of its terms is on.
+        """A pass of images that were made from the target's.
 
         compared, contrasted: the labels [B, H, W] that the category and instance terms, and `--isia contrast`, take in
         place of predictions; None where they do not apply.
         """
-        active = self.active(terms)
-        if not active:
-            return
         batch = self._placed(batch, generator)
         # The target's running statistics are those of its plain images: mixed ones cost 1.4 mIoU on the built-in data.
         with statistics_kept(self.segmenter, True):
@@ -243,7 +240,7 @@ class Plus(Alignment):
         labels = None if compared is None else LabelMaps(resized_labels(compared, size))
         view = self._view(batch, features, logits, labels, source.logits, detail)
         view.sure = None if contrasted is None else resized_labels(contrasted, size)
-        backward(self._total(active, view, losses), "segmenter")
+        backward(self._total(self.active(terms), view, losses), "segmenter")
 
     def after_step(self, step: int) -> None:
         update_teacher(self.teacher, self.segmenter, averaging(step, self.options.ema))

@@ -38,8 +38,6 @@ RUN, SCORES, PSEUDO_LABELS, MEMORY = "run.json", "scores.json", "pseudo_labels.j
 
 _OF_FILES = ("preset", "snapshot_dir", "log_dir", "overwrite", "continue_train")
 """Options that say where a run's files are, not what it computes, and the preset itself."""
-_SHORTENED = ("num_steps_stop", "warmup_steps")
-"""Options for which a preset has smaller values if fewer steps are asked for."""
 Json = dict[str, Any]
 
 
@@ -56,9 +54,10 @@ def differing_options(options: Options, stage: str) -> Json:
     """The options of a stage ("step1", "step2") that differ from those of its preset, by flag. Options that only say
     where a run's files are, and those that the preset leaves to the weights ("auto"), are left out."""
     of_arm = {"preset": options.preset, "source_only": options.source_only}
-    default = config.resolve(stage, of_arm).as_dict() | {"source_only": False}
-    shortened = config.resolve(stage, of_arm | {"num_steps": options.num_steps}).as_dict()
-    default |= {name: shortened[name] for name in _SHORTENED}
+    planned = config.resolve(stage, of_arm).num_steps
+    # Resolved for as many steps as the run has, because a preset shortens other options with them.
+    default = config.resolve(stage, of_arm | {"num_steps": options.num_steps}).as_dict()
+    default |= {"source_only": False, "num_steps": planned}
     mine = options.as_dict()
     taken = [item.name for item in fields(options) if stage in item.metadata["on"] and item.name not in _OF_FILES]
     differing = {name: mine[name] for name in taken if mine[name] != default[name] and default[name] != "auto"}
