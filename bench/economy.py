@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from bench import iteration
 from bench.iteration import Case
 from bench.results import write_section
-from bench.timing import in_new_process, one_thread
+from bench.timing import RETURNING_MEMORY, in_new_process, one_thread, peak_mib
 from model.methods import bafft
 from utils.options import config
 
@@ -69,10 +68,10 @@ def _iterate(case: Case, piece: str, clever: bool) -> float:
         return case.iterate("full")[1]
 
 
-def peak_mib(network: str, piece: str, clever: bool) -> float:
-    """Peak memory of a new process after two iterations. Freed memory goes back to the system at once (glibc)."""
+def peak_of(network: str, piece: str, clever: bool) -> float:
+    """Peak memory of a new process after two iterations. It comes before this process builds anything."""
     arguments = ("--peak-of", network, piece, "yes" if clever else "no")
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    environment = os.environ | RETURNING_MEMORY
     return float(in_new_process(__file__, *arguments, environment=environment))
 
 
@@ -84,8 +83,7 @@ def table(rounds: int) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     cases = [(piece, network) for piece in PIECES for network in NETWORKS]
-    # A child's ru_maxrss starts from what its parent occupies, so the children run before the parent builds anything.
-    of_peaks = {case: [peak_mib(case[1], case[0], clever) for clever in (True, False)] for case in cases}
+    of_peaks = {case: [peak_of(case[1], case[0], clever) for clever in (True, False)] for case in cases}
     for (piece, network), peaks in of_peaks.items():
         seconds = processor_seconds(network, piece, rounds)
         row = [f"{seconds[0]:.3f}", f"{seconds[1]:.3f}", _gain(*seconds)]
@@ -111,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
         case = Case(arguments_of(network), ("full",))
         for _ in range(2):  # the optimisers' states come with the first step
             _iterate(case, piece, clever == "yes")
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+        print(json.dumps(peak_mib(case.device)))
         return
     lines = table(arguments.rounds)
     if arguments.write:

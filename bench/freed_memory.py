@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import utils.system.machine  # noqa: F401 - before torch
 
 from bench import results
-from bench.timing import in_new_process, one_thread
+from bench.timing import in_new_process, one_thread, peak_mib
 from utils.options import config
 
 # glibc's own behaviour: a setting of malloc keeps ours away, and this one, at its default, changes nothing.
@@ -61,8 +61,7 @@ def measure_here(network: str) -> dict[str, float]:
         seconds = case.timed()[1]
         found.append((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
     seconds, pages = (statistics.median(values) for values in zip(*found[2:], strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": seconds, "pages": pages, "peak_mib": peak}
+    return {"seconds": seconds, "pages": pages, "peak_mib": peak_mib(case.device)}
 
 
 def measure(network: str, environment: dict[str, str]) -> dict[str, float]:

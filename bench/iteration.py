@@ -25,7 +25,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import sys
 import time
@@ -44,7 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.results import device, write_section
-from bench.timing import in_new_process
+from bench.timing import RETURNING_MEMORY, in_new_process, peak_mib
 from dataset.base import SegmentationDataset
 from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
@@ -230,25 +229,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"ratio": wall[0] / wall[1], "s": wall, "cpu_ratio": cpu[0] / cpu[1], "cpu_s": cpu}
 
 
-def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
+def peak_of(arguments: argparse.Namespace, kind: str) -> float:
     """Peak memory of this process (or of the GPU, if there is one) after two iterations of one kind."""
     case = Case(arguments, (kind,))
     for _ in range(2):  # the optimisers' states come with the first step
         case.iterate(kind)
-    if case.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(case.device) / 2**20
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_mib(case.device)
 
 
 def peaks(arguments: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
-    """Peak memory of both kinds, each in its own process.
-
-    A child's ru_maxrss starts from what its parent occupies, so this comes before the parent builds anything. Freed
-    memory goes back to the system at once (glibc); otherwise, what is kept for later differs by 3 % between processes.
-    """
+    """Peak memory of both kinds, each in its own process. It comes before this process builds anything."""
     found = []
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    environment = os.environ | RETURNING_MEMORY
     for kind in arguments.compare:
         found.append(in_new_process(__file__, *argv, "--peak-of", kind, environment=environment)["peak_mib"])
     return {"peak_ratio": found[0] / found[1], "peak_mib": found}
@@ -332,7 +324,7 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     if arguments.peak_of:
-        print(json.dumps({"peak_mib": peak_mib(arguments, arguments.peak_of)}))
+        print(json.dumps({"peak_mib": peak_of(arguments, arguments.peak_of)}))
         return
     if arguments.table:
         files = " ".join(map(str, arguments.table))

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from bench import results
 from bench.results import device
-from bench.timing import interleaved, one_thread
+from bench.timing import interleaved, one_thread, peak_mib
 from model.networks.upsampling import best_class
 from utils.options import config
 from utils.prediction.pseudo_labels import BYTES, LEVELS, Prediction, write_pseudo_labels
@@ -91,8 +91,7 @@ def rss_gib() -> float:
 
 
 def peak_gib() -> float:
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (2**30 if sys.platform == "darwin" else 2**20)
+    return peak_mib(torch.device("cpu")) / 2**10
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from utils.prediction import evaluation
 from utils.states.__main__ import main as check_files
 from utils.system import files, lock
 from utils.training import run as loop
+from utils.training import scoring
 from utils.training import trainer as engine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,7 +132,7 @@ def test_a_signal_while_scoring_does_not_wait(run_folder, monkeypatch, capsys):
         pytest.fail("went on scoring")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", evaluate)
+        patch.setattr(scoring, "evaluate", evaluate)
         assert exit_code("step1", *SETTINGS) == 143
     assert "step 2 is saved in" in capsys.readouterr().err
     call("step1", *SETTINGS, "--continue-train")

@@ -1,24 +1,18 @@
-"""A training run: the loop over a trainer's steps, with folder, log, checkpoints, scores, and all ways to end."""
+"""A training run: the loop over a trainer's steps, with folder, log, checkpoints, and all ways to end."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset.classes import ClassTable
 from model.networks.deeplab import DeepLab
 from utils.options import config
 from utils.options.flags import flag
-from utils.prediction.evaluation import evaluate
-from utils.prediction.label_free import LabelFree, label_free
-from utils.prediction.metrics import ConfusionMatrix, number_or_none
 from utils.reporting import notes, pictures, report
 from utils.reporting.cost import Cost
 from utils.reporting.report import Report
@@ -32,9 +26,9 @@ from utils.system.logs import logger, revision
 from utils.system.transfer import to_host
 from utils.training import faults
 from utils.training.finite import copied
+from utils.training.scoring import BEST, SELECTED, Scoring
 from utils.training.trainer import Trainer
 
-LABEL_FREE = ("snd", "infomax", "agreement")
 _UNREADABLE = 2**10  # above all signals
 HOPELESS = 50  # skipped steps in a row, after which the scale of the loss has decreased by 2**50
 
@@ -51,27 +45,19 @@ def train(trainer: Trainer, script: str) -> None:
 
 
 class Run:
-    """What the loop keeps in addition to the trainer: the folder, the outputs, and what was logged and scored."""
+    """What the loop keeps in addition to the trainer: the folder, the scores, the outputs, and what was logged."""
 
     def __init__(self, trainer: Trainer, script: str) -> None:
         self.trainer, self.options, self.script = trainer, trainer.options, script
         self.name = trainer.method.name
         self.folder = Path(self.options.snapshot_dir)
-        self.best = -1.0
-        self.selected = -math.inf  # the best score without labels
-        self.shares: list[float] = []  # the share of target pixels for which each class was predicted at the last score
+        self.scoring = Scoring(trainer)
         self.warned: set[str] = set()
-        self.score_due = False  # of a checkpoint that was written but not yet scored
         self.logged = 0  # step of the last line
         self.only_skipped: dict[str, int] = {}  # steps in a row that each player skipped, as of the last log line
         self.kept: checkpoint.State | None = None  # state of the last step that is known to be good
         self.log: JsonLines | None = None
         self.sinks: list[Sink] = []  # of one process
-        if self.options.select_on_target_labels and trainer.data.test is None:
-            raise UserError(
-                f"--select-on-target-labels: no labels for split {self.options.set!r} of "
-                f"{self.options.data_dir_target}; expected some to select on: leave the flag out"
-            )
 
     def loop(self, stop: interrupt.StopRequest) -> None:
         trainer, options = self.trainer, self.options
@@ -85,7 +71,7 @@ class Run:
             if trainer.steps < self._last_step:
                 trainer.read_ahead()
             distributed.check_equal(lambda: self._inputs() | trainer.digests())
-        if here and trainer.steps >= self._last_step and not self.score_due:
+        if here and trainer.steps >= self._last_step and not self.scoring.due:
             logger.info(
                 "attention: %s is already at step %d of %d, so nothing is trained and no file changes; to train on, "
                 "give a larger --num-steps or --num-steps-stop",
@@ -102,7 +88,7 @@ class Run:
             self.log = JsonLines(self.folder / "log.jsonl", self._belongs if here else lambda _: False)
             self.sinks = self._outputs(self.log)
         trainer.method.set_training_mode()
-        if self.score_due:
+        if self.scoring.due:
             self._score(stop)
             self._keep()
         trainer.meter.start(trainer.steps)
@@ -175,10 +161,6 @@ class Run:
     def _last_step(self) -> int:
         return self.options.num_steps_stop or 0
 
-    @property
-    def _scorable(self) -> bool:
-        return self.trainer.data.test is not None or self.trainer.data.unlabelled is not None
-
     # The beginning.
 
     def _resume(self) -> bool:
@@ -197,7 +179,8 @@ class Run:
                 logger.info("attention: changed since that checkpoint: %s", line)
             self.load_state_dict(state, path)
             if not here:  # best.pth and selected.pth are in the other folder
-                self.best, self.selected = -1.0, -math.inf
+                self.scoring.forget(BEST)
+                self.scoring.forget(SELECTED)
             if self.trainer.steps >= self._last_step and path.resolve() != last.resolve():
                 raise UserError(
                     f"--continue-train: {path} is at step {self.trainer.steps}, expected one before step "
@@ -219,13 +202,10 @@ class Run:
             return
         later: list[str] = []
         if distributed.is_main():
-            found = [name for name in ("best.pth", "selected.pth") if (self.folder / name).exists()]
+            found = [name for name in (BEST, SELECTED) if (self.folder / name).exists()]
             later = [name for name in found if checkpoint.read(self.folder / name)["step"] > self.trainer.steps]
         for name in distributed.objects(later)[0]:  # all processes have the same scores
-            if name == "best.pth":
-                self.best = -1.0
-            else:
-                self.selected = -math.inf
+            self.scoring.forget(name)
         self._write_last()
         for name in later:
             (self.folder / name).unlink()
@@ -244,7 +224,7 @@ class Run:
         """Create the folder, remove the checkpoints of another run, and save the configuration."""
         remove_leftovers(self.folder)
         if not keep:
-            named = [self.folder / name for name in ("last.pth", "best.pth", "selected.pth", faults.NAME)]
+            named = [self.folder / name for name in ("last.pth", BEST, SELECTED, faults.NAME)]
             for path in named + checkpoint.numbered(self.folder):
                 path.unlink(missing_ok=True)
             report.clear(self.folder)
@@ -271,7 +251,7 @@ class Run:
     def _belongs(self, record: dict[str, Any]) -> bool:
         """Whether a line of the log belongs to the loaded state."""
         scores = "miou" in record or "snd" in record
-        again = self.score_due and record["step"] == self.trainer.steps and scores
+        again = self.scoring.due and record["step"] == self.trainer.steps and scores
         return record["step"] <= self.trainer.steps and not again
 
     # What is logged.
@@ -320,9 +300,9 @@ class Run:
         score: False leaves the score to the resumed run.
         """
         distributed.check_equal(self.trainer.digests)
-        self.score_due = self._scorable
+        self.scoring.due = self.scoring.possible
         self._write_last()
-        if self.score_due and score:
+        if self.scoring.due and score:
             self._score(stop)
         if self.options.report and distributed.is_main():
             self._show()
@@ -366,71 +346,21 @@ class Run:
 
         A signal does not wait for the end of it; the resumed run scores instead.
         """
-        trainer, options = self.trainer, self.options
-        test, skipped = trainer.data.test, trainer.data.skipped
-        scores = None
         try:
             with stop.at_once():
-                if test is not None:
-                    workers = options.num_workers
-                    scores = evaluate(
-                        trainer.method.segmenter, test, amp=options.amp, num_workers=workers, skipped=skipped
-                    )
-                unlabelled = self._label_free()
+                scores = self.scoring.measure()
         except interrupt.Interrupted as error:
             raise interrupt.Interrupted(error.code - 128, self._resumable()) from None
-        self.score_due = False
-        if unlabelled is not None:
-            self._tell(
-                {"step": trainer.steps} | {name: number_or_none(getattr(unlabelled, name)) for name in LABEL_FREE}
-            )
-            self._warn(self._disappeared(unlabelled))
-            value = getattr(unlabelled, options.select_by, -math.inf)
-            if value > self.selected:
-                self.selected = value
-                checkpoint.save_for_all(
-                    self.folder / "selected.pth", self.state_dict() | {"selected_by": options.select_by}
-                )
-        if test is not None and scores is not None:
-            self._tell_scores(scores, test.table)
+        outcome = self.scoring.accept(scores)
+        for record in outcome.records:
+            self._tell(record)
+        self._warn(outcome.warnings)
+        test = self.trainer.data.test
+        if test is not None and scores.labelled is not None and self.options.report and distributed.is_main():
+            notes.write_scores(self.folder, self.trainer.steps, scores.labelled, test.table)
+        for name, chosen_by in outcome.kept.items():
+            checkpoint.save_for_all(self.folder / name, self.state_dict() | {"selected_by": chosen_by})
         self._write_last()
-
-    def _tell_scores(self, scores: ConfusionMatrix, table: ClassTable) -> None:
-        """Log the scores against the target's labels, and keep best.pth on request."""
-        source, options = self.trainer.data.source, self.options
-        main = table.main_subset(np.delete(source.train_ids(), list(source.absent_ids)).tolist())
-        miou = scores.mean(table.subsets[main])
-        if self.options.report and distributed.is_main():
-            notes.write_scores(self.folder, self.trainer.steps, scores, table)
-        self._tell(notes.score_record(self.trainer.steps, scores, table, main))
-        if options.select_on_target_labels and miou > self.best:
-            self.best = miou
-            checkpoint.save_for_all(self.folder / "best.pth", self.state_dict() | {"selected_by": "target labels"})
-
-    def _label_free(self) -> LabelFree | None:
-        """The label-free scores, on images that are spread evenly over the target's list."""
-        images, options = self.trainer.data.unlabelled, self.options
-        if images is None:
-            return None
-        found = None
-        if distributed.is_main():
-            number = min(options.label_free_images, len(images))
-            chosen = np.linspace(0, len(images) - 1, number).round().astype(int).tolist()
-            found = label_free(
-                self.trainer.method.segmenter, images, chosen, amp=options.amp, num_workers=options.num_workers
-            )
-        return distributed.objects(found)[0]
-
-    def _disappeared(self, scores: LabelFree) -> list[str]:
-        """A warning for each class that was predicted at the previous score and is no longer predicted."""
-        before, self.shares = self.shares, scores.share.tolist()
-        names = self.trainer.data.source.table.names
-        return [
-            f"no pixel of {scores.images} target images is {name} any more ({share:.1%} of their pixels were): the "
-            f"network forgets a class"
-            for name, share, now in zip(names, before, self.shares)
-            if share >= 0.001 and now == 0
-        ]
 
     def _resumable(self) -> str:
         return (
@@ -443,17 +373,10 @@ class Run:
 
     def state_dict(self) -> checkpoint.State:
         """The state of the trainer and of the loop. If there are several processes, all must call it."""
-        own: dict[str, Any] = {"best": self.best, "selected": self.selected, "shares": self.shares}
-        own |= {"score_due": self.score_due, "logged": self.logged}
-        return self.trainer.state_dict() | own
+        return self.trainer.state_dict() | self.scoring.state_dict() | {"logged": self.logged}
 
     def load_state_dict(self, state: checkpoint.State, path: Path) -> None:
         """See `Trainer.load_state_dict`."""
         self.trainer.load_state_dict(state, path)
-        self.best = state.get("best", -1.0)
-        self.shares = state.get("shares", [])
-        # Two kinds of scores cannot be compared.
-        if state.get("options", {}).get("select_by") == self.options.select_by:
-            self.selected = state.get("selected", -math.inf)
-        self.score_due = state.get("score_due", False) and self._scorable
+        self.scoring.load_state_dict(state)
         self.logged = state.get("logged", self.trainer.steps)
