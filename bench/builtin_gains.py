@@ -35,6 +35,7 @@ from bench import charts
 from bench.results import write_section
 from dataset.builtin import write_benchmark
 from utils.options import config
+from utils.reporting import notes
 from utils.system import logs
 from utils.system.files import write_json
 
@@ -201,8 +202,9 @@ def run(part: Part, seed: int, out: Path, scores: Path) -> None:
         runner = demo.builtin_runner(out / "data", out, seed)
         part.train(runner, arm)
         found: dict[str, Any] = json.loads((out / f"{arm}.json").read_text())
+        trained = notes.read(out / arm / notes.RUN)["sessions"][-1]  # in an old folder, by an older revision
         scores.mkdir(parents=True, exist_ok=True)
-        write_json(scores / f"{arm}.json", {key: found[key] for key in KEPT} | {"revision": logs.revision()})
+        write_json(scores / f"{arm}.json", {key: found[key] for key in KEPT} | {"revision": trained["revision"]})
 
 
 def write_tables(scores: Path) -> None:

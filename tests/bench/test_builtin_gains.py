@@ -14,12 +14,15 @@ from bench.builtin_gains import PARTS, Part, run, write_tables
 
 
 def writer(trained: list[str]) -> Callable[[demo.Runner, str], None]:
-    """Instead of training: the scores that an evaluation writes."""
+    """Instead of training: the scores that an evaluation writes, and the note of a run that was resumed."""
 
     def train(runner: demo.Runner, arm: str) -> None:
         trained.append(arm)
         scores = {"images": 80, "classes": ["road"], "iou": {"road": 0.5}, "means": {"1": 0.5}, "confusion": [[7]]}
         (runner.out / f"{arm}.json").write_text(json.dumps(scores))
+        (runner.out / arm).mkdir()
+        sessions = [{"revision": "older"}, {"revision": "newer"}]
+        (runner.out / arm / "run.json").write_text(json.dumps({"sessions": sessions}))
 
     return train
 
@@ -44,6 +47,7 @@ def test_an_arm_with_a_score_is_not_trained(tmp_path: Path, monkeypatch: pytest.
     kept = json.loads((scores / "b.json").read_text())
     assert trained == ["b"]
     assert kept["means"] == {"1": 0.5} and kept["iou"] == {"road": 0.5} and "confusion" not in kept
+    assert kept["revision"] == "newer"  # which trained it, not the one that reads the scores
     run(part, 0, tmp_path / "elsewhere", scores)  # nothing is missing, so no picture is drawn either
     assert trained == ["b"] and not (tmp_path / "elsewhere").exists()
 
