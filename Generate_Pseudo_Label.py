@@ -92,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [name for name, n_kept in zip(classes.names, result.kept, strict=True) if not n_kept]
     if missing:
         logger.warning(
-            "no pixel of these pseudo-labels is %s, so stage 2 cannot learn it from the target. If target images show "
-            "it, train stage 1 for longer or on restyled source images (--image-level), or run train_step2.py --method "
-            "plus, which pastes all source classes into target images",
-            " or ".join(missing),
+            "these pseudo-labels have no pixel of: %s. Stage 2 cannot learn that from the target. If target images "
+            "show it, train stage 1 for longer or on restyled source images (--image-level), or run train_step2.py "
+            "--method plus, which pastes all source classes into target images",
+            ", ".join(missing),
         )
 
 

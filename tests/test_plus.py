@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dataset.classes import CITYSCAPES
 from dataset.reading import image_names
@@ -182,6 +184,19 @@ def test_labels_of_one_class_cannot_be_mixed(after_stage1, capsys):
     call("step1", "--method", "plus", *one, "--overwrite")
 
 
+def test_classes_that_no_source_label_shows_are_named_and_have_no_weight(after_stage1, capsys):
+    shutil.copytree(SOURCE, "source")
+    for path in Path("source/labels").iterdir():
+        ids = mask(path)
+        ids[(ids == 7) | (ids == 26)] = 11  # road and car become building
+        Image.fromarray(ids).save(path)
+    call("step2", *PLUS, "--data-dir", "source", "--class-balance", "0.5", "--num-steps", "1")
+    said = capsys.readouterr().out
+    assert "source: no label shows: road, car. " in said
+    [weights] = re.findall("weights of the classes in the source cross-entropy: (.+)", said)
+    assert weights.startswith("sidewalk ") and "building " in weights and "car " not in weights
+
+
 def test_a_target_of_fewer_images_than_a_batch(after_stage1):
     Path("one.txt").write_text(image_names(TARGET / "leftImg8bit/train")[0])
     call("step2", *PLUS, "--data-list-target", "one.txt", "--num-steps", "1")
@@ -193,10 +208,10 @@ def test_classes_without_a_pseudo_label_are_named(after_stage1, capsys):
     made["segmenter"]["layer6.conv2d_list.0.bias"][[0, 1]] = torch.tensor([-1e4, -1e4])
     checkpoint.save(Path("poor.pth"), made)
     call("pseudo", "--restore-from", "poor.pth", "--ssl-target-dir", "masks")
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no pixel of these pseudo-labels" in line)
-    assert "road or sidewalk" in line and "--method plus" in line
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "these pseudo-labels have no pixel of" in line)
+    assert "road, sidewalk" in line and "--method plus" in line
     kept = {int(c) for path in Path("masks").glob("*.png") for c in np.unique(mask(path))} - {255}
-    named = {CITYSCAPES.names.index(name) for name in line.split(" is ")[1].split(",")[0].split(" or ")}
+    named = {CITYSCAPES.names.index(name) for name in line.split(" of: ")[1].split(". ")[0].split(", ")}
     assert kept | named == set(range(19)) and not kept & named
 
 

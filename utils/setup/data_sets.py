@@ -126,7 +126,7 @@ def source_pixels(options: Options, source: SegmentationDataset, script: str) ->
         )
     missing = ", ".join(name for name, share in zip(names, shares, strict=True) if not share)
     if missing:
-        logger.warning("%s: no label shows %s: it cannot be learnt; is the class table right?", source.root, missing)
+        logger.warning("%s: no label shows: %s. That cannot be learnt; is the class table right?", source.root, missing)
     return pixels
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from dataset.class_pixels import Pixels, class_weights
+from dataset.class_pixels import Pixels, class_shares, class_weights
 from dataset.classes import ClassTable
 from model import methods
 from model.methods.base import Context, Method
@@ -128,7 +128,8 @@ def method(
         if source_pixels is None:
             raise ValueError(f"--class-balance {options.class_balance} needs the pixels of the source's classes")
         weights = torch.tensor(class_weights(source_pixels, options.class_balance), dtype=torch.float32)
-        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(table.names, weights.tolist(), strict=True))
+        found = class_shares(source_pixels) > 0
+        shown = ", ".join(f"{table.names[i]} {weights[i]:.2f}" for i in found.nonzero()[0])
         logger.info("weights of the classes in the source cross-entropy: %s", shown)
     context = Context(
         segmenter=network,
