@@ -33,10 +33,12 @@ Scores = Mapping[Any, float]  # mIoU in percent by seed
 ARMS = {
     "paper_step2": "the paper's two stages",
     "source_only_adamw": "source only, AdamW",
-    "source_only_balanced_adamw": "source only, AdamW, class balance",
-    "plus_adamw": "`--method plus`",
-    "plus_lab_adamw": "`--method plus --image-level lab`",
+    "source_only{level}_balanced_adamw": "source only, AdamW, class balance",
+    "plus{level}_adamw": "`--method plus`",
+    "plus{level}_adamw_with_high_resolution_crops": "plus with `--high-resolution-crops`",
 }
+"""The arm of each column, and its title; {level} stands for the image level of the pair."""
+LEVELS = {"carla_to_cityscapes": "lab"}
 
 
 def number_of(seeds: Collection[Any]) -> str:
@@ -55,15 +57,20 @@ def cell(scores: Scores, base: Scores | None = None) -> str:
     return f"{words}, {statistics.mean(gains):+.1f}{of_seeds}"
 
 
-def compared(records: Mapping[str, Scores]) -> dict[str, str]:
-    """The cell of each arm of the table that has been run, with its gain over "source only" by the same optimiser."""
+def compared(records: Mapping[str, Scores], level: str | None = None) -> dict[str, str]:
+    """The cell of each column whose arm has been run, with its gain over "source only" by the same optimiser."""
     of_pairs = next(iter(real.ARMS.values()))  # which names the base of an arm, alike on all data
-    bases = {arm: of_pairs.base(arm) for arm in ARMS if arm in records}
-    return {arm: cell(records[arm], records.get(base) if arm != base else None) for arm, base in bases.items()}
+    cells = {}
+    for column in ARMS:
+        arm = column.format(level=f"_{level}" if level else "")
+        if arm in records:
+            base = of_pairs.base(arm)
+            cells[column] = cell(records[arm], records.get(base) if arm != base else None)
+    return cells
 
 
 def line(title: str, network: str, base: str, arms: Mapping[str, str]) -> str:
-    """base, arms: cells."""
+    """base: the cell of "source only"; arms: those of the columns that have been run."""
     return f"| {' | '.join([title, network, base, *(arms.get(arm, 'not run') for arm in ARMS)])} |"
 
 
@@ -106,8 +113,10 @@ def table(page: str, scores: Path) -> list[str]:
             for arm, of_seed in real.read(scores / "real", name).items()
         }
         if "source_only" in records:
+            level = LEVELS.get(name)
             title = pair.title.replace("->", "to")
-            lines.append(line(title, "MobileNetV2", cell(records["source_only"]), compared(records)))
+            title += f"; class balance and plus on `{level}` images" if level else ""
+            lines.append(line(title, "MobileNetV2", cell(records["source_only"]), compared(records, level)))
     last = "step 2 after it, with the paper's weights too"
     lines.append(line_of_page(page, "CamVid day to dusk, 4,600 steps", "MobileNetV2", "camvid", last))
     for paper in REPORTED:

@@ -52,10 +52,11 @@ def test_the_gain_is_over_the_seeds_of_both() -> None:
 
 
 def test_rows_of_pages_and_records(tmp_path: Path) -> None:
-    for arm, miou in (("source_only", 0.2), ("source_only_adamw", 0.25), ("plus_adamw", 0.3)):
-        folder = tmp_path / "real" / "camvid_to_idd" / arm
-        folder.mkdir(parents=True)
-        (folder / "seed1.json").write_text(json.dumps({"miou": miou}))
+    for pair, plus in (("camvid_to_idd", "plus_adamw"), ("carla_to_cityscapes", "plus_lab_adamw")):
+        for arm, miou in (("source_only", 0.2), ("source_only_adamw", 0.25), (plus, 0.3)):
+            folder = tmp_path / "real" / pair / arm
+            folder.mkdir(parents=True)
+            (folder / "seed1.json").write_text(json.dumps({"miou": miou}))
     by_adamw = {"source_only_AdamW": 0.33, "plus": 0.4}
     first, second = {"source_only": 0.3, "step2": 0.35}, {"source_only": 0.32, "step2": 0.36, **by_adamw}
     for seed, scores in enumerate((first, second)):
@@ -72,8 +73,13 @@ def test_rows_of_pages_and_records(tmp_path: Path) -> None:
         "40.0 (1 seed), +7.0",
         "not run",
     ]
-    assert rows[3][0].startswith("CamVid to India")
-    assert rows[3][2:] == ["20.0 (1 seed)", "not run", "25.0 (1 seed)", "not run", "30.0 (1 seed), +5.0", "not run"]
+    assert rows[3][0] == "CARLA to Cityscapes (256); class balance and plus on `lab` images"
+    assert rows[4][0] == "CamVid to India Driving Dataset"
+    assert (
+        rows[3][2:]
+        == rows[4][2:]
+        == ["20.0 (1 seed)", "not run", "25.0 (1 seed)", "not run", "30.0 (1 seed), +5.0", "not run"]
+    )
     assert all(len(row) == 3 + len(front_page.ARMS) for row in rows[2:])
 
 
