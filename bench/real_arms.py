@@ -229,7 +229,8 @@ class Arms:
         self._group("Trained by AdamW")
         for level in (PLAIN, LAB):
             self._source_only(level, optimizer=ADAMW)
-            self._source_only_balanced(level, ADAMW)
+            for resolution in (USUAL, LARGE):
+                self._source_only_balanced(level, ADAMW, resolution)
             name, title = self._name_and_title(level, early=False, optimizer=ADAMW)
             self._add(title, self._plus(name, level, optimizer=ADAMW))
         self._both_stages(PLAIN, optimizer=ADAMW)
@@ -273,10 +274,10 @@ class Arms:
         name = f"{level.name or 'source_only'}{resolution.tail}{optimizer.tail}"
         self._add(f"{title}{resolution.words}{optimizer.words}", self._whole(name, start))
 
-    def _source_only_balanced(self, level: Level, optimizer: Optimizer = SGD) -> None:
-        start = self._start(level, self.schedule.start, balance=True, optimizer=optimizer)
-        title = f"source only, class balance{level.words}{optimizer.words}"
-        self._add(title, self._whole(f"source_only{level.tail}_balanced{optimizer.tail}", start))
+    def _source_only_balanced(self, level: Level, optimizer: Optimizer = SGD, resolution: Resolution = USUAL) -> None:
+        start = self._start(level, self.schedule.start, resolution, balance=True, optimizer=optimizer)
+        title = f"source only, class balance{level.words}{resolution.words}{optimizer.words}"
+        self._add(title, self._whole(f"source_only{level.tail}_balanced{resolution.tail}{optimizer.tail}", start))
 
     def _paper(self, level: Level) -> None:
         """Both stages with the paper's weights and without any term."""
