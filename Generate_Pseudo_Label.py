@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     earlier = sum((folder / f"{images.key(name)}.png").exists() for name in images.names)
     if earlier:
         logger.info("%s: the %d masks of an earlier run are replaced when all are made", folder, earlier)
-    width, height = options.input_size_target
+    width, height = data_sets.read_size(options.input_size_target, options)
 
     def predictions(chosen: Sequence[int]) -> Iterator[Prediction]:
         for sample, (logits,) in predict(

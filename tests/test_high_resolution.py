@@ -73,11 +73,13 @@ def test_the_checkpoint_says_what_it_needs(trained):
 
 
 def test_everything_that_predicts_takes_the_checkpoint(after_stage1, trained, capsys):
-    call("evaluate", "--restore-from", str(trained), "--preset", "builtin", "--input-size-target", "96,64")
+    call("evaluate", "--restore-from", str(trained), "--preset", "builtin", "--input-size-target", "48,32")
+    assert "attention" not in capsys.readouterr().out  # the size means what it means in training
     masks = sorted(MASKS.glob("**/*_leftImg8bit.png"))
     assert len(masks) == 2 and mask(masks[0]).shape == (64, 96)
-    call("pseudo", "--restore-from", str(trained), "--input-size-target", "96,64", "--ssl-target-dir", "masks")
-    assert len(list(Path("masks").glob("**/*.png"))) == 4
+    call("pseudo", "--restore-from", str(trained), "--input-size-target", "48,32", "--ssl-target-dir", "masks")
+    made = list(Path("masks").glob("**/*.png"))
+    assert len(made) == 4 and mask(made[0]).shape == (64, 96)  # as stage 2 with the crops reads them
     photo = TARGET / "leftImg8bit/val"
     predict.main([str(trained), str(photo), "--out", "predicted", "--write", "ids", "--cpu", "--flip"])
     predict.main([str(trained), str(photo), "--out", "same", "--write", "ids", "--cpu"])
@@ -93,7 +95,7 @@ def test_the_input_size_is_taken_over_from_the_checkpoint(after_stage1, trained,
 
     monkeypatch.setitem(scripts.COMMON, "evaluate", ("--preset", "builtin", "--num-workers", "0"))
     call("evaluate", "--restore-from", str(trained))
-    assert "--input-size-target 96,64" in capsys.readouterr().out
+    assert "--input-size-target 48,32" in capsys.readouterr().out
 
 
 def test_an_image_of_any_shape_is_predicted(run_folder, trained):

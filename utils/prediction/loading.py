@@ -50,7 +50,8 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Loaded:
         )
     segmenter = build(str(checkpoint), info.classes, {name: "auto" for name in ARCHITECTURE})
     load_weights(segmenter, checkpoint, needs_classifier=True)
-    return Loaded(segmenter.to(device).eval(), info.classes, info.input_size)
+    (width, height), factor = info.input_size, 2 if info.high_resolution_crops else 1
+    return Loaded(segmenter.to(device).eval(), info.classes, (factor * width, factor * height))
 
 
 def build(

@@ -77,11 +77,15 @@ def with_architecture(options: Options, network: DeepLab) -> Options:
 def with_input_size(options: Options, given: frozenset[str]) -> Options:
     """The options of a script that predicts, with the input size that its checkpoint was trained with.
 
-    A size that the user gives is used instead, and the log says if it differs from the checkpoint's.
+    A size that the user gives is used instead, and the log says if it differs from the checkpoint's. If the checkpoint
+    was trained with high-resolution crops, the options say so, and images are read at twice that size.
     """
     path = options.restore_from
-    trained = describe_file(path).input_size if Path(path).is_file() else None
-    return with_trained_size(options, given, "input_size_target", trained, "predicting")
+    if not Path(path).is_file():
+        return options
+    info = describe_file(path)
+    options = replace(options, high_resolution_crops=info.high_resolution_crops)
+    return with_trained_size(options, given, "input_size_target", info.input_size, "predicting")
 
 
 def with_trained_size(

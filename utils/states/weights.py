@@ -43,8 +43,7 @@ class FileInfo(NamedTuple):
 
     kind: `bafft`, `torchvision` or `caffe`. normalization, stride_style: arguments of `build_segmenter` that suit the
     weights. architecture: the saved arguments of a `bafft` checkpoint, else None; classes: its class table, if it holds
-    one; input_size: width and height of the target images that it was trained on, if it holds them (with
-    high-resolution crops, twice `--input-size-target`).
+    one; input_size: its `--input-size-target`, if it holds that.
     """
 
     kind: str
@@ -200,10 +199,7 @@ def _read(
         raise UserError(f"{path}: this checkpoint lacks 'architecture' or 'segmenter'; give another file")
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and counts(name)}
     classes = None if table is None else parse_classes(table, f"{path}, class table")
-    size = _input_size(content)
-    if size is not None and architecture.get("high_resolution_crops"):
-        size = (2 * size[0], 2 * size[1])
-    return _Own(architecture, classes, size), Network(tensors)
+    return _Own(architecture, classes, _input_size(content)), Network(tensors)
 
 
 def _input_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
