@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given, _ = config.parse("pseudo", argv, description=__doc__)
-    from utils.prediction.evaluation import predict  # torch is imported once the command line is read
+    from model.networks.high_resolution import read_size  # torch is imported once the command line is read
+    from utils.prediction.evaluation import predict
     from utils.prediction.pseudo_labels import confidence, write_pseudo_labels
     from utils.reporting import notes
     from utils.setup import data_sets, early, networks
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     earlier = sum((folder / f"{images.key(name)}.png").exists() for name in images.names)
     if earlier:
         logger.info("%s: the %d masks of an earlier run are replaced when all are made", folder, earlier)
-    width, height = data_sets.read_size(options.input_size_target, options)
+    width, height = read_size(options.input_size_target, options.high_resolution_crops)
 
     def predictions(chosen: Sequence[int]) -> Iterator[Prediction]:
         for sample, (logits,) in predict(

@@ -49,11 +49,12 @@ from dataset.classes import CITYSCAPES
 from model.methods.bafft import Batch
 from model.methods.base import Method
 from model.networks.deeplab import BACKBONES, DeepLab
+from model.networks.high_resolution import read_size
 from model.terms.memory import RingBuffers
 from utils.options import config
 from utils.options.presets import PRESETS
 from utils.options.table import Options
-from utils.setup import data_sets, networks
+from utils.setup import networks
 from utils.training.trainer import Data, Trainer
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -196,7 +197,7 @@ def _segmenter_and_batches(options: Options, components: int) -> tuple[DeepLab, 
     """A segmenter whose predictions are forced from now on, and a batch of each domain."""
     segmenter = networks.segmenter(options, frozenset(), CITYSCAPES)
     source, target = (
-        forced_batch(segmenter, data_sets.read_size(size, options), components)
+        forced_batch(segmenter, read_size(size, options.high_resolution_crops), components)
         for size in (options.input_size, options.input_size_target)
     )
     segmenter.register_forward_hook(ForcedLogits(components))

@@ -123,6 +123,12 @@ class HighResolution(DeepLab):
             return whole + trust * (total - covered * whole) / covered.clamp_min(1)
 
 
+def read_size(size: tuple[int, int], crops: bool) -> tuple[int, int]:
+    """The width and height at which images are read for the input size of a network: with the crops, twice that."""
+    factor = 2 if crops else 1
+    return factor * size[0], factor * size[1]
+
+
 def halved(images: Tensor) -> Tensor:
     """Images [B, D, H, W], floating point, at half their size, rounded up: means of 2x2 pixels."""
     return F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)

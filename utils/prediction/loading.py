@@ -10,7 +10,7 @@ import torch
 
 from dataset.classes import ClassTable
 from model.networks.deeplab import DeepLab, build_segmenter
-from model.networks.high_resolution import HighResolution
+from model.networks.high_resolution import HighResolution, read_size
 from utils.options.flags import flag
 from utils.states.weights import FileInfo, describe_file, load_weights
 from utils.system.errors import UserError
@@ -50,8 +50,8 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Loaded:
         )
     segmenter = build(str(checkpoint), info.classes, {name: "auto" for name in ARCHITECTURE})
     load_weights(segmenter, checkpoint, needs_classifier=True)
-    (width, height), factor = info.input_size, 2 if info.high_resolution_crops else 1
-    return Loaded(segmenter.to(device).eval(), info.classes, (factor * width, factor * height))
+    size = read_size(info.input_size, info.high_resolution_crops)
+    return Loaded(segmenter.to(device).eval(), info.classes, size)
 
 
 def build(

@@ -22,6 +22,7 @@ from dataset.class_pixels import Pixels, class_pixels, class_shares
 from dataset.class_sampler import class_probabilities
 from dataset.classes import ClassTable, LabelMap, to_label_ids
 from dataset.tables import load_classes
+from model.networks.high_resolution import read_size
 from utils.options.flags import flag
 from utils.options.table import Options
 from utils.setup.networks import resumed_from
@@ -166,12 +167,6 @@ def test_data(
     )
 
 
-def read_size(size: Size, options: Options) -> Size:
-    """The width and height at which images are read: of high-resolution crops, twice the input size."""
-    factor = 2 if options.high_resolution_crops else 1
-    return factor * size[0], factor * size[1]
-
-
 def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset | None) -> None:
     """Read the headers of all files before anything starts, so that a file that is not an image, a pair of different
     shapes, or a `--cache` without enough room is found now and not in the middle of an epoch.
@@ -191,7 +186,8 @@ def check_files(options: Options, skipped: Skipped, *data: SegmentationDataset |
             raise UserError(f"{faults[0]}{'' if options.skip_bad_images else '; or give --skip-bad-images'}{count}")
         logger.info("%s: %d images, all files found, sizes match", images.root, len(images) - len(faults))
         odd = distortion(images)
-        own = images.size == read_size(options.input_size, options) and images.root == Path(options.data_dir)
+        source_size = read_size(options.input_size, options.high_resolution_crops)
+        own = images.size == source_size and images.root == Path(options.data_dir)
         option = f"{'twice ' * options.high_resolution_crops}{'--input-size' if own else '--input-size-target'}"
         if odd and option not in distorted:
             distorted.add(option)
@@ -335,7 +331,8 @@ def _dataset(options: Options, table: ClassTable, names: str, **arguments: Any) 
     cache = None if options.cache is None else _cache(options.cache)
     # If there is no folder, the message of the reader says what it should hold.
     found = list_file(options, names) if os.path.isdir(root) else None
-    return reader(root, found, table=table, cache=cache, size=read_size(size, options), **arguments)
+    size = read_size(size, options.high_resolution_crops)
+    return reader(root, found, table=table, cache=cache, size=size, **arguments)
 
 
 def list_file(options: Options, names: str) -> Path | None:

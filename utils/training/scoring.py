@@ -19,7 +19,7 @@ from utils.training.trainer import Trainer
 
 BEST, SELECTED = "best.pth", "selected.pth"
 """The checkpoints that are kept for the highest score against target labels, and for the highest without labels."""
-FORGOTTEN = 0.001  # share of the pixels that a class must have had, to be missed
+NOTICEABLE = 0.001  # share of the pixels that a class must have had, so that its disappearance is told
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Scoring:
             f"no pixel of {scores.images} target images is {name} any more ({share:.1%} of their pixels were): the "
             f"network forgets a class"
             for name, share, now in zip(names, before, self._shares)
-            if share >= FORGOTTEN and now == 0
+            if share >= NOTICEABLE and now == 0
         ]
 
     def forget(self, name: str) -> None:
